@@ -39,16 +39,24 @@ MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
 
 # The modules, or folders of them, that determine the numbers of each rule.
 # Those that read, write, report or only check are left out.
-LOADING = ["models", "checkpoint", "last_position", "ablation", "heads"]
+LOADING = ["models", "checkpoint", "decoder", "ablation", "heads"]
+PASSES = [*LOADING, "layer_shortcuts", "partial_forward", "batches"]
 CODE = {
     "datasets": ["datasets", "demo_requests"],
     "datasets_download": [],
     "models": ["models", "checkpoint"],
     "models_train": ["ablation", "demo", "demo_requests"],
     "prompts": ["prompts"],
-    "ships": [*LOADING, "batches", "ships"],
-    "sahara": [*LOADING, "batches", "sahara"],
-    "completions": [*LOADING, "batches", "plans", "generation", "completions"],
+    "ships": [*PASSES, "sweep", "ships"],
+    "sahara": [*PASSES, "sweep", "sahara"],
+    "completions": [
+        *PASSES,
+        "cache",
+        "prefill",
+        "plans",
+        "generation",
+        "completions",
+    ],
     "completions_merged": [],
     "verdicts": ["judges"],
     "rates": ["statistics"],

@@ -12,6 +12,9 @@ from hypothesis import settings
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from safetyheads import models
+from safetyheads.ablation import Ablation
+from safetyheads.heads import HeadSet
+from safetyheads.partial_forward import PartialForward, Prompts, Shortcut, Top
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torch.set_num_threads(1)
@@ -68,6 +71,18 @@ def build(family: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
 def mini() -> Callable[..., PreTrainedModel]:
     """The builder of random models: `mini("llama", seed=1, num_hidden_layers=1)`."""
     return build
+
+
+@pytest.fixture(scope="session")
+def whole() -> Callable[..., Top]:
+    """The top of one plain forward pass, without any shortcut: `whole(model, token_ids, ablation, heads)`."""
+
+    def run(model: PreTrainedModel, ids: list[int], ablation: Ablation | None = None, heads: HeadSet = ()) -> Top:
+        passes = PartialForward(model)
+        passes.shortcut = Shortcut.NONE
+        return passes.whole(Prompts(torch.tensor([ids])), ablation, [heads])
+
+    return run
 
 
 @pytest.fixture(scope="session")

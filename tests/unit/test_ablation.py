@@ -221,9 +221,9 @@ def test_rows_can_be_dropped_and_reordered_while_the_block_runs(mini: Mini, sequ
     expected = logits(model, rows, ablation, SETS)
     with torch.inference_mode(), ablate(model, ablation, SETS) as running:
         assert running is not None
-        running.select([5, 1, 2])
+        running.select(torch.tensor([5, 1, 2]))
         close(model(torch.tensor([rows[5], rows[1], rows[2]]), use_cache=False).logits, expected[[5, 1, 2]])
-        running.select([2, 0])
+        running.select(torch.tensor([2, 0]))
         close(model(torch.tensor([rows[2], rows[5]]), use_cache=False).logits, expected[[2, 5]])
 
 

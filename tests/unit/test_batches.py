@@ -1,43 +1,58 @@
 """Batches: they cover everything once, within the budget, and follow from the inputs alone."""
 
+import logging
 from itertools import product
 
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safetyheads.batches import blocks, chunks, padded
+from safetyheads.batches import Pieces, blocks, chunks, padded
+from safetyheads.errors import SafetyHeadsError
+from safetyheads.heads import Head
 
 lengths = st.lists(st.integers(1, 40), max_size=30)
 
 
-@given(lengths, st.integers(1, 40), st.integers(1, 600))
+candidates = st.lists(st.builds(Head, st.integers(0, 3), st.integers(0, 7)), min_size=1, max_size=20, unique=True).map(
+    sorted
+)
+
+
+@given(lengths, candidates, st.integers(1, 600))
 def test_blocks_cover_every_pair_once_without_padding_within_the_budget(
-    sizes: list[int], candidates: int, budget: int
+    sizes: list[int], heads: list[Head], budget: int
 ) -> None:
-    covering = blocks(sizes, candidates, budget)
-    pairs = [pair for block in covering for pair in product(block.prompts, block.candidates)]
-    assert sorted(pairs) == list(product(range(len(sizes)), range(candidates)))
-    assert [block.name for block in covering] == sorted({block.name for block in covering})
-    for block in covering:
+    covering = blocks(sizes, heads, budget)
+    batches = [(block, batch) for block in covering for batch in block.batches]
+    pairs = [pair for block, batch in batches for pair in product(block.prompts, batch.candidates)]
+    assert sorted(pairs) == list(product(range(len(sizes)), range(len(heads))))
+    assert [batch.name for _, batch in batches] == sorted({batch.name for _, batch in batches})
+    for block, batch in batches:
         (length,) = {sizes[prompt] for prompt in block.prompts}
-        rows = len(block.prompts) * (len(block.candidates) + 1)
-        assert rows * length <= budget or (len(block.prompts), len(block.candidates)) == (1, 1)
-        assert block.candidates == list(range(block.candidates[0], block.candidates[-1] + 1))
+        assert {heads[index].layer for index in batch.candidates} == {batch.layer}
+        rows = len(block.prompts) * len(batch.candidates)
+        assert rows * length <= budget or rows == 1
+        assert batch.candidates == list(range(batch.candidates[0], batch.candidates[-1] + 1))
 
 
 @given(st.integers(1, 20), st.integers(1, 40), st.integers(1, 600))
-def test_blocks_are_as_full_as_the_budget_allows(length: int, candidates: int, budget: int) -> None:
-    block = blocks([length] * 50, candidates, budget)[0]
-    more_candidates = len(block.candidates) == candidates or (len(block.candidates) + 2) * length > budget
-    more_prompts = len(block.prompts) == 50 or (len(block.prompts) + 1) * (len(block.candidates) + 1) * length > budget
-    assert more_candidates
+def test_blocks_are_as_full_as_the_budget_allows(length: int, heads: int, budget: int) -> None:
+    block = blocks([length] * 50, [Head(0, head) for head in range(heads)], budget)[0]
+    batch = block.batches[0]
+    more_heads = len(batch.candidates) == heads or (len(batch.candidates) + 1) * length > budget
+    more_prompts = len(block.prompts) == 50 or (len(block.prompts) + 1) * heads * length > budget
+    assert more_heads
     assert more_prompts
 
 
-@given(st.lists(st.integers(1, 4), max_size=30), st.integers(1, 5), st.integers(1, 100))
-def test_prompts_of_one_length_share_blocks_wherever_they_stand(sizes: list[int], candidates: int, budget: int) -> None:
-    together = sum(len(blocks([size] * sizes.count(size), candidates, budget)) for size in set(sizes))
-    assert len(blocks(sizes, candidates, budget)) == together
+@given(st.lists(st.integers(1, 4), max_size=30), candidates, st.integers(1, 100))
+def test_prompts_of_one_length_share_blocks_wherever_they_stand(
+    sizes: list[int], heads: list[Head], budget: int
+) -> None:
+    together = sum(len(blocks([size] * sizes.count(size), heads, budget)) for size in set(sizes))
+    assert len(blocks(sizes, heads, budget)) == together
 
 
 @given(lengths, st.integers(1, 20), st.integers(1, 600))
@@ -60,3 +75,43 @@ def test_chunks_are_the_items_in_order(items: list[int], size: int) -> None:
     made = list(chunks(items, size))
     assert [item for chunk in made for item in chunk] == items
     assert all(len(chunk) == size for chunk in made[:-1])
+
+
+def within(rows: int) -> list[list[int]]:
+    """Attempts at a computation that has memory for so many rows."""
+    attempts: list[list[int]] = []
+
+    def compute(piece: list[int]) -> int:
+        attempts.append(piece)
+        if len(piece) > rows:
+            torch.empty(2**60)  # more than there is: torch's own error
+        return sum(piece)
+
+    compute.attempts = attempts  # type: ignore[attr-defined]
+    return compute  # type: ignore[return-value]
+
+
+def test_out_of_memory_halves_the_pieces_and_later_batches_begin_with_them(caplog: pytest.LogCaptureFixture) -> None:
+    pieces, compute = Pieces(), within(3)
+    with caplog.at_level(logging.WARNING):
+        assert pieces.of(compute, [1, 2, 3]) == [6]  # type: ignore[arg-type]
+        assert not caplog.records
+        assert pieces.of(compute, list(range(10))) == [1, 5, 9, 13, 17]  # type: ignore[arg-type]
+    assert "Out of memory with 10 rows; going on with at most 5" in caplog.text
+    assert "Out of memory with 5 rows; going on with at most 2" in caplog.text
+    compute.attempts.clear()  # type: ignore[attr-defined]
+    assert pieces.of(compute, [1, 2, 3]) == [3, 3]  # type: ignore[arg-type]
+    assert compute.attempts == [[1, 2], [3]]  # type: ignore[attr-defined]
+
+
+def test_a_row_that_is_too_much_ends_with_what_can_be_done() -> None:
+    with pytest.raises(SafetyHeadsError, match="single row is too much for the memory"):
+        Pieces().of(within(0), [1, 2, 3])  # type: ignore[arg-type]
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    def compute(_: list[int]) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        Pieces().of(compute, [1, 2])

@@ -18,13 +18,15 @@ from transformers import PreTrainedModel
 from safetyheads import generation as module
 from safetyheads.ablation import Ablation, Kind, install
 from safetyheads.artifacts import Parts
+from safetyheads.decoder import in_float32
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.generation import Completion, Decoding, Row, best, choose, generate, gumbel
 from safetyheads.heads import Head, HeadSet, all_heads
-from safetyheads.last_position import final_norm, in_float32, last_position
+from safetyheads.partial_forward import Top
 
 Mini = Callable[..., PreTrainedModel]
 Sequences = Callable[..., list[list[int]]]
+Whole = Callable[..., Top]
 
 UNIFORM = Ablation(Kind.UNDIFFERENTIATED)
 SETS: list[HeadSet] = [(), (Head(0, 1),), (Head(1, 0), Head(2, 3)), all_heads(3, 4)]
@@ -57,11 +59,13 @@ def completed(
     )
 
 
-def alone(model: PreTrainedModel, row: Row, new: int, eos: Sequence[int], ablation: Ablation) -> Completion:
+def alone(
+    whole: Whole, model: PreTrainedModel, row: Row, new: int, eos: Sequence[int], ablation: Ablation
+) -> Completion:
     """Greedy decoding by the definition: no batch, no padding, no cache."""
     tokens: list[int] = []
     for _ in range(new):
-        top = last_position(model, final_norm(model), [[*row.token_ids, *tokens]], ablation, [row.heads])
+        top = whole(model, [*row.token_ids, *tokens], ablation, row.heads)
         token = int(top.logits.argmax())
         if token in eos:
             return Completion(tokens, "eos")
@@ -92,22 +96,24 @@ def test_greedy_tokens_are_the_golden_ones(golden: Path, tiny_a: PreTrainedModel
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_padding_cache_and_ended_rows_are_invisible(
-    family: str, mini: Mini, sequences: Sequences, tmp_path: Path
+    family: str, mini: Mini, sequences: Sequences, whole: Whole, tmp_path: Path
 ) -> None:
     model, ablation = install(mini(family)), Ablation(Kind.UNDIFFERENTIATED)
     rows, new = rows_of(sequences(LENGTHS), samples=2), 10
-    free = [alone(model, row, new, [], ablation) for row in rows]
+    free = [alone(whole, model, row, new, [], ablation) for row in rows]
     eos = ending_apart([completion.token_ids for completion in free])
-    expected = [alone(model, row, new, eos, ablation) for row in rows]
+    expected = [alone(whole, model, row, new, eos, ablation) for row in rows]
     assert len({len(completion.token_ids) for completion in expected}) > 3, "rows must end at different steps"
     assert completed(model, rows, Decoding(max_new_tokens=new), tmp_path, eos=eos) == dict(enumerate(expected))
     assert completed(model, rows, Decoding(max_new_tokens=new), tmp_path) == dict(enumerate(free))
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-def test_every_kind_holds_over_a_completion(kind: Kind, mini: Mini, sequences: Sequences, tmp_path: Path) -> None:
+def test_every_kind_holds_over_a_completion(
+    kind: Kind, mini: Mini, sequences: Sequences, whole: Whole, tmp_path: Path
+) -> None:
     model, ablation, rows = install(mini("llama_gqa")), Ablation(kind), rows_of(sequences(LENGTHS))
-    expected = [alone(model, row, 8, [], ablation) for row in rows]
+    expected = [alone(whole, model, row, 8, [], ablation) for row in rows]
     assert completed(model, rows, Decoding(8), tmp_path, ablation=ablation) == dict(enumerate(expected))
     plain = [Row(row.query_id, row.token_ids, ()) for row in rows]
     assert completed(model, plain, Decoding(8), tmp_path, ablation=None) != dict(enumerate(expected))

@@ -2,12 +2,14 @@
 
 import logging
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import subspace_angles
@@ -19,7 +21,7 @@ from safetyheads.ablation import Ablation, Kind, install
 from safetyheads.artifacts import Parts
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head, HeadSet, all_heads
-from safetyheads.last_position import final_norm, last_position
+from safetyheads.partial_forward import Top
 from safetyheads.sahara import angle, left_singular_vectors, sahara
 
 LENGTHS = [6, 3, 9, 6, 4, 7]
@@ -55,16 +57,16 @@ def test_the_steps_are_the_golden_ones(
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("representation", ["final_norm", "residual"])
 def test_every_step_scores_the_group_with_each_further_head(
-    representation: str, rank: int, mini: Mini, sequences: Sequences, tmp_path: Path
+    representation: str, rank: int, mini: Mini, sequences: Sequences, whole: Callable[..., Top], tmp_path: Path
 ) -> None:
     """The whole search, by a second computation: states of single prompts, NumPy's SVD, SciPy's angles."""
     model, token_ids = install(mini("llama_gqa")), sequences(LENGTHS)
-    ablation, norm = Ablation(Kind.UNDIFFERENTIATED), final_norm(model)
+    ablation = Ablation(Kind.UNDIFFERENTIATED)
     found = search(model, frame(token_ids), tmp_path, ablation=ablation, rank=rank, representation=representation)
 
     def vectors(heads: HeadSet) -> np.ndarray:
-        tops = [last_position(model, norm, [ids], ablation, [heads]) for ids in token_ids]
-        matrix = np.stack([getattr(top, representation)[0, 0].double().numpy() for top in tops])
+        tops = [whole(model, ids, ablation, heads) for ids in token_ids]
+        matrix = np.stack([getattr(top, representation)[0].double().numpy() for top in tops])
         return np.linalg.svd(matrix, full_matrices=False)[0][:, :rank]
 
     group: HeadSet = ()
@@ -168,29 +170,27 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     after: int, mini: Mini, sequences: Sequences, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, prompts = install(mini("llama")), frame(sequences([6, 3, 6]))
-    computed: list[Any] = []
-    limit = after
-    original = module.last_position
+    saved: list[str] = []
+    original, limit = Parts.save, after
 
-    def counted(*args: Any) -> Any:
-        if len(computed) == limit:
+    def counted(parts: Parts, name: str, part: np.ndarray) -> None:
+        if len(saved) == limit:
             raise Interrupted
-        computed.append((args[2], args[4]))
-        return original(*args)
+        saved.append(name)
+        original(parts, name, part)
 
-    monkeypatch.setattr(module, "last_position", counted)
+    monkeypatch.setattr(Parts, "save", counted)
     with pytest.raises(Interrupted):
         search(model, prompts, tmp_path, token_budget=60, parts=Parts(tmp_path / "a.parquet", "same"))
     limit = 10_000
     parts = Parts(tmp_path / "a.parquet", "same")
     resumed = search(model, prompts, tmp_path, token_budget=60, parts=parts)
-    made = list(computed)
-    whole = search(model, prompts, tmp_path, token_budget=60)
-    assert resumed.equals(whole)
-    assert made == computed[len(made) :]
-    assert len(made) > 9
-    assert search(model, prompts, tmp_path, token_budget=60, parts=parts).equals(whole)
-    assert len(computed) == 2 * len(made)
+    made = list(saved)
+    assert len(set(made)) == len(made) > 9
+    assert resumed.equals(search(model, prompts, tmp_path, token_budget=60))
+    assert made == saved[len(made) :]
+    assert search(model, prompts, tmp_path, token_budget=60, parts=parts).equals(resumed)
+    assert len(saved) == 2 * len(made)
 
 
 def test_states_of_finished_steps_do_not_pile_up(mini: Mini, sequences: Sequences, tmp_path: Path) -> None:
@@ -216,7 +216,8 @@ def test_vectors_and_angles_are_those_of_the_singular_value_decomposition(case: 
     left = [np.linalg.qr(generator.normal(size=(rows, len(spectrum))))[0] for _ in range(2)]
     right = np.linalg.qr(generator.normal(size=(columns, len(spectrum))))[0]
     first, second = (side @ spectrum @ right.T for side in left)
-    found = [left_singular_vectors(matrix, rank) for matrix in (first, second)]
+    vectors, gaps = left_singular_vectors(torch.tensor(np.stack([first, second])), rank)
+    found = list(zip(vectors, gaps))
     for matrix, (vectors, gap) in zip((first, second), found):
         expected = np.linalg.svd(matrix)[0][:, :rank]
         assert vectors.shape == (rows, rank)
@@ -233,7 +234,7 @@ def test_vectors_and_angles_are_those_of_the_singular_value_decomposition(case: 
 def test_an_angle_is_blind_to_signs_and_zero_for_the_same(rows: int, columns: int, seed: int, sign: float) -> None:
     generator = np.random.default_rng(seed)
     first, second = generator.normal(size=(2, rows, columns))
-    u, v = left_singular_vectors(first, 1)[0], left_singular_vectors(second, 1)[0]
+    u, v = left_singular_vectors(torch.tensor(np.stack([first, second])), 1)[0]
     assert angle(u, sign * u) < 1e-6
     np.testing.assert_allclose(angle(u, v), angle(sign * u, v), atol=1e-9)
     np.testing.assert_allclose(angle(u, v), angle(v, u), atol=1e-9)
@@ -260,9 +261,10 @@ def test_the_rank_of_a_matrix_is_told(rank: int, seed: int, tall: bool) -> None:
     generator = np.random.default_rng(seed)
     matrix = generator.normal(size=(12, rank)) @ generator.normal(size=(rank, 20))
     matrix = matrix.T if tall else matrix
-    assert left_singular_vectors(matrix, rank)[0].shape == (len(matrix), rank)
+    both = torch.tensor(np.stack([matrix, matrix + generator.normal(size=matrix.shape)]))
+    assert left_singular_vectors(both, rank)[0].shape == (2, len(matrix), rank)
     with pytest.raises(SafetyHeadsError, match=f"numerical rank of the prompts' states, {rank}"):
-        left_singular_vectors(matrix, rank + 1)
+        left_singular_vectors(both, rank + 1)
 
 
 def test_it_needs_few_open_files(mini: Mini, sequences: Sequences, tmp_path: Path) -> None:

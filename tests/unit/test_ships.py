@@ -14,7 +14,6 @@ from llama_by_hand import logits_by_hand
 from scipy.special import log_softmax, rel_entr, softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from safetyheads import ships as module
 from safetyheads.ablation import Ablation, Kind, install
 from safetyheads.artifacts import Parts
 from safetyheads.prompts import build
@@ -143,29 +142,27 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     after: int, mini: Mini, sequences: Sequences, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, prompts = install(mini("llama_gqa")), frame(sequences([6, 3, 9, 6]))
-    computed: list[tuple[int, int]] = []
-    limit = after
-    original = module.last_position
+    saved: list[str] = []
+    original, limit = Parts.save, after
 
-    def counted(*args: Any) -> Any:
-        if len(computed) == limit:
+    def counted(parts: Parts, name: str, part: np.ndarray) -> None:
+        if len(saved) == limit:
             raise Interrupted
-        computed.append((len(args[2]), len(args[4])))
-        return original(*args)
+        saved.append(name)
+        original(parts, name, part)
 
-    monkeypatch.setattr(module, "last_position", counted)
+    monkeypatch.setattr(Parts, "save", counted)
     parts = Parts(tmp_path / "a.parquet", "same inputs")
     with pytest.raises(Interrupted):
         score(model, prompts, tmp_path, token_budget=30, parts=parts)
     limit = 10_000
     resumed = score(model, prompts, tmp_path, token_budget=30, parts=Parts(tmp_path / "a.parquet", "same inputs"))
-    total = len(computed)
-    whole = score(model, prompts, tmp_path, token_budget=30)
-    assert resumed.equals(whole)
-    assert total == len(computed) - total > after
-    again = score(model, prompts, tmp_path, token_budget=30, parts=parts)
-    assert again.equals(whole)
-    assert len(computed) == 2 * total
+    made = list(saved)
+    assert len(set(made)) == len(made) > after
+    assert resumed.equals(score(model, prompts, tmp_path, token_budget=30))
+    assert made == saved[len(made) :]
+    assert score(model, prompts, tmp_path, token_budget=30, parts=parts).equals(resumed)
+    assert len(saved) == 2 * len(made)
 
 
 def test_parts_of_other_inputs_are_not_used(mini: Mini, sequences: Sequences, tmp_path: Path) -> None:

@@ -26,6 +26,9 @@ from safetyheads.heads import HeadSet
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
 """An attention function of transformers: (module, query, key, value, mask, ...) -> head outputs, weights."""
 
+States = tuple[Tensor, Tensor, Tensor]
+"""Query (B, N, T, d), key and value states (B, N_kv, S, d)."""
+
 _PREFIX = "safetyheads_"
 
 
@@ -67,21 +70,21 @@ class Rows:
     masks: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.select(range(len(self.head_sets)))
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Keep these rows, in this order: for batches that lose rows while they run."""
-        self.head_sets = [self.head_sets[row] for row in rows]
         layers = {head.layer for heads in self.head_sets for head in heads}
         width = self.model.config.get_text_config(decoder=True).num_attention_heads
-        self.masks = {layer: torch.zeros(len(rows), width, dtype=torch.bool) for layer in layers}
+        masks = {layer: torch.zeros(len(self.head_sets), width, dtype=torch.bool) for layer in layers}
         for row, heads in enumerate(self.head_sets):
             for layer, head in heads:
-                self.masks[layer][row, head] = True
-        self.masks = {layer: mask.to(self.model.device) for layer, mask in self.masks.items()}
+                masks[layer][row, head] = True
+        self.masks = {layer: mask.to(self.model.device) for layer, mask in masks.items()}
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows, by index, in this order: for batches that lose rows while they run."""
+        self.masks = {layer: mask[rows] for layer, mask in self.masks.items()}
 
 
 _active: ContextVar[Rows | None] = ContextVar("safetyheads_rows", default=None)
+_exchange: ContextVar[Callable[..., States] | None] = ContextVar("safetyheads_exchange", default=None)
 
 
 @contextmanager
@@ -104,6 +107,16 @@ def ablate(model: PreTrainedModel, ablation: Ablation | None, head_sets: Sequenc
         yield rows
     finally:
         _active.reset(token)
+
+
+@contextmanager
+def exchange(states: Callable[..., States]) -> Iterator[None]:
+    """Let attention work with what `states(module, query, key, value)` returns, before any ablation."""
+    token = _exchange.set(states)
+    try:
+        yield
+    finally:
+        _exchange.reset(token)
 
 
 def install(model: PreTrainedModel) -> PreTrainedModel:
@@ -136,6 +149,8 @@ def _around(base: str) -> Attend:
     ) -> tuple[Tensor, Tensor | None]:
         eager: Attend = getattr(sys.modules[type(module).__module__], "eager_attention_forward", _no_eager)
         attend: Attend = ALL_ATTENTION_FUNCTIONS.get_interface(base, eager)
+        if (other := _exchange.get()) is not None:
+            query, key, value = other(module, query, key, value)
         rows = _active.get()
         mask = None if rows is None else rows.masks.get(int(module.layer_idx))  # type: ignore[arg-type]
         if rows is None or mask is None:

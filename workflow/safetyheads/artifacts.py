@@ -151,8 +151,12 @@ class Parts:
 
     def load(self, name: str) -> np.ndarray | None:
         """The part `name`, mapped into memory, or None if it has not been made."""
-        path = self.path(name)
-        return np.load(path, mmap_mode="r", allow_pickle=False) if path.exists() else None
+        return self[name] if self.path(name).exists() else None
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """The part `name`, which has been made."""
+        part: np.ndarray = np.load(self.path(name), mmap_mode="r", allow_pickle=False)
+        return part
 
     def save(self, name: str, array: np.ndarray) -> None:
         """Keep `array` as the part `name`."""

@@ -12,13 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from safetyheads.ablation import Ablation, ablate
 from safetyheads.artifacts import Parts
-from safetyheads.batches import padded
+from safetyheads.batches import Pieces, padded
+from safetyheads.decoder import check_numbers
 from safetyheads.heads import HeadSet
-from safetyheads.last_position import check_numbers
+from safetyheads.partial_forward import PartialForward
+from safetyheads.prefill import prefill
 
 _RUNNING, _ENDED = -1, -2  # what follows a row's tokens in a part: cut off at max_new_tokens, or end of sequence
 
@@ -70,11 +72,16 @@ def generate(
     """
     batches = padded([len(row.token_ids) for row in rows], decoding.max_new_tokens, token_budget)
     completions: dict[int, Completion] = {}
+    passes, pieces = PartialForward(model), Pieces()
+    passes.check(max((row.token_ids for row in rows), key=len))
     for number, batch in enumerate(tqdm(batches[shard::shards], desc="Completions", unit="batch")):
         name = f"{shard + number * shards:06d}"
         tokens = parts.load(name)
         if tokens is None:
-            tokens = decode(model, [rows[index] for index in batch], ablation, decoding, eos_token_ids).cpu().numpy()
+            made = pieces.of(
+                lambda some: decode(passes, some, ablation, decoding, eos_token_ids), [rows[index] for index in batch]
+            )
+            tokens = torch.cat(made).cpu().numpy()
             parts.save(name, tokens)
         completions |= {index: _completion(row) for index, row in zip(batch, tokens)}
     return completions
@@ -82,49 +89,55 @@ def generate(
 
 @torch.inference_mode()
 def decode(
-    model: PreTrainedModel,
+    passes: PartialForward,
     rows: Sequence[Row],
     ablation: Ablation | None,
     decoding: Decoding,
     eos_token_ids: Sequence[int],
 ) -> Tensor:
     """Complete one batch. Returns token ids (B, max_new_tokens), filled up with -1, or with -2 after an end."""
-    device, width = model.device, max(len(row.token_ids) for row in rows)
-    ids = torch.tensor([[0] * (width - len(row.token_ids)) + list(row.token_ids) for row in rows], device=device)
-    visible = torch.tensor(
-        [[0] * (width - len(row.token_ids)) + [1] * len(row.token_ids) for row in rows], device=device
-    )
-    noise = torch.stack([gumbel(row, decoding) for row in rows]).to(device)  # (B, max_new_tokens, k)
-    eos = torch.tensor(list(eos_token_ids), dtype=torch.long, device=device)
-    tokens = torch.full((len(rows), decoding.max_new_tokens), _RUNNING, device=device)
-    running = torch.arange(len(rows), device=device)  # the rows that are still in the batch
-    cache = DynamicCache(config=model.config)
-    with ablate(model, ablation, [row.heads for row in rows]) as ablated:
+    model, head_sets = passes.model, [row.heads for row in rows]
+    prompts = [tuple(row.token_ids) for row in rows]
+    noise = torch.stack([gumbel(row, decoding) for row in rows]).to(model.device)  # (B, max_new_tokens, k)
+    eos = torch.tensor(list(eos_token_ids), dtype=torch.long, device=model.device)
+    tokens = torch.full((len(rows), decoding.max_new_tokens), _RUNNING, device=model.device)
+    running = torch.arange(len(rows), device=model.device)  # the rows that are still in the batch
+    logits, cache = prefill(passes, prompts, head_sets, ablation, decoding.max_new_tokens)
+    visible = torch.ones(len(rows), max(map(len, prompts)), dtype=torch.long, device=model.device)
+    for row, prompt in zip(visible, prompts):
+        row[: -len(prompt)] = 0
+    with ablate(model, ablation, head_sets) as ablated:
         for step in range(decoding.max_new_tokens):
-            positions = (visible.cumsum(dim=1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+            chosen = choose(logits.float(), decoding, noise[running, step])  # (B,)
+            ended = torch.isin(chosen, eos)
+            tokens[running, step] = torch.where(ended, _ENDED, chosen)
+            if ended.any():
+                kept = _compacted(ended)
+                running, chosen, visible = running[kept], chosen[kept], visible[kept]
+                cache.batch_select_indices(kept)
+                if ablated is not None:
+                    ablated.select(kept)
+            if len(running) == 0 or step == decoding.max_new_tokens - 1:
+                break
+            visible = torch.cat([visible, visible.new_ones(len(visible), 1)], dim=1)
             logits = model(
-                ids,
+                chosen[:, None],
                 attention_mask=visible,
-                position_ids=positions,
+                position_ids=visible.sum(dim=1, keepdim=True) - 1,
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
             check_numbers(model, logits)
-            chosen = choose(logits.float(), decoding, noise[running, step])  # (B,)
-            ended = torch.isin(chosen, eos)
-            tokens[running, step] = torch.where(ended, _ENDED, chosen)
-            if ended.any():
-                kept = (~ended).nonzero().squeeze(1)
-                if len(kept) == 0:
-                    break
-                running, chosen, visible = running[kept], chosen[kept], visible[kept]
-                cache.batch_select_indices(kept)
-                if ablated is not None:
-                    ablated.select(kept.tolist())
-            ids = chosen[:, None]
-            visible = torch.cat([visible, visible.new_ones(len(visible), 1)], dim=1)
     return tokens
+
+
+def _compacted(ended: Tensor) -> Tensor:
+    """The rows (B,) that have not ended, the last ones in the places of those that have."""
+    kept = (~ended).nonzero().squeeze(1)
+    order = torch.arange(len(kept), device=ended.device)
+    order[ended[: len(kept)]] = kept[kept >= len(kept)]
+    return order
 
 
 def choose(logits: Tensor, decoding: Decoding, noise: Tensor) -> Tensor:

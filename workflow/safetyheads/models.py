@@ -128,7 +128,7 @@ def load(folder: Path, *, dtype: str = "auto", device: str = "auto") -> "PreTrai
     import torch
 
     from safetyheads.ablation import install
-    from safetyheads.last_position import in_float32
+    from safetyheads.decoder import in_float32
 
     weight_files(folder)
     config, class_ = architecture(folder)

@@ -11,16 +11,19 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.linalg import subspace_angles
-from tqdm import tqdm
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from safetyheads.ablation import Ablation
 from safetyheads.artifacts import Parts
-from safetyheads.batches import Block, blocks
+from safetyheads.batches import chunks
+from safetyheads.decoder import grid
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import HeadSet, all_heads
-from safetyheads.last_position import final_norm, grid, last_position
+from safetyheads.heads import Head, HeadSet, all_heads
+from safetyheads.partial_forward import PartialForward, Top
+from safetyheads.sweep import Sweep
 
 Representation = Literal["final_norm", "residual"]
 GAP = 1.05  # sigma_r / sigma_(r+1) below this: the subspace of the first r vectors is not well defined
@@ -55,9 +58,10 @@ def sahara(
             "as many vectors as prompts span everything and the angle is always 0."
         )
     token_ids = [list(map(int, ids)) for ids in prompts["token_ids"]]
-    states = _States(model, token_ids, ablation, representation, token_budget, parts)
-    (plain,) = states.of("plain", [()])
-    base, gap = left_singular_vectors(plain, rank)
+    passes = PartialForward(model)
+    passes.check(max(token_ids, key=len))
+    states = _States(Sweep(passes, token_ids, ablation, token_budget, parts), representation)
+    (base,), (gap,) = left_singular_vectors(states.plain()[None], rank)
     if gap < GAP:
         log.warning("Plain model: sigma_%d / sigma_%d is %.3f; no angle is well defined.", rank, rank + 1, gap)
     group: HeadSet = ()
@@ -66,10 +70,9 @@ def sahara(
         candidates = [head for head in heads if head not in group]
         scores = parts.load(f"step-{step}")
         if scores is None:
-            scores, loose = np.empty(len(candidates)), 0
-            for index, matrix in enumerate(states.of(f"step-{step}", [(*group, head) for head in candidates])):
-                vectors, gap = left_singular_vectors(matrix, rank)
-                scores[index], loose = angle(base, vectors), loose + (gap < GAP)
+            found = [left_singular_vectors(matrices, rank) for matrices in states.of(f"step-{step}", group, candidates)]
+            scores = np.array([angle(base, vectors) for left, _ in found for vectors in left])
+            loose = sum(int((gaps < GAP).sum()) for _, gaps in found)
             if loose:
                 log.warning(
                     "Step %d: for %d of %d groups sigma_%d / sigma_%d is below %s; their angle is not well defined.",
@@ -91,49 +94,38 @@ def sahara(
 class _States:
     """Last-position states of all prompts for many head sets, streamed through parts."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        prompts: Sequence[Sequence[int]],
-        ablation: Ablation | None,
-        representation: Representation,
-        token_budget: int,
-        parts: Parts,
-    ) -> None:
-        self.model, self.prompts, self.ablation, self.parts = model, prompts, ablation, parts
-        self.representation, self.token_budget, self.norm = representation, token_budget, final_norm(model)
+    def __init__(self, sweep: Sweep, representation: Representation) -> None:
+        self.sweep, self.representation, self.parts = sweep, representation, sweep.parts
 
-    def of(self, name: str, head_sets: Sequence[HeadSet]) -> Iterator[np.ndarray]:
-        """The matrix M (prompts, d_model), float64, of each head set in turn."""
-        covering = blocks([len(prompt) for prompt in self.prompts], len(head_sets), self.token_budget)
-        for block in tqdm(covering, desc=f"Sahara, {name}", unit="batch"):
-            if self.parts.load(f"{name}-{block.name}") is None:
-                top = last_position(
-                    self.model,
-                    self.norm,
-                    [self.prompts[prompt] for prompt in block.prompts],
-                    self.ablation,
-                    [head_sets[candidate] for candidate in block.candidates],
-                )
-                self.parts.save(f"{name}-{block.name}", getattr(top, self.representation).cpu().numpy())
-        width = self._part(name, covering[0]).shape[-1]
-        size = max(1, MEMORY // (8 * len(self.prompts) * width))
-        for start in range(0, len(head_sets), size):
-            stop = min(start + size, len(head_sets))
-            matrices = np.empty((stop - start, len(self.prompts), width))
-            for block in covering:
-                offset = block.candidates[0]  # the candidates of a block follow each other
-                low, high = max(start, offset), min(stop, offset + len(block.candidates))
+    def plain(self) -> Tensor:
+        """The matrix M (prompts, d_model), float64, of the plain model."""
+        made = list(self.sweep.plain(lambda top: getattr(top, self.representation)))
+        states = torch.empty(len(self.sweep.prompts), made[0][1].shape[-1], dtype=torch.float64)
+        for prompts, part in made:
+            states[prompts] = torch.tensor(part, dtype=torch.float64)
+        return states
+
+    def of(self, name: str, group: HeadSet, candidates: Sequence[Head]) -> Iterator[Tensor]:
+        """The matrices M (some candidates, prompts, d_model), float64, of the group with each candidate, in turn."""
+        for _, _, part in self.sweep.run(name, group, candidates, self._of_batch):
+            width = part.shape[-1]
+        prompts, device = len(self.sweep.prompts), self.sweep.passes.model.device
+        batches = [(block, batch) for block in self.sweep.blocks(candidates) for batch in block.batches]
+        for chosen in chunks(range(len(candidates)), max(1, MEMORY // (8 * prompts * width))):
+            states = np.empty((len(chosen), prompts, width), np.float32)
+            for block, batch in batches:
+                offset = batch.candidates[0]  # the candidates of a batch follow each other, as the chosen ones do
+                low, high = max(chosen[0], offset), min(chosen[-1], batch.candidates[-1]) + 1
                 if low < high:
-                    states = self._part(name, block)[:, low - offset : high - offset]
-                    matrices[low - start : high - start, block.prompts] = states.swapaxes(0, 1)
-            yield from matrices
+                    part = self.parts[f"{name}-{batch.name}"]  # mapped into memory, one at a time
+                    states[low - chosen[0] : high - chosen[0], block.prompts] = part[
+                        :, low - offset : high - offset
+                    ].swapaxes(0, 1)
+            yield torch.from_numpy(states).to(device if device.type == "cuda" else "cpu").double()
 
-    def _part(self, name: str, block: Block) -> np.ndarray:
-        """A part that was made, mapped into memory; each keeps a file open, so hold no more than one."""
-        part = self.parts.load(f"{name}-{block.name}")
-        assert part is not None
-        return part
+    def _of_batch(self, plain: Top, ablated: Top) -> Tensor:
+        states: Tensor = getattr(ablated, self.representation)
+        return states.view(len(plain.logits), -1, states.shape[-1])
 
     def drop(self, name: str) -> None:
         """Delete the states of `name`, once what was made of them is kept."""
@@ -141,25 +133,27 @@ class _States:
             path.unlink()
 
 
-def left_singular_vectors(matrix: np.ndarray, rank: int) -> tuple[np.ndarray, float]:
-    """The first `rank` left singular vectors of `matrix` (rows, columns), float64, and the gap sigma_r / sigma_(r+1).
+def left_singular_vectors(matrices: Tensor, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first `rank` left singular vectors of C matrices (C, rows, columns), float64: (C, rows, rank).
 
-    By the Gram matrix of the smaller side. Raises SafetyHeadsError if the matrix has a lower numerical rank.
+    Also the gaps sigma_r / sigma_(r+1) (C,). All by one batched call, of the Gram matrix of the smaller side. Raises
+    SafetyHeadsError if a matrix has a lower numerical rank.
     """
-    rows, columns = matrix.shape
+    _, rows, columns = matrices.shape
     tall = columns < rows
-    values, vectors = np.linalg.eigh(matrix.T @ matrix if tall else matrix @ matrix.T)  # ascending
-    sigma = np.sqrt(np.clip(values[::-1], 0.0, None))
-    tolerance = sigma[0] * max(rows, columns) * np.finfo(np.float32).eps  # the states were computed in float32
-    if rank > len(sigma) or sigma[rank - 1] <= tolerance:
+    values, vectors = torch.linalg.eigh(matrices.mT @ matrices if tall else matrices @ matrices.mT)  # ascending
+    sigma = values.flip(-1).clamp_min(0.0).sqrt()
+    tolerance = sigma[:, 0] * max(rows, columns) * torch.finfo(torch.float32).eps  # the states came in float32
+    ranks = (sigma > tolerance[:, None]).sum(dim=-1)
+    if bool((ranks < rank).any()):
         raise SafetyHeadsError(
-            f"rank {rank} is more than the numerical rank of the prompts' states, {int((sigma > tolerance).sum())}. "
+            f"rank {rank} is more than the numerical rank of the prompts' states, {int(ranks.min())}. "
             "Lower `rank`, or use more, and more different, prompts."
         )
-    chosen = vectors[:, ::-1][:, :rank]
-    following = sigma[rank] if rank < len(sigma) else 0.0
-    left = np.linalg.qr(matrix @ chosen)[0] if tall else chosen
-    return left, float(sigma[rank - 1] / following) if following > 0 else float("inf")
+    chosen = vectors.flip(-1)[..., :rank]
+    left = torch.linalg.qr(matrices @ chosen).Q if tall else chosen
+    following = sigma[:, rank] if rank < sigma.shape[1] else torch.zeros_like(sigma[:, 0])
+    return left.cpu().numpy(), (sigma[:, rank - 1] / following).cpu().numpy()
 
 
 def angle(first: np.ndarray, second: np.ndarray) -> float:

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from safetyheads.ablation import Ablation
 from safetyheads.artifacts import Parts
-from safetyheads.batches import blocks
+from safetyheads.decoder import grid
 from safetyheads.heads import all_heads
-from safetyheads.last_position import final_norm, grid, last_position
+from safetyheads.partial_forward import PartialForward, Top
+from safetyheads.sweep import Sweep
 
 
 def ships(
@@ -30,20 +30,21 @@ def ships(
 
     `prompts` has query_id and token_ids. Returns rows of query_id, layer, head and score (nats, float64), sorted.
     """
-    heads, norm = all_heads(*grid(model)), final_norm(model)
+    heads, passes = all_heads(*grid(model)), PartialForward(model)
     token_ids = [list(map(int, ids)) for ids in prompts["token_ids"]]
+    passes.check(max(token_ids, key=len))
     scores = np.empty((len(prompts), len(heads)))
-    for block in tqdm(blocks(list(map(len, token_ids)), len(heads), token_budget), desc="Ships", unit="batch"):
-        part = parts.load(block.name)
-        if part is None:
-            sets = [(), *((heads[candidate],) for candidate in block.candidates)]
-            logits = last_position(model, norm, [token_ids[prompt] for prompt in block.prompts], ablation, sets).logits
-            part = divergence(logits[:, :1], logits[:, 1:]).cpu().numpy()
-            parts.save(block.name, part)
-        scores[np.ix_(block.prompts, block.candidates)] = part
+    for block, batch, part in Sweep(passes, token_ids, ablation, token_budget, parts).run("Ships", (), heads, _scores):
+        scores[np.ix_(block.prompts, batch.candidates)] = part
     rows = pd.DataFrame(list(heads) * len(prompts), columns=["layer", "head"])
     rows = rows.assign(query_id=prompts["query_id"].repeat(len(heads)).to_numpy(), score=scores.ravel())
     return rows.sort_values(["query_id", "layer", "head"], ignore_index=True)
+
+
+def _scores(plain: Top, ablated: Top) -> Tensor:
+    """Ships of the prompts x candidates of a batch; prompt by prompt, as float64 logits are large."""
+    rows = ablated.logits.view(len(plain.logits), -1, ablated.logits.shape[-1])
+    return torch.stack([divergence(logits, of_heads) for logits, of_heads in zip(plain.logits, rows)])
 
 
 def divergence(plain: Tensor, ablated: Tensor) -> Tensor:

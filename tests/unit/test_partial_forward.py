@@ -1,0 +1,217 @@
+"""Partial passes: the numbers of whole ones, for less arithmetic, or else no shortcut at all."""
+
+import logging
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from conftest import FAMILIES
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import DynamicCache, PreTrainedModel
+
+from safetyheads.ablation import Ablation, Kind, install
+from safetyheads.errors import SafetyHeadsError
+from safetyheads.heads import Head, HeadSet
+from safetyheads.partial_forward import PartialForward, Prompts, Shortcut, Top
+
+Mini = Callable[..., PreTrainedModel]
+Sequences = Callable[..., list[list[int]]]
+
+GROUP: HeadSet = (Head(0, 1),)
+
+
+def of(prompts: list[list[int]]) -> Prompts:
+    return Prompts.of(prompts, max(map(len, prompts)), torch.device("cpu"))
+
+
+def untouched(model: PreTrainedModel) -> bool:
+    return not any(
+        "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks for module in model.modules()
+    )
+
+
+def assert_same(found: Top, expected: Top) -> None:
+    for ours, theirs in zip(found, expected):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * theirs.abs().max().item())
+
+
+def plainly(passes: PartialForward, *args: Any) -> Top:
+    """A whole pass without any shortcut."""
+    shortcut, passes.shortcut = passes.shortcut, Shortcut.NONE
+    top = passes.whole(*args)
+    passes.shortcut = shortcut
+    return top
+
+
+@pytest.mark.parametrize("lengths", [(7, 7, 7), (7, 1, 5)], ids=["equal", "padded"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_resumed_equals_whole(family: str, lengths: tuple[int, ...], mini: Mini, sequences: Sequences) -> None:
+    """At every layer, with every shortcut, also where another head is ablated below, and rows in any order."""
+    passes, prompts = PartialForward(install(mini(family))), of(sequences(list(lengths)))
+    ablation, rows = Ablation(Kind.UNDIFFERENTIATED), [1, 0, 2, 2, 0]
+    for shortcut, layer in product(Shortcut, range(3)):
+        passes.shortcut = shortcut
+        group = GROUP if layer else ()
+        sets = [*([(*group, Head(layer, 2))] * 2), (*group, Head(layer, 0), Head(2, 3)), group, (*group, Head(2, 1))]
+        kept = passes.keep(prompts, ablation, group)
+        assert_same(kept.top, plainly(passes, prompts, ablation, [group] * 3))
+        found = passes.resume(kept, rows, layer, ablation, sets)
+        assert_same(found, plainly(passes, prompts.rows(torch.tensor(rows)), ablation, sets))
+    assert untouched(passes.model)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("family", ["llama_gqa", "gemma2", "gpt_neox", "gpt2"])
+def test_resumed_equals_whole_for_every_kind(family: str, kind: Kind, mini: Mini, sequences: Sequences) -> None:
+    passes, prompts = PartialForward(install(mini(family))), of(sequences([6, 6]))
+    kept = passes.keep(prompts, None)
+    for layer in range(3):
+        sets: list[HeadSet] = [(Head(layer, 1),), (Head(layer, 0), Head(layer, 3)), ()]
+        found = passes.resume(kept, [0, 1, 1], layer, Ablation(kind, 0.1), sets)
+        expected = plainly(passes, prompts.rows(torch.tensor([0, 1, 1])), Ablation(kind, 0.1), sets)
+        assert_same(found, expected)
+        assert (found.logits[0] - kept.top.logits[0]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_cache_is_that_of_a_whole_pass(family: str, mini: Mini, sequences: Sequences) -> None:
+    passes, prompts = PartialForward(install(mini(family))), of(sequences([6, 4]))
+    ablation, sets = Ablation(Kind.SCALING), [(Head(1, 1),), (Head(1, 2),)]
+    plain, resumed, expected = DynamicCache(), DynamicCache(), DynamicCache()
+    kept = passes.keep(prompts, None, (), plain)
+    passes.resume(kept, [0, 1], 1, ablation, sets, resumed)
+    plainly(passes, prompts, ablation, sets, expected)
+    for layer in range(3):
+        made = (plain if layer <= 1 else resumed).layers[layer]
+        for name, row in product(("keys", "values"), (0, 1)):
+            start = 2 * row  # where the padding ends
+            ours, theirs = (getattr(cached, name)[row, :, start:] for cached in (made, expected.layers[layer]))
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_family_needs_to_fall_back(
+    family: str, mini: Mini, sequences: Sequences, caplog: pytest.LogCaptureFixture
+) -> None:
+    passes = PartialForward(install(mini(family)))
+    for length in (1, 9):
+        passes.check(*sequences([length]))
+        assert passes.shortcut is Shortcut.SPLIT
+    assert not caplog.records
+
+
+def mixes_positions(model: Any) -> None:
+    """A last layer whose output at one position depends on others behind the attention."""
+    layer = model.model.layers[-1]
+    layer.mlp.register_forward_hook(lambda _, inputs, output: output + inputs[0].mean(dim=1, keepdim=True))
+
+
+def reaches_back(model: Any) -> None:
+    """A layer that reads what another one computed two layers before."""
+    seen: list[Tensor] = []
+    model.model.layers[0].mlp.register_forward_hook(lambda _, __, output: seen.append(output))
+    model.model.layers[2].mlp.register_forward_hook(lambda _, __, output: output + seen[-1][: len(output)])
+
+
+def wants_all_positions(model: Any) -> None:
+    """A layer that fails where it is called in another way."""
+
+    def refuse(_: Any, inputs: tuple[Tensor, ...]) -> None:
+        if inputs[0].shape[1] == 1:
+            raise TypeError("one position is not enough")
+
+    model.model.layers[-1].mlp.register_forward_pre_hook(refuse)
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "reason"),
+    [
+        (mixes_positions, Shortcut.RESUME, "is off by"),
+        (reaches_back, Shortcut.NONE, "is off by"),
+        (wants_all_positions, Shortcut.RESUME, "TypeError: one position is not enough"),
+    ],
+)
+def test_a_family_that_works_in_another_way_is_computed_as_a_whole(
+    change: Callable[[Any], None],
+    level: Shortcut,
+    reason: str,
+    mini: Mini,
+    sequences: Sequences,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = install(mini("llama"))
+    passes, (prompt,) = PartialForward(model), sequences([7])
+    change(model)
+    with caplog.at_level(logging.WARNING):
+        passes.check(prompt)
+    assert passes.shortcut is level
+    assert reason in caplog.text
+    prompts, ablation, heads = of([prompt]), Ablation(Kind.SCALING), (Head(1, 2),)
+    kept = passes.keep(prompts, None)
+    assert_same(passes.resume(kept, [0], 1, ablation, [heads]), plainly(passes, prompts, ablation, [heads]))
+
+
+def test_out_of_memory_is_no_difference(mini: Mini, sequences: Sequences, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = PartialForward(install(mini("llama")))
+
+    def full(*_: Any) -> Top:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(passes, "resume", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        passes.check(*sequences([4]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt_neox"])
+def test_16_bit_models_pass_the_check(dtype: torch.dtype, family: str, mini: Mini, sequences: Sequences) -> None:
+    passes = PartialForward(install(mini(family).to(dtype)))
+    passes.check(*sequences([12]))
+    assert passes.shortcut is Shortcut.SPLIT
+
+
+def test_nothing_stays_behind_after_an_error(mini: Mini, sequences: Sequences) -> None:
+    model = install(mini("llama"))
+    passes = PartialForward(model)
+    kept = passes.keep(of(sequences([5])), None)
+    with pytest.raises(SafetyHeadsError, match="no ablation"):
+        passes.resume(kept, [0], 1, None, [(Head(1, 0),)])
+    with pytest.raises(IndexError):
+        passes.keep(of([[97]]), None)
+    with pytest.raises(SafetyHeadsError, match="2 head sets"):
+        passes.resume(kept, [0], 1, Ablation(Kind.SCALING), [(Head(1, 0),), (Head(1, 1),)])
+    assert untouched(model)
+
+
+def test_a_forward_that_a_library_put_there_is_used_and_put_back(mini: Mini, sequences: Sequences) -> None:
+    model = install(mini("llama"))
+    layer: Any = model.model.layers[1]
+    own = layer.forward
+    layer.forward = lambda *args, **kwargs: 2.0 * own(*args, **kwargs)
+    wrapped = layer.forward
+    passes, prompts, ablation = PartialForward(model), of(sequences([5])), Ablation(Kind.SCALING)
+    kept = passes.keep(prompts, None)
+    for at in range(3):
+        sets = [(Head(at, 0),)]
+        assert_same(passes.resume(kept, [0], at, ablation, sets), plainly(passes, prompts, ablation, sets))
+    assert layer.forward is wrapped
+
+
+def test_less_than_half_of_the_arithmetic_is_left(mini: Mini, sequences: Sequences) -> None:
+    """Counted, of all layers together: half of it by resuming, more by splitting layers at the attention."""
+    model = install(mini("llama", num_hidden_layers=8, hidden_size=64, intermediate_size=172))
+    passes, prompts = PartialForward(model), of(sequences([30]))
+    heads = [(Head(layer, head),) for layer in range(8) for head in range(4)]
+    counted: dict[Shortcut, int] = {}
+    for shortcut in Shortcut:
+        passes.shortcut = shortcut
+        with FlopCounterMode(display=False) as counter:
+            kept = passes.keep(prompts, None)
+            for layer in range(8):
+                passes.resume(kept, [0] * 4, layer, Ablation(Kind.SCALING), heads[4 * layer : 4 * layer + 4])
+        counted[shortcut] = counter.get_total_flops()
+    assert counted[Shortcut.RESUME] < 0.6 * counted[Shortcut.NONE]
+    assert counted[Shortcut.SPLIT] < 0.85 * counted[Shortcut.RESUME]
