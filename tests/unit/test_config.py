@@ -257,7 +257,7 @@ REFUSED = [
     ("models.tiny", {}, "models.tiny", ["found none of them", "exactly one of path, repo, demo"]),
     ("models.tiny", {"path": "a", "repo": "b/c"}, "models.tiny", ["found path and repo", "exactly one of"]),
     ("models.tiny.revision", "main", "models.tiny", ["revision together with path", "only together with repo"]),
-    ("models.tiny.dtype", "float23", "models.tiny.dtype", ["auto, float32, bfloat16, float16", "'float32'?"]),
+    ("models.tiny.dtype", "float23", "models.tiny.dtype", ["auto, float32, tf32, bfloat16, float16", "'float32'?"]),
     ("models.tiny", {"repo": "a/b", "revision": 1234567}, "models.tiny.revision", ["allowed: text", "quotes"]),
     ("models.tiny", {"repo": "../a"}, "models.tiny.repo", ["'../a'", "organisation/name"]),
     ("models.tiny", {"demo": False}, "models.tiny.demo", ["found False", "allowed: true"]),

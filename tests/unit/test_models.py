@@ -204,6 +204,14 @@ def test_a_loaded_model_is_ready_for_ablation():
     assert not torch.equal(ablated, logits(model))
 
 
+def test_tf32_is_float32_on_the_cpu():
+    tf32, float32 = (models.load(TINY, dtype=dtype, device="cpu") for dtype in ("tf32", "float32"))
+    assert tf32.dtype is torch.float32
+    ids = torch.tensor([[1, 5, 9, 20]])
+    assert torch.equal(tf32(ids).logits, float32(ids).logits)
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_weights_have_the_type_that_was_asked_for(dtype):
     assert models.load(TINY, dtype=dtype, device="cpu").dtype == getattr(torch, dtype)

@@ -98,8 +98,10 @@ class Model(Section):
     demo: Annotated[Demo | None, BeforeValidator(_demo, json_schema_input_type=Literal[True] | Demo)] = Field(
         default=None, description="`true`, or settings: train the demo model."
     )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="Number format of the weights; `auto` is float32 on the CPU and bfloat16 on a GPU."
+    dtype: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="Number format; `auto` is float32 on the CPU and bfloat16 on a GPU. `tf32` is float32 whose products "
+        "an NVIDIA GPU rounds to 10 bits, and float32 elsewhere.",
     )
     chat_template: Text | None = Field(
         default=None, description="Chat template (Jinja), used where the tokenizer comes without one."

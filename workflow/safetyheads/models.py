@@ -122,8 +122,9 @@ def describe(
 def load(folder: Path, *, dtype: str = "auto", device: str = "auto") -> "PreTrainedModel":
     """Load the model in `folder` for measuring: frozen, in evaluation mode, with `ablation.install` done.
 
-    `dtype` auto is float32 on the CPU, bfloat16 on a GPU; `device` auto is the GPU if there is one. Raises
-    SafetyHeadsError if the device is not there or too small, and if any parameter is not in the checkpoint.
+    `dtype` auto is float32 on the CPU, bfloat16 on a GPU; tf32 is float32 and, on a GPU, TF32 products in the whole
+    process. `device` auto is the GPU if there is one. Raises SafetyHeadsError if the device is not there or too small,
+    and if any parameter is not in the checkpoint.
     """
     import torch
 
@@ -134,13 +135,15 @@ def load(folder: Path, *, dtype: str = "auto", device: str = "auto") -> "PreTrai
     config, class_ = architecture(folder)
     where = _device(device)
     precision = ("float32" if where.type == "cpu" else "bfloat16") if dtype == "auto" else dtype
+    if where.type == "cuda":
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     capped = getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None) is not None
     try:
         with _quiet():
             result: Any = class_.from_pretrained(
                 folder,
                 config=config,
-                dtype=getattr(torch, precision),
+                dtype=torch.float32 if precision == "tf32" else getattr(torch, precision),
                 device_map={"": where},
                 attn_implementation="eager" if capped or not class_._supports_sdpa else "sdpa",
                 use_safetensors=True,

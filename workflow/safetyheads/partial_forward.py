@@ -196,7 +196,7 @@ class PartialForward:
     ) -> str | None:
         """How passes with the present shortcut differ from what is expected; None if they do not."""
         tolerance = TOLERANCE[self.model.dtype]
-        if torch.backends.cuda.matmul.allow_tf32 and self.model.device.type == "cuda":
+        if self.model.device.type == "cuda" and torch.get_float32_matmul_precision() != "highest":  # TF32
             tolerance = max(tolerance, TOLERANCE[torch.float16])
         try:
             kept = self.keep(prompts, None)
