@@ -1,11 +1,10 @@
 """A key/value cache with room for whole completions, whose rows may leave."""
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
 from safetyheads.errors import SafetyHeadsError
@@ -46,61 +45,55 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
 
 class Filling:
-    """Collects what passes over prompts leave for B rows: logits, and keys and values as (B, N_kv, capacity, d)."""
+    """Collects keys and values of B rows from passes over their prompts, in memory with room for what follows."""
 
     def __init__(self, model: PreTrainedModel, rows: int, width: int, new_tokens: int) -> None:
         """`width` is the length of the prompts, padding included. Raises SafetyHeadsError for recurrent layers."""
-        self.model, self.rows, self.width, self.capacity = model, rows, width, width + new_tokens
-        self.empty = DynamicCache(config=model.config)
-        self.logits = torch.empty(0)
-        self.states: dict[int, tuple[Tensor, Tensor]] = {}  # by layer
-        other = {type(layer).__name__ for layer in self.empty.layers} - {known.__name__ for known in _LAYERS}
+        self.rows, self.width, self.capacity = rows, width, width + new_tokens
+        self.result = DynamicCache(config=model.config)
+        self.rooms: dict[int, tuple[Tensor, Tensor]] = {}  # keys and values (B, N_kv, capacity, d) by layer
+        other = {type(layer).__name__ for layer in self.result.layers} - {known.__name__ for known in _LAYERS}
         if other:
             raise SafetyHeadsError(
                 f"{type(model).__name__} keeps more than keys and values between tokens ({', '.join(sorted(other))}): "
                 "completions of such models are not supported."
             )
 
-    def take(
-        self,
-        rows: Sequence[Sequence[int]],
-        logits: Tensor,
-        cache: DynamicCache,
-        layers: Iterable[int],
-        chosen: Sequence[int] | None = None,
-    ) -> None:
-        """Copy row `chosen[u]` (default u) of the logits and of these layers of a cache to each of `rows[u]`."""
-        sources = range(len(rows)) if chosen is None else chosen
-        to, source = torch.tensor(
-            [(row, source) for members, source in zip(rows, sources) for row in members], device=logits.device
-        ).T
-        if not len(self.logits):
-            self.logits = logits.new_empty(self.rows, logits.shape[1])
-        self.logits[to] = logits[source]
-        for index in layers:
-            layer: Any = cache.layers[index] if index < len(cache.layers) else None
-            if layer is None or not layer.is_initialized:
-                continue  # it shares the keys and values of another layer
-            room = self.states.get(index)
-            if room is None:
-                keys, values = (self._room(states) for states in (layer.keys, layer.values))
-                room = self.states[index] = keys, values
-            for place, states in zip(room, (layer.keys, layer.values)):
-                place[to, :, : self.width] = states[source]
+    def of(self, source: Tensor, to: Tensor) -> Cache:
+        """A cache for one pass over prompts: its row `source[i]` becomes row `to[i]` in every layer."""
+        return Cache(layers=[_Into(self, index, source, to) for index in range(len(self.result.layers))])
 
-    def _room(self, states: Tensor) -> Tensor:
-        return states.new_zeros(self.rows, states.shape[1], self.capacity, states.shape[3])
+    def room(self, layer: int, states: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The memory of a layer, made when its first keys and values come."""
+        if layer not in self.rooms:
+            keys, values = (made.new_zeros(self.rows, made.shape[1], self.capacity, made.shape[3]) for made in states)
+            self.rooms[layer] = keys, values
+        return self.rooms[layer]
 
     def cache(self) -> DynamicCache:
-        """All that was taken, as a cache to go on with."""
-        for index, (keys, values) in self.states.items():
-            layer: Any = self.empty.layers[index]
+        """All that was collected, as a cache to go on with."""
+        for index, (keys, values) in self.rooms.items():
+            layer: Any = self.result.layers[index]
             if getattr(layer, "sliding_window", self.capacity) >= self.capacity:
-                self.empty.layers[index] = RoomyLayer(keys, values, self.width)
+                self.result.layers[index] = RoomyLayer(keys, values, self.width)
             else:
                 layer.update(keys[:, :, : self.width], values[:, :, : self.width])
-        self.states.clear()
-        return self.empty
+        self.rooms.clear()
+        return self.result
+
+
+class _Into(DynamicLayer):  # type: ignore[no-untyped-call]
+    """A layer of the cache of a pass over prompts, that keeps nothing itself."""
+
+    def __init__(self, filling: Filling, layer: int, source: Tensor, to: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.filling, self.layer, self.source, self.to = filling, layer, source, to
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        made = key_states, value_states
+        for room, states in zip(self.filling.room(self.layer, made), made):
+            room[self.to, :, : self.filling.width] = states[self.source]
+        return made
 
 
 _LAYERS = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)

@@ -54,10 +54,10 @@ def shared(layer: nn.Module, inputs: Inputs) -> Forward:
 
     def run(_: Tensor, *args: Any, **kwargs: Any) -> Any:
         args, kwargs = _each(_without_cache, args, kwargs)
-        attended = _attended(layer, forward, inputs, args, kwargs)
+        states, projections = _attended(layer, forward, inputs, args, kwargs)
         with ExitStack() as stack:
-            stack.enter_context(exchange(lambda *_: attended.states))
-            for projection, width in attended.projections.items():
+            stack.enter_context(exchange(lambda *_: states.pop()))  # the rest of the layer does without their memory
+            for projection, width in projections.items():
                 stack.enter_context(replaced(projection, _nothing(width)))
             return forward(inputs.states[inputs.prompts], *args, **kwargs)
 
@@ -78,20 +78,15 @@ def last_position(layer: nn.Module, inputs: Inputs | None = None) -> Forward:
             last = inputs.states[:, -1:][inputs.prompts]
         else:
             last = hidden_states[:, -1:]
-        attended = _attended(layer, forward, inputs or hidden_states, args, kwargs)
+        ((_, keys, values),), _ = _attended(layer, forward, inputs or hidden_states, args, kwargs)
         args, kwargs = _each(lambda value: _without_cache(_at_the_end(value, length)), args, kwargs)
-        with exchange(lambda _, query, *__: (query, *attended.states[1:])):
+        with exchange(lambda _, query, *__: (query, keys, values)):
             output = forward(last, *args, **kwargs)
         if isinstance(output, tuple):
             return output[0].expand(-1, length, -1), *output[1:]
         return output.expand(-1, length, -1)
 
     return run
-
-
-class _Attended(NamedTuple):
-    states: States  # of all rows
-    projections: dict[nn.Module, int]  # the modules that made them, with the width of what they put out
 
 
 class _Reached(Exception):
@@ -103,8 +98,11 @@ class _Reached(Exception):
 
 def _attended(
     layer: nn.Module, forward: Forward, fed: Inputs | Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> _Attended:
-    """Queries, keys and values of a layer that is fed with inputs, each prompt once, or with hidden states."""
+) -> tuple[list[States], dict[nn.Module, int]]:
+    """Queries, keys and values of a layer that is fed with inputs, each prompt once, or with hidden states.
+
+    Also the modules that made them, with the width of what they put out.
+    """
     widths: dict[nn.Module, int] = {}
     places = None
     if isinstance(fed, Inputs):
@@ -134,7 +132,7 @@ def _attended(
         else:
             raise SafetyHeadsError(f"{type(layer).__name__} does not come to the attention interface.")
     states = (query, key, value) if places is None else (query[places], key[places], value[places])
-    return _Attended(states, {module: width for module, width in widths.items() if module in inside})
+    return [states], {module: width for module, width in widths.items() if module in inside}
 
 
 def _nothing(width: int) -> Forward:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -9,6 +10,9 @@ from safetyheads.ablation import Ablation
 from safetyheads.cache import Filling
 from safetyheads.heads import HeadSet
 from safetyheads.partial_forward import PartialForward, Prompts
+
+Unit = tuple[tuple[int, ...], HeadSet]
+"""What rows may share: a prompt and the heads ablated in it. Samples are many rows of one unit."""
 
 
 def prefill(
@@ -24,9 +28,12 @@ def prefill(
     `new_tokens` more. A prompt is run once with nothing ablated, and its head sets resume from there, wherever that
     leaves out more layers than it costs.
     """
-    model, layers = passes.model, len(passes.layers)
-    filling = Filling(model, len(prompts), max(map(len, prompts)), new_tokens)
-    units: dict[tuple[tuple[int, ...], HeadSet], list[int]] = {}  # samples of a prompt with the same heads
+    width, layers = max(map(len, prompts)), len(passes.layers)
+    device = passes.model.device
+    filling = Filling(passes.model, len(prompts), width, new_tokens)
+    logits = torch.empty(0)
+
+    units: dict[Unit, list[int]] = {}
     for row, unit in enumerate(zip(prompts, head_sets)):
         units.setdefault(unit, []).append(row)
     first = {heads: min((head.layer for head in heads), default=layers) for heads in head_sets}
@@ -34,23 +41,33 @@ def prefill(
     for prompt, heads in units:
         left_out[prompt] += first[heads]
 
+    def places(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """(source, to): row u of a pass becomes each of `rows[u]`."""
+        pairs = [(source, row) for source, members in enumerate(rows) for row in members]
+        source, to = torch.tensor(pairs, device=device).T
+        return source, to
+
+    def collect(of_pass: Tensor, source: Tensor, to: Tensor) -> None:
+        nonlocal logits
+        if not len(logits):
+            logits = of_pass.new_empty(len(prompts), of_pass.shape[1])
+        logits[to] = of_pass[source]
+
     alone = [unit for unit in units if left_out[unit[0]] < layers]
     if alone:
-        cache = DynamicCache()
-        ids = Prompts.of([prompt for prompt, _ in alone], filling.width, model.device)
-        top = passes.whole(ids, ablation, [heads for _, heads in alone], cache)
-        filling.take([units[unit] for unit in alone], top.logits, cache, range(layers))
+        at = places([units[unit] for unit in alone])
+        ids = Prompts.of([prompt for prompt, _ in alone], width, device)
+        collect(passes.whole(ids, ablation, [heads for _, heads in alone], filling.of(*at)).logits, *at)
 
     shared = [prompt for prompt, count in left_out.items() if count >= layers]
     if shared:
-        plain = DynamicCache()
-        kept = passes.keep(Prompts.of(shared, filling.width, model.device), ablation, (), plain)
-        for layer in sorted({first[heads] for prompt, heads in units if left_out[prompt] >= layers}):
-            resumed = [unit for unit in units if left_out[unit[0]] >= layers and first[unit[1]] == layer]
-            rows, chosen = [units[unit] for unit in resumed], [shared.index(prompt) for prompt, _ in resumed]
-            filling.take(rows, kept.top.logits, plain, range(min(layer + 1, layers)), chosen)
-            if layer < layers:
-                cache = DynamicCache()
-                top = passes.resume(kept, chosen, layer, ablation, [heads for _, heads in resumed], cache)
-                filling.take(rows, top.logits, cache, range(layer + 1, layers))
-    return filling.logits, filling.cache()
+        rows_of = {prompt: [row for row, other in enumerate(prompts) if other == prompt] for prompt in shared}
+        at = places([rows_of[prompt] for prompt in shared])
+        kept = passes.keep(Prompts.of(shared, width, device), ablation, (), filling.of(*at))
+        collect(kept.top.logits, *at)
+        for layer in sorted({first[heads] for prompt, heads in units if prompt in rows_of} - {layers}):
+            resumed = [unit for unit in units if unit[0] in rows_of and first[unit[1]] == layer]
+            at = places([units[unit] for unit in resumed])
+            chosen, sets = [shared.index(prompt) for prompt, _ in resumed], [heads for _, heads in resumed]
+            collect(passes.resume(kept, chosen, layer, ablation, sets, filling.of(*at)).logits, *at)
+    return logits, filling.cache()
