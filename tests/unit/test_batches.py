@@ -1,7 +1,7 @@
 """Batches: they cover everything once, within the budget, and follow from the inputs alone."""
 
 import logging
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -55,19 +55,22 @@ def test_prompts_of_one_length_share_blocks_wherever_they_stand(
     assert len(blocks(sizes, heads, budget)) == together
 
 
-@given(lengths, st.integers(1, 20), st.integers(1, 600))
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), max_size=30), *[st.integers(1, 300)] * 2)
 def test_padded_batches_cover_every_row_once_longest_first_within_the_budget(
-    sizes: list[int], new: int, budget: int
+    prompts: list[list[int]], new: int, budget: int
 ) -> None:
-    batches = padded(sizes, new, budget)
-    assert sorted(index for batch in batches for index in batch) == list(range(len(sizes)))
-    order = [sizes[index] for batch in batches for index in batch]
-    assert order == sorted(order, reverse=True)
+    batches = padded(prompts, new, budget)
+    order = [index for batch in batches for index in batch]
+    assert sorted(order) == list(range(len(prompts)))
+    sizes = [len(prompts[index]) for index in order]
+    assert sizes == sorted(sizes, reverse=True)
     for batch in batches:
-        widest = sizes[batch[0]] + new
+        widest = len(prompts[batch[0]]) + new
         assert len(batch) == 1 or len(batch) * widest <= budget
     for batch in batches[:-1]:
-        assert (len(batch) + 1) * (sizes[batch[0]] + new) > budget
+        assert (len(batch) + 1) * (len(prompts[batch[0]]) + new) > budget
+    changes = sum(prompts[first] != prompts[second] for first, second in pairwise(order))
+    assert changes == max(0, len({tuple(prompt) for prompt in prompts}) - 1), "rows of a prompt stand together"
 
 
 @given(st.lists(st.integers()), st.integers(1, 10))

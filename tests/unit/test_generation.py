@@ -231,7 +231,9 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     limit = 10_000
     parts = Parts(tmp_path / "a.parquet", "same")
     resumed = completed(model, rows, TOP_K, tmp_path, parts=parts, **settings)
-    assert [row for batch in made for row in batch] == sorted(rows, key=lambda row: -len(row.token_ids))
+    assert [row for batch in made for row in batch] == sorted(
+        rows, key=lambda row: (-len(row.token_ids), row.token_ids)
+    )
     assert resumed == completed(model, rows, TOP_K, tmp_path, **settings)
     count = len(made)
     assert completed(model, rows, TOP_K, tmp_path, parts=parts, **settings) == resumed

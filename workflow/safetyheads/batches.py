@@ -67,15 +67,16 @@ def equal(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     ]
 
 
-def padded(lengths: Sequence[int], new_tokens: int, token_budget: int) -> list[list[int]]:
-    """Split rows into batches for generation: longest prompts first, padded to the longest of the batch.
+def padded(prompts: Sequence[Sequence[int]], new_tokens: int, token_budget: int) -> list[list[int]]:
+    """Split rows of generation into batches: longest prompts first, rows of one prompt together.
 
-    A batch has at most `token_budget` tokens, new ones included, but at least one row. Returns indices of rows.
+    A batch has at most `token_budget` tokens, padding and new ones included, but at least one row. Returns indices of
+    rows.
     """
-    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), prompts[index], index))
     batches: list[list[int]] = []
     while order:
-        rows = max(1, token_budget // (lengths[order[0]] + new_tokens))
+        rows = max(1, token_budget // (len(prompts[order[0]]) + new_tokens))
         batches.append(order[:rows])
         order = order[rows:]
     return batches

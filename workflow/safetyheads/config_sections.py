@@ -100,8 +100,8 @@ class Model(Section):
     )
     dtype: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = Field(
         default="auto",
-        description="Number format; `auto` is float32 on the CPU and bfloat16 on a GPU. `tf32` is float32 with products "
-        "that an NVIDIA GPU rounds to 10 bits; elsewhere it is float32.",
+        description="Number format; `auto` is float32 on the CPU and bfloat16 on a GPU. `tf32` is float32 whose "
+        "products an NVIDIA GPU rounds to 10 bits; elsewhere it is float32.",
     )
     chat_template: Text | None = Field(
         default=None, description="Chat template (Jinja), used where the tokenizer comes without one."

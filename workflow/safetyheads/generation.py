@@ -70,7 +70,7 @@ def generate(
 
     Batches follow from all rows and the token budget alone, whatever the shard.
     """
-    batches = padded([len(row.token_ids) for row in rows], decoding.max_new_tokens, token_budget)
+    batches = padded([list(row.token_ids) for row in rows], decoding.max_new_tokens, token_budget)
     completions: dict[int, Completion] = {}
     passes, pieces = PartialForward(model), Pieces()
     passes.check(max((row.token_ids for row in rows), key=len))

@@ -1,0 +1,227 @@
+"""Benchmarks: they run from a bare checkout without Snakemake, count what a model computes, and see what differs."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import LlamaConfig, LlamaForCausalLM
+
+ROOT = Path(__file__).parents[2]
+Module = Callable[[str], ModuleType]
+
+SCORING = ("reference", "batched", "partial", "sahara")
+GENERATION = ("reference", "per head set", "packed")
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Module:
+    """Import a module of benchmarks/, whose folder the scripts have first on their path."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Run a script as a process for which Snakemake is not there; return what it prints."""
+    absent = tmp_path_factory.mktemp("absent")
+    (absent / "snakemake.py").write_text("raise ImportError('a benchmark has imported Snakemake')\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(absent), str(ROOT / "workflow")])}
+
+    def script(name: str, *arguments: str) -> str:
+        command = [sys.executable, str(ROOT / "benchmarks" / name), "--size", "tiny", "--threads", "1", *arguments]
+        done = subprocess.run(command, env=environment, cwd=absent, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return script
+
+
+@pytest.fixture(scope="module")
+def scored(run: Callable[..., str]) -> Any:
+    return json.loads(run("scoring.py", "--rounds", "2").splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def generated(run: Callable[..., str]) -> Any:
+    return json.loads(run("generation.py", "--rounds", "2").splitlines()[-1])
+
+
+def check_figures(found: Any, variants: tuple[str, ...]) -> None:
+    assert [row["variant"] for row in found["variants"]] == list(variants)
+    assert set(variants[1:]) <= set(found["ratios"])
+    assert found["peak"]["operations_per_second"]["float32"] > 0
+    assert found["peak"]["bytes_per_second"] > 0
+    reference = found["variants"][0]["seconds"]
+    for row in found["variants"]:
+        assert len(row["rounds"]) == 2
+        assert row["operations"] > 0 and row["bytes"] > 0 and row["seconds"] > 0
+        assert 0 < row["fraction_of_product_peak"] < 1
+        if row["variant"] != "sahara":
+            assert row["ratio"] == pytest.approx(reference / row["seconds"])
+
+
+def test_scoring_measures_all_variants_and_they_agree(scored: Any) -> None:
+    check_figures(scored, SCORING)
+    for name in ("batched", "partial"):
+        assert scored["agreement"][name]["compared"] > 0
+        assert scored["agreement"][name]["median_score"] > 1e-3
+        assert scored["agreement"][name]["within_1e-5_plus_1e-4_of_value"]
+
+
+def test_generation_measures_all_variants_and_they_agree(generated: Any) -> None:
+    check_figures(generated, GENERATION)
+    for name in ("reference", "per head set"):
+        assert generated["agreement"][name]["rows_compared"] > 1
+        assert generated["agreement"][name]["differences_above_margin"] == 0
+
+
+def test_dtypes_compares_with_float32(run: Callable[..., str]) -> None:
+    table = run("dtypes.py", "--dtypes", "bfloat16", "--n-prompts", "4").splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert [row[2] for row in rows[2:]] == ["Ships, each prompt", "Ships, mean", "Sahara, step 1"]
+    for *_, correlation, overlap, difference, _ in rows[2:]:
+        assert float(correlation) > 0.8
+        assert float(overlap.rstrip("%")) > 50
+        assert float(difference) > 0
+
+
+def test_the_picture_shows_every_variant(scored: Any, generated: Any, module: Module, tmp_path: Path) -> None:
+    chart = module("chart")
+    chart.draw([scored, generated], tmp_path / "speed.svg")
+    picture = (tmp_path / "speed.svg").read_text()
+    chart.draw([scored, generated], tmp_path / "again.svg")
+    assert picture == (tmp_path / "again.svg").read_text()
+    assert all(f">{variant}<" in picture for variant in SCORING + GENERATION)
+    assert len(chart.table([scored, generated]).splitlines()) == 2 + len(SCORING) + len(GENERATION)
+
+
+def counted(run: Callable[[], object]) -> int:
+    """Operations that torch counts."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+@pytest.fixture
+def llama() -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=24,
+        intermediate_size=40,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        attn_implementation="eager",
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def shape_of(llama: LlamaForCausalLM, module: Module) -> Any:
+    return module("counts").Shape(layers=4, heads=4, hidden=24, intermediate=40, vocabulary=50, kv_heads=2)
+
+
+def whole(layer: Any, states: torch.Tensor) -> int:
+    """Operations of a layer's matrices at every position, counted by torch, and of causal attention, by hand."""
+    attention, tokens = layer.self_attn, states.shape[1]
+    linear = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj, layer.mlp)
+    return sum(counted(lambda part=part: part(states)) for part in linear) + 4 * 24 * tokens * (tokens + 1) // 2
+
+
+def last(layer: Any, states: torch.Tensor) -> int:
+    """The same for the last position, with keys and values at every one."""
+    attention, end = layer.self_attn, states[:, -1:]
+    everywhere = sum(counted(lambda part=part: part(states)) for part in (attention.k_proj, attention.v_proj))
+    once = sum(counted(lambda part=part: part(end)) for part in (attention.q_proj, attention.o_proj, layer.mlp))
+    return everywhere + once + 4 * 24 * states.shape[1]
+
+
+@pytest.mark.parametrize("tokens", [1, 7])
+def test_a_full_pass_has_the_operations_that_torch_counts(llama: LlamaForCausalLM, module: Module, tokens: int) -> None:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        llama(torch.zeros(1, tokens, dtype=torch.long), use_cache=False)
+    attention = counter.get_flop_counts()["Global"][torch.ops.aten.bmm]
+    causal = attention * (tokens + 1) // (2 * tokens)  # torch counts what the mask hides
+    expected = counter.get_total_flops() - attention + causal
+    assert module("counts").full_pass(shape_of(llama, module), tokens) == expected
+
+
+@pytest.mark.parametrize("tokens", [1, 7])
+def test_a_plain_pass_has_the_operations_of_its_parts(llama: LlamaForCausalLM, module: Module, tokens: int) -> None:
+    states, layers = torch.randn(1, tokens, 24), llama.model.layers
+    expected = sum(whole(layer, states) for layer in layers[:-1]) + last(layers[-1], states)
+    expected += counted(lambda: llama.lm_head(states[:, -1:]))
+    assert module("counts").plain_pass(shape_of(llama, module), tokens) == expected
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_an_ablated_head_has_the_operations_of_its_parts(llama: LlamaForCausalLM, module: Module, at: int) -> None:
+    tokens, layers = 7, llama.model.layers
+    states = torch.randn(1, tokens, 24)
+    here, expected = layers[at], counted(lambda: llama.lm_head(states[:, -1:]))
+    needed = states[:, -1:] if at == 3 else states
+    visible = tokens if at == 3 else tokens * (tokens + 1) // 2
+    expected += counted(lambda: here.self_attn.o_proj(needed)) + counted(lambda: here.mlp(needed))
+    expected += 4 * 6 * visible  # one head of width 6
+    if at < 3:
+        expected += sum(whole(layer, states) for layer in layers[at + 1 : -1]) + last(layers[-1], states)
+    assert module("counts").ablated_pass(shape_of(llama, module), tokens, at) == expected
+
+
+def test_operations_and_bytes_of_a_small_case_are_those_made_by_hand(module: Module) -> None:
+    counts = module("counts")
+    shape = counts.Shape(layers=1, heads=1, hidden=2, intermediate=3, vocabulary=5, kv_heads=1)
+    assert counts.plain_pass(shape, 2) == 2 * (16 + 26 + 8 + 10)
+    assert counts.scoring_operations(shape, [2]) == 120 + 2 * (8 + 22 + 10)
+    assert counts.decoding_step(shape, 3) == 2 * (34 + 12 + 10)
+    assert counts.generation_operations(shape, [2], [0, 0], 3) == 120 + 2 * 80 + 2 * (112 + 120)
+    assert counts.scoring_bytes(shape, [2], 2, 4) == 4 * (44 + 32 + 8)
+    assert counts.generation_bytes(shape, [2], 2, 3, 100, 4) == 4 * (4 * 44 + 8 + 2 * 4 * (4 + 7))
+
+
+def test_samples_are_different_heads_of_first_and_last_layers(module: Module) -> None:
+    sizes = module("sizes")
+    for size in sizes.SIZES.values():
+        for count in (size.scoring.reference[1], size.scoring.batched[1], size.generation.head_sets):
+            heads = sizes.spread_heads(size.shape, count)
+            assert len(set(heads)) == count
+            assert (heads[0].layer, heads[-1].layer) == (0, size.shape.layers - 1)
+
+
+def test_no_round_begins_that_would_end_after_the_limit(module: Module) -> None:
+    measure, cpu = module("measure"), torch.device("cpu")
+    for limit, rounds in ((0.0, 1), (60.0, 3)):
+        variant = measure.Variant("half", lambda number: number, share=0.5)
+        (timing,) = measure.in_turn([variant], measure.Peaks({torch.float32: []}), cpu, (64,), 3, limit)
+        assert timing.found == list(range(rounds))
+        assert len(timing.seconds) == rounds
+
+
+def test_scores_on_the_same_device_do_not_differ(module: Module) -> None:
+    scoring, size = module("scoring"), module("sizes").SIZES["tiny"]
+    found = scoring.compare(size, torch.device("cpu"), 64)
+    assert found["compared"] == 3 * 12
+    assert found["largest_difference"] == 0.0
+
+
+def test_a_wrong_token_is_a_difference_above_the_margin(module: Module) -> None:
+    generation, sizes = module("generation"), module("sizes")
+    size = sizes.SIZES["tiny"]
+    model = sizes.make_model(size.shape, torch.float32, torch.device("cpu"))
+    task = generation.Task(model, size.shape, size.generation, 128)
+    packed = task.packed(0)
+    assert len(packed) == 3 * 6
+    assert all(len(tokens) == 4 for tokens in packed.values())
+    wrong = {pair: [*tokens[:2], (tokens[2] + 1) % 512, tokens[3]] for pair, tokens in packed.items()}
+    found = task.agreement(packed, wrong)
+    assert found["tokens_different"] == found["rows_different"] == 18
+    assert found["differences_above_margin"] >= 17
+    assert task.agreement(packed, packed)["tokens_different"] == 0
