@@ -1,0 +1,149 @@
+"""What 16-bit numbers (and TF32) do to the scores: how they rank heads, compared with float32.
+
+    PYTHONPATH=workflow python benchmarks/dtypes.py --model shared/golden/tiny_a --prompts prompts.parquet
+    PYTHONPATH=workflow python benchmarks/dtypes.py --size llama-2-7b --layers 4
+
+Prints a Markdown table. Each --model is a folder, each --prompts an artefact with query_id and token_ids, for the
+models in their order; without it prompts are random tokens. --size takes a model of random weights.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from measure import fresh_parts
+from options import DTYPES, device_name, device_of, parser
+from outcome import print_table
+from scipy.stats import spearmanr
+from sizes import ABLATION, SIZES, Size, make_model, make_prompts, ready
+from transformers import PreTrainedModel
+
+from safetyheads.sahara import sahara
+from safetyheads.ships import ships
+
+TOP = 10  # heads
+_TITLES = ["model", "numbers", "score", "Spearman", f"top-{TOP} overlap", "largest difference", "largest score"]
+
+
+def scores(model: PreTrainedModel, prompts: pd.DataFrame, token_budget: int) -> dict[str, np.ndarray]:
+    """Scores (lists of heads, heads): Ships of each prompt, their mean, and Sahara's first step."""
+    with fresh_parts() as parts:
+        found = ships(model, prompts, ABLATION, token_budget=token_budget, parts=parts)["score"].to_numpy()
+    of_prompts = found.reshape(len(prompts), -1)
+    with fresh_parts() as parts:
+        step = sahara(
+            *(model, prompts, ABLATION),
+            steps=1,
+            rank=1,
+            representation="final_norm",
+            token_budget=token_budget,
+            parts=parts,
+        )["score"].to_numpy()
+    return {
+        "Ships, each prompt": of_prompts,
+        "Ships, mean": of_prompts.mean(axis=0)[None],
+        "Sahara, step 1": step[None],
+    }
+
+
+def compared(found: np.ndarray, expected: np.ndarray) -> tuple[float, float, float]:
+    """Spearman's rank correlation and overlap of the best heads (both means over lists), and largest difference."""
+    correlation = [spearmanr(ours, theirs).statistic for ours, theirs in zip(found, expected)]
+    overlap = [len(_best(ours) & _best(theirs)) / len(_best(ours)) for ours, theirs in zip(found, expected)]
+    return float(np.mean(correlation)), float(np.mean(overlap)), float(np.abs(found - expected).max())
+
+
+def _best(of_heads: np.ndarray) -> set[int]:
+    return set(np.argsort(-of_heads, kind="stable")[:TOP].tolist())
+
+
+@contextmanager
+def tf32(on: bool) -> Iterator[None]:
+    """Let matrix products of float32 round their inputs to TF32 within the block."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if on else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def table(
+    name: str, load: Callable[[str], PreTrainedModel], prompts: pd.DataFrame, numbers: list[str], token_budget: int
+) -> list[list[str]]:
+    """Rows of the table for one model, which `load` gives in each type of number."""
+    with tf32(False):
+        expected = scores(load("float32"), prompts, token_budget)
+    rows = []
+    for kind in numbers:
+        with tf32(kind == "tf32"):
+            found = scores(load("float32" if kind == "tf32" else kind), prompts, token_budget)
+        for score, values in found.items():
+            correlation, overlap, difference = compared(values, expected[score])
+            figures = [f"{correlation:.4f}", f"{overlap:.0%}", f"{difference:.2g}", f"{expected[score].max():.2g}"]
+            rows.append([name, kind, score, *figures])
+    return rows
+
+
+def from_folder(folder: Path, device: torch.device) -> Callable[[str], PreTrainedModel]:
+    """Loads the model in a folder as the pipeline does."""
+    from safetyheads.models import load
+
+    return lambda kind: load(folder, dtype=kind, device=str(device))
+
+
+def random_weights(size: Size, device: torch.device) -> Callable[[str], PreTrainedModel]:
+    """Gives the same random weights in every type of number."""
+    original = make_model(size.shape, torch.float32, device)
+    return lambda kind: original if kind == "float32" else ready(_rounded(original, DTYPES[kind]))
+
+
+def _rounded(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    copied: PreTrainedModel = copy.deepcopy(model).to(dtype)  # type: ignore[arg-type]
+    return copied
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--model", type=Path, nargs="*", default=[], help="folders of models")
+    options.add_argument("--prompts", type=Path, nargs="*", default=[], help="prompts of these models (parquet)")
+    options.add_argument("--size", choices=SIZES, nargs="*", default=[], help="models of random weights")
+    options.add_argument("--layers", type=int, help="of the models of random weights, if memory is short")
+    options.add_argument("--n-prompts", type=int, default=16, help="how many prompts are scored")
+    options.add_argument("--dtypes", choices=("bfloat16", "float16", "tf32"), nargs="+", help="default: all there are")
+    arguments = options.parse_args()
+    if len(arguments.prompts) not in (0, len(arguments.model)):
+        options.error(f"{len(arguments.model)} models need as many --prompts, or none: found {len(arguments.prompts)}.")
+    device = device_of(arguments)
+    numbers = arguments.dtypes or ["bfloat16", "float16", *(["tf32"] if device.type == "cuda" else [])]
+    if "tf32" in numbers and device.type == "cpu":
+        options.error("tf32 is a mode of NVIDIA GPUs: leave it out on the CPU.")
+    budget = arguments.token_budget or 8192
+    lengths = [20 + 7 * index % 11 for index in range(arguments.n_prompts)]
+
+    rows = []
+    for index, folder in enumerate(arguments.model):
+        load = from_folder(folder, device)
+        if arguments.prompts:
+            prompts = pd.read_parquet(arguments.prompts[index], columns=["query_id", "token_ids"])
+            prompts = prompts.head(arguments.n_prompts)
+        else:
+            prompts = make_prompts(lengths, load("float32").config.get_text_config(decoder=True).vocab_size)
+        rows += table(folder.name, load, prompts, numbers, budget)
+    for name in arguments.size:
+        size = SIZES[name]
+        shape = replace(size.shape, layers=arguments.layers or size.shape.layers)
+        load = random_weights(replace(size, shape=shape), device)
+        prompts = make_prompts(lengths, shape.vocabulary)
+        rows += table(f"{name}, random, {shape.layers} layers", load, prompts, numbers, budget)
+    print(f"{device_name(device)}: {arguments.n_prompts} prompts a model, compared with float32\n")
+    print_table(_TITLES, rows)
+
+
+if __name__ == "__main__":
+    main()

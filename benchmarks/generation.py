@@ -1,0 +1,177 @@
+"""Greedy completions of prompts with many head sets: the reference algorithm (no cache, batch 1), one Hugging Face
+`generate` per head set over all prompts, and all of them packed into common batches.
+
+    PYTHONPATH=workflow python benchmarks/generation.py --size bench
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from counts import Shape, full_pass, generation_bytes, generation_operations
+from measure import Peaks, Variant, fresh_parts, in_turn
+from options import device_of, dtype_name, dtype_of, timing_parser
+from outcome import Work, outcome, publish, row
+from sizes import ABLATION, SIZES, Generation, Size, make_model, make_prompts, spread_heads
+from transformers import PreTrainedModel
+
+from safetyheads.ablation import ablate
+from safetyheads.generation import Decoding, Row, generate
+from safetyheads.heads import HeadSet
+
+Tokens = dict[tuple[int, int], list[int]]
+"""New tokens by (prompt, head set)."""
+
+MARGIN = 1e-3  # between the two best logits; above it another order of summation must not change the token
+
+
+class Task:
+    """A model, prompts, head sets, and the three ways to complete them."""
+
+    def __init__(self, model: PreTrainedModel, shape: Shape, work: Generation, token_budget: int) -> None:
+        self.model, self.work, self.token_budget = model, work, token_budget
+        self.prompts: list[list[int]] = make_prompts(work.lengths, shape.vocabulary)["token_ids"].tolist()
+        self.head_sets: list[HeadSet] = [(head,) for head in spread_heads(shape, work.head_sets)]
+
+    @torch.inference_mode()
+    def reference(self, number: int) -> Tokens:
+        """Some rows: a whole pass over all tokens so far for each new one."""
+        found: Tokens = {}
+        for prompt, chosen in enumerate(self._sample(number, self.work.reference)):
+            ids = list(self.prompts[prompt])
+            with ablate(self.model, ABLATION, [self.head_sets[chosen]]):
+                for _ in range(self.work.new_tokens):
+                    logits = self.model(torch.tensor([ids], device=self.model.device), use_cache=False).logits
+                    ids.append(int(logits[0, -1].argmax()))
+            found[prompt, chosen] = ids[len(self.prompts[prompt]) :]
+        return found
+
+    @torch.inference_mode()
+    def per_head_set(self, number: int) -> Tokens:
+        """Some head sets: `model.generate` over all prompts, padded on the left."""
+        width = max(map(len, self.prompts))
+        ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in self.prompts])
+        visible = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in self.prompts])
+        settings: Any = {"do_sample": False, "max_new_tokens": self.work.new_tokens, "pad_token_id": 0}
+        found: Tokens = {}
+        for chosen in self._sample(number, self.work.per_head_set):
+            with ablate(self.model, ABLATION, [self.head_sets[chosen]] * len(ids)):
+                made: Any = self.model.generate(  # type: ignore[operator]
+                    ids.to(self.model.device), attention_mask=visible.to(self.model.device), **settings
+                )
+            for prompt, tokens in enumerate(made[:, width:].tolist()):
+                found[prompt, chosen] = tokens
+        return found
+
+    def packed(self, _: int) -> Tokens:
+        """All rows, as the library makes them."""
+        pairs = [(prompt, chosen) for prompt in range(len(self.prompts)) for chosen in range(len(self.head_sets))]
+        rows = [Row(f"q-{prompt:04d}", self.prompts[prompt], self.head_sets[chosen]) for prompt, chosen in pairs]
+        decoding = Decoding(max_new_tokens=self.work.new_tokens)
+        with fresh_parts() as parts:
+            made = generate(
+                *(self.model, rows, ABLATION, decoding), eos_token_ids=(), token_budget=self.token_budget, parts=parts
+            )
+        return {pair: made[index].token_ids for index, pair in enumerate(pairs)}
+
+    def _sample(self, number: int, count: int) -> list[int]:
+        """`count` head sets, from the first layers to the last, others in each round."""
+        sets = len(self.head_sets)
+        return [(index * sets // count + number * (sets // 7 + 1)) % sets for index in range(count)]
+
+    @torch.inference_mode()
+    def margin(self, pair: tuple[int, int], tokens: list[int]) -> float:
+        """Between the two best logits that follow a row's prompt and these tokens, by a whole pass."""
+        ids = torch.tensor([self.prompts[pair[0]] + tokens], device=self.model.device)
+        with ablate(self.model, ABLATION, [self.head_sets[pair[1]]]):
+            first, second = self.model(ids, use_cache=False).logits[0, -1].float().topk(2).values.tolist()
+        return float(first - second)
+
+    def agreement(self, found: Mapping[tuple[int, int], list[int]], expected: Tokens) -> dict[str, Any]:
+        """How tokens compare; of a row that differs, the first difference decides all that follow."""
+        margins, different = [], 0
+        for pair, tokens in expected.items():
+            off = [step for step, (ours, theirs) in enumerate(zip(found[pair], tokens)) if ours != theirs]
+            different += len(off)
+            if off:
+                margins.append(self.margin(pair, tokens[: off[0]]))
+        return {
+            "rows_compared": len(expected),
+            "tokens_compared": sum(map(len, expected.values())),
+            "tokens_different": different,
+            "rows_different": len(margins),
+            "differences_above_margin": sum(margin > MARGIN for margin in margins),
+            "largest_margin_of_a_difference": max(margins, default=None),
+        }
+
+
+def fitting(size: Size, device: torch.device, dtype: torch.dtype) -> int:
+    """The size's token budget, or the tokens whose keys and values fill 3/4 of the GPU's free memory, if fewer."""
+    if device.type == "cpu":
+        return size.generation.token_budget
+    of_token = size.shape.layers * size.shape.keys_and_values * dtype.itemsize
+    return min(size.generation.token_budget, torch.cuda.mem_get_info(device)[0] * 3 // 4 // of_token)
+
+
+def benchmark(
+    size: Size, device: torch.device, dtype: torch.dtype, budget: int | None, rounds: int, limit: float
+) -> Any:
+    """Measure all variants. Returns peaks, rows of the table, agreement and what the task was."""
+    work, shape = size.generation, size.shape
+    model = make_model(shape, dtype, device)
+    task = Task(model, shape, work, budget or fitting(size, device, dtype))
+    prompts, sets = len(work.lengths), work.head_sets
+
+    def tokens_of(lengths: tuple[int, ...]) -> int:
+        return sum(full_pass(shape, tokens + step) for tokens in lengths for step in range(work.new_tokens))
+
+    sampled = tokens_of(work.lengths[: work.reference]) / (tokens_of(work.lengths) * sets)
+    variants = [
+        Variant("reference", task.reference, sampled, f"{work.reference} rows, scaled", dtype),
+        Variant(
+            "per head set",
+            task.per_head_set,
+            work.per_head_set / sets,
+            f"{work.per_head_set} head sets x {prompts} prompts, scaled",
+            dtype,
+        ),
+        Variant("packed", task.packed, 1.0, f"all {prompts} prompts x {sets} head sets", dtype),
+    ]
+    warm_up = Generation((2,), 2, 2, 1, 1, 8)
+    for way in (Task.reference, Task.per_head_set, Task.packed):
+        way(Task(model, shape, warm_up, 8), 0)
+
+    peaks = Peaks({dtype: []})
+    timings = in_turn(variants, peaks, device, size.peak, rounds, limit)
+    layers = [head.layer for (head,) in task.head_sets]
+    least = Work(
+        generation_operations(shape, work.lengths, layers, work.new_tokens),
+        generation_bytes(shape, work.lengths, sets, work.new_tokens, task.token_budget, dtype.itemsize),
+        timings[0].median,
+    )
+    completions = prompts * sets
+    rows = [row(timing, least, peaks, completions_per_second=completions / timing.median) for timing in timings]
+    packed = timings[-1].found[-1]
+    agreement = {
+        timing.variant.name: task.agreement(packed, {pair: row for some in timing.found for pair, row in some.items()})
+        for timing in timings[:-1]
+    }
+    said = f"{completions} completions of {work.new_tokens} tokens: {prompts} prompts of "
+    said += f"{min(work.lengths)}-{max(work.lengths)} tokens x {sets} head sets of one head"
+    said += f", {dtype_name(dtype)}, batches of {task.token_budget} tokens, {len(timings[0].seconds)} rounds"
+    more = {"agreement": agreement, "task": said, "token_budget": task.token_budget, "dtype": dtype_name(dtype)}
+    return peaks, rows, more
+
+
+def main() -> None:
+    arguments = timing_parser(__doc__).parse_args()
+    device, size = device_of(arguments), SIZES[arguments.size]
+    dtype = dtype_of(arguments, size)
+    peaks, rows, more = benchmark(size, device, dtype, arguments.token_budget, arguments.rounds, arguments.limit)
+    found = outcome("generation", arguments.size, device, peaks, rows, **more)
+    found["ratios"]["packed to per head set"] = found["ratios"]["packed"] / found["ratios"]["per head set"]
+    publish(found, arguments.save)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Ships of every head: the reference algorithm, the same batched over heads, and partial passes; with `--size tiny` or
+`llama-2-7b` also one step of Sahara.
+
+    PYTHONPATH=workflow python benchmarks/scoring.py --size bench
+"""
+
+import copy
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from counts import Shape, full_pass, scoring_bytes, scoring_operations
+from measure import Peaks, Variant, fresh_parts, in_turn
+from options import device_name, device_of, dtype_name, dtype_of, timing_parser
+from outcome import Work, outcome, publish, row
+from sizes import ABLATION, SIZES, Size, make_model, make_prompts, spread_heads
+from transformers import PreTrainedModel
+
+from safetyheads.ablation import ablate
+from safetyheads.heads import HeadSet, all_heads
+from safetyheads.sahara import sahara
+from safetyheads.ships import divergence, ships
+
+Prompts = Sequence[Sequence[int]]
+
+
+@torch.inference_mode()
+def whole_passes(model: PreTrainedModel, prompts: Prompts, heads: HeadSet, token_budget: int) -> np.ndarray:
+    """Ships (prompts, heads) by whole passes with logits at every position, as many heads a pass as the budget allows.
+
+    A budget of 0 is the reference algorithm: batch 1.
+    """
+    scores = np.empty((len(prompts), len(heads)))
+    for prompt, of_heads in zip(prompts, scores):
+        ids = torch.tensor([list(prompt)], device=model.device)
+        plain = model(ids, use_cache=False).logits[0, -1]
+        rows = max(1, token_budget // len(prompt))
+        for start in range(0, len(heads), rows):
+            sets = [(head,) for head in heads[start : start + rows]]
+            with ablate(model, ABLATION, sets):
+                logits = model(ids.expand(len(sets), -1), use_cache=False).logits  # (rows, T, vocabulary)
+            of_heads[start : start + rows] = divergence(plain, logits[:, -1]).cpu().numpy()
+    return scores
+
+
+def partial(model: PreTrainedModel, lengths: Sequence[int], token_budget: int) -> np.ndarray:
+    """Ships (prompts, heads) as the library computes them."""
+    prompts = make_prompts(lengths, model.config.vocab_size)
+    with fresh_parts() as parts:
+        found = ships(model, prompts, ABLATION, token_budget=token_budget, parts=parts)
+    scores: np.ndarray = found["score"].to_numpy().reshape(len(prompts), -1)
+    return scores
+
+
+def sahara_step(model: PreTrainedModel, lengths: Sequence[int], token_budget: int) -> np.ndarray:
+    """Scores of Sahara's first step (heads,), in degrees."""
+    prompts = make_prompts(lengths, model.config.vocab_size)
+    settings: Any = {"steps": 1, "rank": 1, "representation": "final_norm", "token_budget": token_budget}
+    with fresh_parts() as parts:
+        scores: np.ndarray = sahara(model, prompts, ABLATION, parts=parts, **settings)["score"].to_numpy()
+    return scores
+
+
+def in_float32(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy that computes everything in float32."""
+    copied: PreTrainedModel = copy.deepcopy(model).float()  # type: ignore[no-untyped-call]
+    return copied
+
+
+def passes(shape: Shape, lengths: Sequence[int], heads: int) -> int:
+    """Operations of the reference algorithm: whole passes, one plain and one for each head, over each prompt."""
+    return (1 + heads) * sum(full_pass(shape, tokens) for tokens in lengths)
+
+
+def differences(found: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
+    """How scores compare, where both are known (not NaN)."""
+    known = ~np.isnan(found) & ~np.isnan(expected)
+    off, value = np.abs(found - expected)[known], expected[known]
+    return {
+        "compared": int(known.sum()),
+        "largest_difference": float(off.max()),
+        "largest_relative_difference": float((off / np.maximum(value, 1e-12)).max()),
+        "within_1e-5_plus_1e-4_of_value": bool((off <= 1e-5 + 1e-4 * value).all()),
+        "median_score": float(np.median(value)),
+    }
+
+
+def benchmark(size: Size, device: torch.device, dtype: torch.dtype, budget: int, rounds: int, limit: float) -> Any:
+    """Measure all variants. Returns peaks, rows of the table, agreement and what the task was."""
+    work, shape = size.scoring, size.shape
+    model = make_model(shape, dtype, device)
+    # The reference algorithm is timed in float32, and in the model's own type where that is another.
+    references = {"reference": model if dtype == torch.float32 else in_float32(model)}
+    if dtype != torch.float32:
+        references[f"reference {dtype_name(dtype)}"] = model
+    ids = make_prompts(work.lengths, shape.vocabulary)["token_ids"].tolist()
+    heads = all_heads(shape.layers, shape.heads)
+    total = passes(shape, work.lengths, len(heads))
+
+    def sampled(name: str, sampled_model: PreTrainedModel, sample: tuple[int, int], token_budget: int) -> Variant:
+        chosen = spread_heads(shape, sample[1])
+        if token_budget:  # with the reference's heads among them, to compare
+            chosen = tuple(sorted({*chosen, *spread_heads(shape, work.reference[1])}))
+
+        def run(_: int) -> np.ndarray:
+            scores = np.full((len(ids), len(heads)), np.nan)
+            columns = [heads.index(head) for head in chosen]
+            scores[: sample[0], columns] = whole_passes(sampled_model, ids[: sample[0]], chosen, token_budget)
+            return scores
+
+        share = passes(shape, work.lengths[: sample[0]], len(chosen)) / total
+        return Variant(name, run, share, f"{sample[0]} prompts x {len(chosen)} heads, scaled", sampled_model.dtype)
+
+    everything = f"all {len(ids)} prompts x {len(heads)} heads"
+    variants = [sampled(name, reference, work.reference, 0) for name, reference in references.items()]
+    variants.append(sampled("batched", model, work.batched, budget))
+    variants.append(Variant("partial", lambda _: partial(model, work.lengths, budget), sample=everything, dtype=dtype))
+    if work.sahara_lengths:
+        step = f"one step, all {len(work.sahara_lengths)} prompts x {len(heads)} heads"
+        variants.append(
+            Variant("sahara", lambda _: sahara_step(model, work.sahara_lengths, budget), sample=step, dtype=dtype)
+        )
+    for reference in references.values():  # warm up
+        whole_passes(reference, ids[:1], heads[:1], 0)
+    partial(model, [2], budget)
+
+    peaks = Peaks({dtype: [], torch.float32: []})
+    timings = in_turn(variants, peaks, device, size.peak, rounds, limit)
+    expected, seconds = timings[0].found[0], timings[0].median
+
+    def least(lengths: Sequence[int]) -> Work:
+        scaled = seconds * passes(shape, lengths, len(heads)) / total
+        moved = scoring_bytes(shape, lengths, budget, dtype.itemsize)
+        return Work(scoring_operations(shape, lengths), moved, scaled)
+
+    agreement, rows = {}, []
+    for timing in timings:
+        name = timing.variant.name
+        if name == "sahara":
+            rows.append(row(timing, least(work.sahara_lengths), peaks))
+            continue
+        agreement[name] = differences(timing.found[-1], expected)
+        difference = agreement[name]["largest_difference"]
+        rows.append(row(timing, least(work.lengths), peaks, largest_difference=difference))
+    del agreement["reference"]
+    task = f"{len(ids)} prompts of {min(work.lengths)}-{max(work.lengths)} tokens, {len(heads)} heads"
+    task += f", {dtype_name(dtype)}, batches of {budget} tokens, {len(timings[0].seconds)} rounds"
+    return peaks, rows, {"agreement": agreement, "task": task, "token_budget": budget, "dtype": dtype_name(dtype)}
+
+
+def compare(size: Size, device: torch.device, budget: int) -> dict[str, Any]:
+    """Ships in float32 on the CPU and on `device`, with the same weights."""
+    model = make_model(size.shape, torch.float32, torch.device("cpu"))
+    expected = partial(model, size.scoring.lengths, budget)
+    found = partial(model.to(device), size.scoring.lengths, budget)  # type: ignore[arg-type]
+    return {"devices": ["cpu", device_name(device)], **differences(found, expected)}
+
+
+def main() -> None:
+    options = timing_parser(__doc__)
+    options.add_argument("--compare-cpu", action="store_true", help="only compare scores with the CPU's, in float32")
+    arguments = options.parse_args()
+    device, size = device_of(arguments), SIZES[arguments.size]
+    budget = arguments.token_budget or size.scoring.token_budget
+    if arguments.compare_cpu:
+        if device.type == "cpu":
+            options.error("--compare-cpu compares a GPU's scores with the CPU's: there is no GPU here.")
+        print(json.dumps({"size": arguments.size, "compare_cpu": compare(size, device, budget)}))
+        return
+    dtype = dtype_of(arguments, size)
+    peaks, rows, more = benchmark(size, device, dtype, budget, arguments.rounds, arguments.limit)
+    publish(outcome("scoring", arguments.size, device, peaks, rows, **more), arguments.save)
+
+
+if __name__ == "__main__":
+    main()
