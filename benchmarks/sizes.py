@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from safetyheads.ablation import Ablation, Kind, install
 from safetyheads.heads import Head, HeadSet, all_heads
+from safetyheads.memory import keep_freed_memory
 
 ABLATION = Ablation(Kind.UNDIFFERENTIATED, 1e-5)
 
@@ -64,7 +65,7 @@ SIZES = {
         Shape(layers=16, heads=16, hidden=1024, intermediate=2752, vocabulary=8000, kv_heads=16),
         torch.float32,
         Scoring(_ABOUT_40, (8, 8), (2, 64), 8192),
-        Generation(_ABOUT_40, 64, 32, 1, 2, 16384),
+        Generation(_ABOUT_40, 64, 32, 1, 2, 40960),
         (1024, 2048),
     ),
     "llama-2-7b": Size(
@@ -114,6 +115,8 @@ def ready(model: PreTrainedModel) -> PreTrainedModel:
     """The model, frozen and installed for ablation; final norm and output layer in float32, as `models.load` does."""
     from safetyheads.decoder import in_float32
 
+    if model.device.type == "cpu":
+        keep_freed_memory()
     model.train(False).requires_grad_(False)
     install(model)
     if model.dtype != torch.float32:

@@ -112,8 +112,8 @@ def mixes_positions(model: Any) -> None:
 def reaches_back(model: Any) -> None:
     """A layer that reads what another one computed two layers before."""
     seen: list[Tensor] = []
-    model.model.layers[0].mlp.register_forward_hook(lambda _, __, output: seen.append(output))
-    model.model.layers[2].mlp.register_forward_hook(lambda _, __, output: output + seen[-1][: len(output)])
+    model.model.layers[0].register_forward_hook(lambda _, __, output: seen.append(output))
+    model.model.layers[2].mlp.register_forward_hook(lambda _, __, output: output + seen[-1])
 
 
 def wants_all_positions(model: Any) -> None:

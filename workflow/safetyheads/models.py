@@ -130,6 +130,7 @@ def load(folder: Path, *, dtype: str = "auto", device: str = "auto") -> "PreTrai
 
     from safetyheads.ablation import install
     from safetyheads.decoder import in_float32
+    from safetyheads.memory import keep_freed_memory
 
     weight_files(folder)
     config, class_ = architecture(folder)
@@ -137,6 +138,8 @@ def load(folder: Path, *, dtype: str = "auto", device: str = "auto") -> "PreTrai
     precision = ("float32" if where.type == "cpu" else "bfloat16") if dtype == "auto" else dtype
     if where.type == "cuda":
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    else:
+        keep_freed_memory()
     capped = getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None) is not None
     try:
         with _quiet():

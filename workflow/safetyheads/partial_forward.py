@@ -171,18 +171,19 @@ class PartialForward:
     def check(self, prompt: Sequence[int]) -> None:
         """Compare passes over `prompt` with plain whole ones; give up the shortcuts that differ, with a warning.
 
-        At the first layer, the last one, and one of every kind, all heads are ablated, so that the ablation's own
+        In the last layer, the middle one, and one of every kind, all heads are ablated, so that the ablation's own
         effect stands out from rounding.
         """
-        prompts = Prompts.of([prompt], len(prompt), self.model.device)
         layers, heads = grid(self.model)
-        kinds = {_kind(self.model, self.layers, layer): layer for layer in reversed(range(layers))}
+        kinds = {_kind(self.model, self.layers, layer): layer for layer in range(layers - 1)}
         cases = [
             (layer, tuple(Head(layer, head) for head in range(heads)))
             for layer in sorted({*kinds.values(), layers // 2, layers - 1})
         ]
+        prompts = Prompts.of([prompt], len(prompt), self.model.device)
+        sets = [(), *(heads for _, heads in cases)]
         self.shortcut = Shortcut.NONE
-        expected = [self.whole(prompts, _CHECKED, [heads]) for _, heads in [*cases, (0, ())]]
+        expected = self.whole(prompts.rows(torch.zeros(len(sets), dtype=torch.long)), _CHECKED, sets)
         for level in (Shortcut.SPLIT, Shortcut.RESUME):
             self.shortcut = level
             difference = self._difference(prompts, cases, expected)
@@ -191,27 +192,23 @@ class PartialForward:
             log.warning("%s, shortcut %s: %s. It is left out.", type(self.model).__name__, level.name, difference)
         self.shortcut = Shortcut.NONE
 
-    def _difference(
-        self, prompts: Prompts, cases: Sequence[tuple[int, HeadSet]], expected: Sequence[Top]
-    ) -> str | None:
-        """How passes with the present shortcut differ from what is expected; None if they do not."""
+    def _difference(self, prompts: Prompts, cases: Sequence[tuple[int, HeadSet]], expected: Top) -> str | None:
+        """How passes with the present shortcut differ from what is expected, of the plain model and of the cases."""
         tolerance = TOLERANCE[self.model.dtype]
         if self.model.device.type == "cuda" and torch.get_float32_matmul_precision() != "highest":  # TF32
             tolerance = max(tolerance, TOLERANCE[torch.float16])
         try:
             kept = self.keep(prompts, None)
-            found = [self.resume(kept, [0, 0], layer, _CHECKED, [heads, ()]) for layer, heads in cases]
+            found = [self.resume(kept, [0, 0], layer, _CHECKED, [(), heads]) for layer, heads in cases]
         except Exception as error:  # a family that works in another way may fail anywhere in its own code
             if should_reduce_batch_size(error):
                 raise
             return f"{type(error).__name__}: {error}"
-        *ablated, plain = expected
-        for (layer, _), rows, whole in zip(cases, found, ablated):
-            for row, reference in ((0, whole), (1, plain)):
-                for name, ours, theirs in zip(Top._fields, rows, reference):
-                    off = (ours[row] - theirs[0]).abs().max() / theirs.abs().max()
-                    if not off <= tolerance:
-                        return f"resumed at layer {layer}, {name} is off by {off:.1e} of its largest value"
+        for case, ((layer, _), rows) in enumerate(zip(cases, found), start=1):
+            for name, ours, theirs in zip(Top._fields, rows, expected):
+                off = ((ours - theirs[[0, case]]).abs().amax(dim=1) / theirs[[0, case]].abs().amax(dim=1)).max()
+                if not off <= tolerance:
+                    return f"resumed at layer {layer}, {name} is off by {off:.1e} of its largest value"
         return None
 
 
