@@ -1,6 +1,7 @@
 """A key/value cache with room for whole completions, whose rows may leave."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,12 +45,21 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self._show(len(indices), self.length)
 
 
+class Places(NamedTuple):
+    """Row `source[i]` of a pass over prompts is for row `to[i]` of the batch, in the layers up to `last[i]`."""
+
+    source: Tensor
+    to: Tensor
+    last: Tensor
+
+
 class Filling:
-    """Collects keys and values of B rows from passes over their prompts, in memory with room for what follows."""
+    """Collects logits, keys and values of B rows from passes over their prompts, with room for what follows."""
 
     def __init__(self, model: PreTrainedModel, rows: int, width: int, new_tokens: int) -> None:
         """`width` is the length of the prompts, padding included. Raises SafetyHeadsError for recurrent layers."""
-        self.rows, self.width, self.capacity = rows, width, width + new_tokens
+        self.rows, self.width, self.capacity, self.device = rows, width, width + new_tokens, model.device
+        self.logits = torch.empty(0)  # (B, vocabulary)
         self.result = DynamicCache(config=model.config)
         self.rooms: dict[int, tuple[Tensor, Tensor]] = {}  # keys and values (B, N_kv, capacity, d) by layer
         other = {type(layer).__name__ for layer in self.result.layers} - {known.__name__ for known in _LAYERS}
@@ -59,14 +69,25 @@ class Filling:
                 "completions of such models are not supported."
             )
 
-    def of(self, source: Tensor, to: Tensor) -> Cache:
-        """A cache for one pass over prompts: its row `source[i]` becomes row `to[i]` in every layer."""
-        return Cache(layers=[_Into(self, index, source, to) for index in range(len(self.result.layers))])
+    def places(self, members: Sequence[Sequence[int]], last: Sequence[int]) -> Places:
+        """Where row u of a pass goes: to each of the rows `members[u]`, to row r in the layers up to `last[r]`."""
+        pairs = [(source, row, last[row]) for source, rows in enumerate(members) for row in rows]
+        return Places(*torch.tensor(pairs, device=self.device).T)
+
+    def into(self, places: Places) -> Cache:
+        """A cache for one pass over prompts, whose keys and values go to these places."""
+        return Cache(layers=[_Into(self, layer, places) for layer in range(len(self.result.layers))])
+
+    def take(self, places: Places, logits: Tensor) -> None:
+        """Put the logits of a pass (U, vocabulary) to their places."""
+        if not len(self.logits):
+            self.logits = logits.new_empty(self.rows, logits.shape[1])
+        self.logits[places.to] = logits[places.source]
 
     def room(self, layer: int, states: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """The memory of a layer, made when its first keys and values come."""
+        """The memory of a layer, made when its first keys and values come; passes over prompts fill what is read."""
         if layer not in self.rooms:
-            keys, values = (made.new_zeros(self.rows, made.shape[1], self.capacity, made.shape[3]) for made in states)
+            keys, values = (made.new_empty(self.rows, made.shape[1], self.capacity, made.shape[3]) for made in states)
             self.rooms[layer] = keys, values
         return self.rooms[layer]
 
@@ -85,9 +106,10 @@ class Filling:
 class _Into(DynamicLayer):  # type: ignore[no-untyped-call]
     """A layer of the cache of a pass over prompts, that keeps nothing itself."""
 
-    def __init__(self, filling: Filling, layer: int, source: Tensor, to: Tensor) -> None:
+    def __init__(self, filling: Filling, layer: int, places: Places) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.filling, self.layer, self.source, self.to = filling, layer, source, to
+        wanted = places.last >= layer
+        self.filling, self.layer, self.source, self.to = filling, layer, places.source[wanted], places.to[wanted]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         made = key_states, value_states

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -28,46 +27,32 @@ def prefill(
     `new_tokens` more. A prompt is run once with nothing ablated, and its head sets resume from there, wherever that
     leaves out more layers than it costs.
     """
-    width, layers = max(map(len, prompts)), len(passes.layers)
-    device = passes.model.device
-    filling = Filling(passes.model, len(prompts), width, new_tokens)
-    logits = torch.empty(0)
-
-    units: dict[Unit, list[int]] = {}
+    width, layers, device = max(map(len, prompts)), len(passes.layers), passes.model.device
+    rows: dict[Unit, list[int]] = {}
     for row, unit in enumerate(zip(prompts, head_sets)):
-        units.setdefault(unit, []).append(row)
-    first = {heads: min((head.layer for head in heads), default=layers) for heads in head_sets}
+        rows.setdefault(unit, []).append(row)
+    first = {heads: min((head.layer for head in heads), default=layers) for heads in head_sets}  # layer ablated
     left_out = dict.fromkeys(prompts, 0)
-    for prompt, heads in units:
+    for prompt, heads in rows:
         left_out[prompt] += first[heads]
-
-    def places(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """(source, to): row u of a pass becomes each of `rows[u]`."""
-        pairs = [(source, row) for source, members in enumerate(rows) for row in members]
-        source, to = torch.tensor(pairs, device=device).T
-        return source, to
-
-    def collect(of_pass: Tensor, source: Tensor, to: Tensor) -> None:
-        nonlocal logits
-        if not len(logits):
-            logits = of_pass.new_empty(len(prompts), of_pass.shape[1])
-        logits[to] = of_pass[source]
-
-    alone = [unit for unit in units if left_out[unit[0]] < layers]
-    if alone:
-        at = places([units[unit] for unit in alone])
-        ids = Prompts.of([prompt for prompt, _ in alone], width, device)
-        collect(passes.whole(ids, ablation, [heads for _, heads in alone], filling.of(*at)).logits, *at)
-
+    alone = [unit for unit in rows if left_out[unit[0]] < layers]
     shared = [prompt for prompt, count in left_out.items() if count >= layers]
+
+    filling = Filling(passes.model, len(prompts), width, new_tokens)
+    if alone:
+        ids, sets = Prompts.of([prompt for prompt, _ in alone], width, device), [heads for _, heads in alone]
+        at = filling.places([rows[unit] for unit in alone], [layers] * len(prompts))
+        filling.take(at, passes.whole(ids, ablation, sets, filling.into(at)).logits)
     if shared:
-        rows_of = {prompt: [row for row, other in enumerate(prompts) if other == prompt] for prompt in shared}
-        at = places([rows_of[prompt] for prompt in shared])
-        kept = passes.keep(Prompts.of(shared, width, device), ablation, (), filling.of(*at))
-        collect(kept.top.logits, *at)
-        for layer in sorted({first[heads] for prompt, heads in units if prompt in rows_of} - {layers}):
-            resumed = [unit for unit in units if unit[0] in rows_of and first[unit[1]] == layer]
-            at = places([units[unit] for unit in resumed])
-            chosen, sets = [shared.index(prompt) for prompt, _ in resumed], [heads for _, heads in resumed]
-            collect(passes.resume(kept, chosen, layer, ablation, sets, filling.of(*at)).logits, *at)
-    return logits, filling.cache()
+        ids, index = Prompts.of(shared, width, device), {prompt: at for at, prompt in enumerate(shared)}
+        members = [[row for row, prompt in enumerate(prompts) if prompt == one] for one in shared]
+        at = filling.places(members, [first[heads] for heads in head_sets])
+        kept = passes.keep(ids, ablation, (), filling.into(at))
+        filling.take(at, kept.top.logits)
+        resumed = [unit for unit in rows if unit[0] in index and unit[1]]
+        for layer in sorted({first[heads] for _, heads in resumed}):
+            units = [unit for unit in resumed if first[unit[1]] == layer]
+            at = filling.places([rows[unit] for unit in units], [layers] * len(prompts))
+            chosen, sets = [index[prompt] for prompt, _ in units], [heads for _, heads in units]
+            filling.take(at, passes.resume(kept, chosen, layer, ablation, sets, filling.into(at)).logits)
+    return filling.logits, filling.cache()
