@@ -5,7 +5,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -43,7 +43,7 @@ class Timing:
 
     @property
     def peak_memory(self) -> int | None:
-        """Bytes, or None where the system does not say."""
+        """Bytes, in the first round, or None where the system does not say."""
         return max(self.memory, default=None)
 
 
@@ -71,7 +71,7 @@ def in_turn(
         begin = time.perf_counter()
         for timing in timings:
             peaks.measure(device, edges)
-            with _memory(device, timing.memory):
+            with nullcontext() if number else _memory(device, timing.memory):
                 seconds, found = timed(device, partial(timing.variant.run, number))
             timing.seconds.append(seconds / timing.variant.share)
             timing.found.append(found)

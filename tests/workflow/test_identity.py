@@ -9,7 +9,7 @@ import pytest
 from project import Project, small_study
 
 CELL = "completions/tiny/neutral/plainly/undifferentiated/mine/sampled"
-CUTS = ((64, 1), (64, 2), (1, 1), (1, 4))  # rows of a batch, shards
+CUTS = ((64, 1), (64, 3), (1, 1), (1, 3), (1, 8))  # rows of a batch, shards
 
 
 def test_two_runs_from_scratch_in_two_folders_are_byte_identical(base: Project, tmp_path: Path) -> None:

@@ -87,8 +87,8 @@ class Filling:
     def room(self, layer: int, states: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The memory of a layer, made when its first keys and values come; passes over prompts fill what is read."""
         if layer not in self.rooms:
-            keys, values = (made.new_empty(self.rows, made.shape[1], self.capacity, made.shape[3]) for made in states)
-            self.rooms[layer] = keys, values
+            keys, values = (made.new_empty(self.rows, self.capacity, made.shape[1], made.shape[3]) for made in states)
+            self.rooms[layer] = keys.transpose(1, 2), values.transpose(1, 2)  # a token's states lie together
         return self.rooms[layer]
 
     def cache(self) -> DynamicCache:

@@ -194,7 +194,7 @@ class PartialForward:
 
     def _difference(self, prompts: Prompts, cases: Sequence[tuple[int, HeadSet]], expected: Top) -> str | None:
         """How passes with the present shortcut differ from what is expected, of the plain model and of the cases."""
-        tolerance = TOLERANCE[self.model.dtype]
+        tolerance = TOLERANCE.get(self.model.dtype, TOLERANCE[torch.float32])
         if self.model.device.type == "cuda" and torch.get_float32_matmul_precision() != "highest":  # TF32
             tolerance = max(tolerance, TOLERANCE[torch.float16])
         try:
