@@ -1,35 +1,121 @@
-"""What scoring and generation hold at a time: a batch and the kept inputs of a block, however many prompts there are."""
+"""What scoring and generation hold at a time: a batch and the kept inputs of a block, for any number of prompts."""
 
-import subprocess
-import sys
-from functools import cache
+import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import peak_memory
+import pandas as pd
 import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import PreTrainedModel
 
-SLACK = 2**22  # bytes: tables, rounding up to pages
+from safetyheads.ablation import Ablation, Kind, install
+from safetyheads.artifacts import Parts
+from safetyheads.generation import Decoding, Row, generate
+from safetyheads.heads import all_heads
+from safetyheads.sahara import sahara
+from safetyheads.ships import ships
+
+Mini = Callable[..., PreTrainedModel]
+
+BUDGET, LENGTH, LAYERS, HEADS, HIDDEN, NEW = 2048, 16, 4, 4, 64, 16
+KEPT = 4 * LAYERS * HIDDEN * BUDGET // HEADS
+"""Bytes of every layer's input, for the prompts of a block: as many as fill a batch with one layer's heads."""
 
 
-@cache
-def rise(what: str, prompts: int) -> int:
-    """Bytes by which the memory of a process of its own rises."""
-    script = Path(peak_memory.__file__)
-    run = subprocess.run(
-        [sys.executable, script, what, str(prompts)], capture_output=True, text=True, check=True, timeout=300
-    )
-    return int(run.stdout)
+class Peak(TorchDispatchMode):
+    """The most bytes of tensors that were alive together, of those made within the block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return made
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.seen:
+            return
+        self.seen.add(key)
+        self.now += size
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self.seen.discard(key)
+        self.now -= size
 
 
-def kept_inputs() -> int:
-    """Bytes of every layer's input, for the prompts of a block: as many as fill a batch with one layer's heads."""
-    return 4 * peak_memory.LAYERS * peak_memory.HIDDEN * peak_memory.BUDGET // peak_memory.HEADS
+@pytest.fixture(scope="module")
+def model(mini: Mini) -> PreTrainedModel:
+    return install(mini("llama", hidden_size=HIDDEN, intermediate_size=172, num_hidden_layers=LAYERS))
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not tell peaks of memory")
-@pytest.mark.parametrize(("what", "unit"), [("ships", "pass"), ("sahara", "pass"), ("completions", "cached")])
-def test_the_peak_is_that_of_one_batch(what: str, unit: str) -> None:
-    few, many = rise(what, 500), rise(what, 2000)
-    print(what, few, many, rise(unit, 1), kept_inputs())
-    assert few <= kept_inputs() + 1.5 * rise(unit, 1) + SLACK
-    assert many <= 1.1 * few + SLACK
+def peak(run: Callable[[], object]) -> int:
+    with torch.inference_mode(), Peak() as counter:
+        run()
+    return counter.most
+
+
+def prompts_of(count: int) -> pd.DataFrame:
+    ids = torch.randint(3, 97, (count, LENGTH), generator=torch.Generator().manual_seed(0)).tolist()
+    return pd.DataFrame({"query_id": [f"q-{at}" for at in range(count)], "token_ids": ids})
+
+
+def whole_pass(model: PreTrainedModel, tokens: int, use_cache: bool) -> int:
+    """Of a plain pass over so many tokens, with or without their keys and values."""
+    ids = torch.ones(tokens // LENGTH, LENGTH, dtype=torch.long)
+    return peak(lambda: model(ids, use_cache=use_cache, logits_to_keep=1))
+
+
+@pytest.mark.parametrize("what", ["ships", "sahara"])
+def test_scoring_holds_one_batch(what: str, model: PreTrainedModel, tmp_path: Path) -> None:
+    def score(count: int) -> int:
+        parts, ablation = Parts(tmp_path / f"{count}.parquet"), Ablation(Kind.UNDIFFERENTIATED)
+        settings: dict[str, Any] = {"token_budget": BUDGET, "parts": parts}
+        if what == "sahara":
+            return peak(
+                lambda: sahara(
+                    model, prompts_of(count), ablation, steps=1, rank=1, representation="final_norm", **settings
+                )
+            )
+        return peak(lambda: ships(model, prompts_of(count), ablation, **settings))
+
+    few, many = score(50), score(500)
+    assert few <= KEPT + 1.5 * whole_pass(model, BUDGET, use_cache=False)
+    if what == "ships":
+        assert many <= 1.01 * few
+    else:  # Sahara's matrices are of all prompts
+        assert many <= KEPT + 1.5 * whole_pass(model, BUDGET, use_cache=False)
+
+
+def test_generation_holds_one_batch(model: PreTrainedModel, tmp_path: Path) -> None:
+    def complete(count: int) -> int:
+        rows = [
+            Row(row.query_id, row.token_ids, (head,))
+            for row in prompts_of(count).itertuples()
+            for head in all_heads(LAYERS, HEADS)
+        ]
+        parts = Parts(tmp_path / f"{count}.parquet")
+        return peak(
+            lambda: generate(
+                *(model, rows, Ablation(Kind.UNDIFFERENTIATED), Decoding(max_new_tokens=NEW)),
+                eos_token_ids=(),
+                token_budget=BUDGET,
+                parts=parts,
+            )
+        )
+
+    few, many = complete(50), complete(200)
+    assert many <= 1.01 * few
+    assert few <= KEPT + 1.5 * whole_pass(model, BUDGET, use_cache=True)
