@@ -44,7 +44,9 @@ def logged(log: str) -> Iterator[None]:
         from accelerate.utils.memory import should_reduce_batch_size
 
         if should_reduce_batch_size(error):
-            logging.error("Out of memory: %s\nLower `compute: token_budget`, or set the model's `dtype: bfloat16`.", error)
+            logging.error(
+                "Out of memory: %s\nLower `compute: token_budget`, or set the model's `dtype: bfloat16`.", error
+            )
         else:
             logging.exception("An error that should not happen; please report it with this log.")
         sys.exit(1)

@@ -137,7 +137,7 @@ def _attended(
 
 def _nothing(width: int) -> Forward:
     """A projection whose output is not needed."""
-    return lambda hidden_states: hidden_states.new_zeros(()).expand(*hidden_states.shape[:-1], width)
+    return lambda hidden_states: hidden_states.new_zeros(width).expand(*hidden_states.shape[:-1], width)
 
 
 def _each(

@@ -138,7 +138,7 @@ class PartialForward:
         states: list[Tensor] = []
 
         def keep_states(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            states.extend((inputs[0][:, -1], output[:, -1]))
+            states.extend((inputs[0][:, -1].clone(), output[:, -1].clone()))  # not a view of all positions
 
         padding = {}
         if prompts.visible is not None:
