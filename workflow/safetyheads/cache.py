@@ -93,13 +93,13 @@ class Filling:
 
     def cache(self) -> DynamicCache:
         """All that was collected, as a cache to go on with."""
-        for index, (keys, values) in self.rooms.items():
+        for index in list(self.rooms):
+            keys, values = self.rooms.pop(index)
             layer: Any = self.result.layers[index]
             if getattr(layer, "sliding_window", self.capacity) >= self.capacity:
                 self.result.layers[index] = RoomyLayer(keys, values, self.width)
             else:
                 layer.update(keys[:, :, : self.width], values[:, :, : self.width])
-        self.rooms.clear()
         return self.result
 
 

@@ -72,6 +72,8 @@ def generate(
     """
     batches = padded([list(row.token_ids) for row in rows], decoding.max_new_tokens, token_budget)
     completions: dict[int, Completion] = {}
+    if not rows:
+        return {}
     passes, pieces = PartialForward(model), Pieces()
     passes.check(max((row.token_ids for row in rows), key=len))
     for number, batch in enumerate(tqdm(batches[shard::shards], desc="Completions", unit="batch")):

@@ -2,7 +2,7 @@
 
 Ablating heads of layer l leaves everything below layer l as it was. So one pass over the prompts keeps each layer's
 input, and every ablated row resumes at its own layer. All of it works through the model's own forward, which makes its
-masks and positions itself; `PartialForward.check` proves it on the loaded model.
+masks and positions itself; `PartialForward.check` compares both on the loaded model, with one prompt.
 """
 
 import logging
@@ -203,7 +203,7 @@ class PartialForward:
         except Exception as error:  # a family that works in another way may fail anywhere in its own code
             if should_reduce_batch_size(error):
                 raise
-            return f"{type(error).__name__}: {error}"
+            return f"{type(error).__name__}: {str(error).rstrip('.')}"
         for case, ((layer, _), rows) in enumerate(zip(cases, found), start=1):
             for name, ours, theirs in zip(Top._fields, rows, expected):
                 off = ((ours - theirs[[0, case]]).abs().amax(dim=1) / theirs[[0, case]].abs().amax(dim=1)).max()

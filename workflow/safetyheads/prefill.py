@@ -35,8 +35,9 @@ def prefill(
     left_out = dict.fromkeys(prompts, 0)
     for prompt, heads in rows:
         left_out[prompt] += first[heads]
-    alone = [unit for unit in rows if left_out[unit[0]] < layers]
-    shared = [prompt for prompt, count in left_out.items() if count >= layers]
+    ablated = {prompt for prompt, heads in rows if heads}
+    shared = [prompt for prompt, count in left_out.items() if count >= layers and prompt in ablated]
+    alone = [unit for unit in rows if unit[0] not in shared]
 
     filling = Filling(passes.model, len(prompts), width, new_tokens)
     if alone:

@@ -29,7 +29,8 @@ class Sweep:
         parts: Parts,
     ) -> None:
         self.passes, self.prompts, self.ablation = passes, prompts, ablation
-        self.token_budget, self.parts, self.pieces = token_budget, parts, Pieces()
+        self.token_budget, self.parts = token_budget, parts
+        self.whole, self.resumed = Pieces(), Pieces()  # rows of prompts, and of prompts x candidates
 
     def blocks(self, candidates: Sequence[Head]) -> list[Block]:
         """The batches that cover these candidates."""
@@ -40,7 +41,7 @@ class Sweep:
         for number, prompts in enumerate(equal(list(map(len, self.prompts)), self.token_budget)):
             part = self.parts.load(f"plain-{number:06d}")
             if part is None:
-                tops = self.pieces.of(lambda some: self.passes.whole(self._ids(some), None, [()] * len(some)), prompts)
+                tops = self.whole.of(lambda some: self.passes.whole(self._ids(some), None, [()] * len(some)), prompts)
                 part = measure(_joined(tops)).cpu().numpy()
                 self.parts.save(f"plain-{number:06d}", part)
             yield prompts, part
@@ -67,7 +68,7 @@ class Sweep:
                     yield block, batch, part
 
     def _keep(self, block: Block, group: HeadSet) -> Kept:
-        kept = self.pieces.of(lambda some: self.passes.keep(self._ids(some), self.ablation, group), block.prompts)
+        kept = self.whole.of(lambda some: self.passes.keep(self._ids(some), self.ablation, group), block.prompts)
         if len(kept) == 1:
             return kept[0]
         inputs = [torch.cat(states) for states in zip(*(piece.inputs for piece in kept))]
@@ -86,7 +87,7 @@ class Sweep:
                 kept, [prompt for prompt, _ in some], layer, self.ablation, [heads for _, heads in some]
             )
 
-        return _joined(self.pieces.of(resume, pairs))
+        return _joined(self.resumed.of(resume, pairs))
 
 
 def _joined(tops: Sequence[Top]) -> Top:
