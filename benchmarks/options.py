@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from sizes import SIZES, Size
 
+from safetyheads.memory import save_page_faults
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -34,7 +36,8 @@ def timing_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def device_of(arguments: argparse.Namespace) -> torch.device:
-    """The device that was asked for. Sets the number of threads."""
+    """The device that was asked for. Sets the number of threads, and the memory as `models.load` does."""
+    save_page_faults()
     torch.set_num_threads(arguments.threads)
     auto = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(auto if arguments.device == "auto" else arguments.device)

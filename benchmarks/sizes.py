@@ -11,7 +11,6 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from safetyheads.ablation import Ablation, Kind, install
 from safetyheads.heads import Head, HeadSet, all_heads
-from safetyheads.memory import keep_freed_memory
 
 ABLATION = Ablation(Kind.UNDIFFERENTIATED, 1e-5)
 
@@ -115,8 +114,6 @@ def ready(model: PreTrainedModel) -> PreTrainedModel:
     """The model, frozen and installed for ablation; final norm and output layer in float32, as `models.load` does."""
     from safetyheads.decoder import in_float32
 
-    if model.device.type == "cpu":
-        keep_freed_memory()
     model.train(False).requires_grad_(False)
     install(model)
     if model.dtype != torch.float32:

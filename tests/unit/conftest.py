@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from safetyheads import models
 from safetyheads.ablation import Ablation
 from safetyheads.heads import HeadSet
-from safetyheads.partial_forward import PartialForward, Prompts, Shortcut, Top
+from safetyheads.partial_forward import PartialForward, Shortcut, Top
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torch.set_num_threads(1)
@@ -80,7 +80,7 @@ def whole() -> Callable[..., Top]:
     def run(model: PreTrainedModel, ids: list[int], ablation: Ablation | None = None, heads: HeadSet = ()) -> Top:
         passes = PartialForward(model)
         passes.shortcut = Shortcut.NONE
-        return passes.whole(Prompts(torch.tensor([ids])), ablation, [heads])
+        return passes.whole(torch.tensor([ids]), ablation, [heads])
 
     return run
 

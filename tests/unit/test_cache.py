@@ -14,7 +14,7 @@ from safetyheads.ablation import Ablation, Kind, install
 from safetyheads.cache import Filling, RoomyLayer
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head, HeadSet
-from safetyheads.partial_forward import PartialForward, Prompts, Shortcut
+from safetyheads.partial_forward import PartialForward, Shortcut
 from safetyheads.prefill import prefill
 
 Mini = Callable[..., PreTrainedModel]
@@ -70,7 +70,7 @@ def test_prompts_are_filled_in_as_if_each_row_were_run_on_its_own(
     passes.shortcut = Shortcut.NONE
     for row, (prompt, heads) in enumerate(cases):
         alone = DynamicCache(config=passes.model.config)
-        top = passes.whole(Prompts(torch.tensor([prompt])), ablation, [heads], alone)
+        top = passes.whole(torch.tensor([prompt]), ablation, [heads], alone)
         torch.testing.assert_close(logits[row], top.logits[0], rtol=1e-4, atol=1e-4)
         for ours, theirs in zip(cache.layers, alone.layers):
             assert ours.get_seq_length() == 9

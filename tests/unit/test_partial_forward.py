@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from itertools import product
+from math import inf
 from typing import Any
 
 import pytest
@@ -15,16 +16,13 @@ from transformers import DynamicCache, PreTrainedModel
 from safetyheads.ablation import Ablation, Kind, install
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head, HeadSet
-from safetyheads.partial_forward import PartialForward, Prompts, Shortcut, Top
+from safetyheads.partial_forward import PartialForward, Shortcut, Top
 
 Mini = Callable[..., PreTrainedModel]
 Sequences = Callable[..., list[list[int]]]
 
 GROUP: HeadSet = (Head(0, 1),)
-
-
-def of(prompts: list[list[int]]) -> Prompts:
-    return Prompts.of(prompts, max(map(len, prompts)), torch.device("cpu"))
+FORBIDDEN = torch.arange(40, 50)
 
 
 def untouched(model: PreTrainedModel) -> bool:
@@ -46,49 +44,48 @@ def plainly(passes: PartialForward, *args: Any) -> Top:
     return top
 
 
-@pytest.mark.parametrize("lengths", [(7, 7, 7), (7, 1, 5)], ids=["equal", "padded"])
+@pytest.mark.parametrize("length", [7, 1])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_resumed_equals_whole(family: str, lengths: tuple[int, ...], mini: Mini, sequences: Sequences) -> None:
+def test_resumed_equals_whole(family: str, length: int, mini: Mini, sequences: Sequences) -> None:
     """At every layer, with every shortcut, also where another head is ablated below, and rows in any order."""
-    passes, prompts = PartialForward(install(mini(family))), of(sequences(list(lengths)))
+    passes, prompts = PartialForward(install(mini(family))), torch.tensor(sequences([length] * 3))
     ablation, rows = Ablation(Kind.UNDIFFERENTIATED), [1, 0, 2, 2, 0]
     for shortcut, layer in product(Shortcut, range(3)):
         passes.shortcut = shortcut
         group = GROUP if layer else ()
         sets = [*([(*group, Head(layer, 2))] * 2), (*group, Head(layer, 0), Head(2, 3)), group, (*group, Head(2, 1))]
-        kept = passes.keep(prompts, ablation, group)
+        kept = passes.keep(prompts, ablation, group, layers=[layer])
         assert_same(kept.top, plainly(passes, prompts, ablation, [group] * 3))
         found = passes.resume(kept, rows, layer, ablation, sets)
-        assert_same(found, plainly(passes, prompts.rows(torch.tensor(rows)), ablation, sets))
+        assert_same(found, plainly(passes, prompts[rows], ablation, sets))
     assert untouched(passes.model)
 
 
 @pytest.mark.parametrize("kind", list(Kind))
 @pytest.mark.parametrize("family", ["llama_gqa", "gemma2", "gpt_neox", "gpt2"])
 def test_resumed_equals_whole_for_every_kind(family: str, kind: Kind, mini: Mini, sequences: Sequences) -> None:
-    passes, prompts = PartialForward(install(mini(family))), of(sequences([6, 6]))
-    kept = passes.keep(prompts, None)
+    passes, prompts = PartialForward(install(mini(family))), torch.tensor(sequences([6, 6]))
+    kept = passes.keep(prompts, None, layers=range(len(passes.layers)))
     for layer in range(3):
         sets: list[HeadSet] = [(Head(layer, 1),), (Head(layer, 0), Head(layer, 3)), ()]
         found = passes.resume(kept, [0, 1, 1], layer, Ablation(kind, 0.1), sets)
-        expected = plainly(passes, prompts.rows(torch.tensor([0, 1, 1])), Ablation(kind, 0.1), sets)
+        expected = plainly(passes, prompts[[0, 1, 1]], Ablation(kind, 0.1), sets)
         assert_same(found, expected)
         assert (found.logits[0] - kept.top.logits[0]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_cache_is_that_of_a_whole_pass(family: str, mini: Mini, sequences: Sequences) -> None:
-    passes, prompts = PartialForward(install(mini(family))), of(sequences([6, 4]))
+    passes, prompts = PartialForward(install(mini(family))), torch.tensor(sequences([6, 6]))
     ablation, sets = Ablation(Kind.SCALING), [(Head(1, 1),), (Head(1, 2),)]
     plain, resumed, expected = DynamicCache(), DynamicCache(), DynamicCache()
-    kept = passes.keep(prompts, None, (), plain)
+    kept = passes.keep(prompts, None, (), plain, layers=[1])
     passes.resume(kept, [0, 1], 1, ablation, sets, resumed)
     plainly(passes, prompts, ablation, sets, expected)
     for layer in range(3):
         made = (plain if layer <= 1 else resumed).layers[layer]
         for name, row in product(("keys", "values"), (0, 1)):
-            start = 2 * row  # where the padding ends
-            ours, theirs = (getattr(cached, name)[row, :, start:] for cached in (made, expected.layers[layer]))
+            ours, theirs = (getattr(cached, name)[row] for cached in (made, expected.layers[layer]))
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
@@ -98,6 +95,7 @@ def test_no_family_needs_to_fall_back(
 ) -> None:
     passes = PartialForward(install(mini(family)))
     for length in (1, 9):
+        passes.checked = False
         passes.check(*sequences([length]))
         assert passes.shortcut is Shortcut.SPLIT
     assert not caplog.records
@@ -149,20 +147,58 @@ def test_a_family_that_works_in_another_way_is_computed_as_a_whole(
         passes.check(prompt)
     assert passes.shortcut is level
     assert reason in caplog.text
-    prompts, ablation, heads = of([prompt]), Ablation(Kind.SCALING), (Head(1, 2),)
-    kept = passes.keep(prompts, None)
+    prompts, ablation, heads = torch.tensor([prompt]), Ablation(Kind.SCALING), (Head(1, 2),)
+    kept = passes.keep(prompts, None, layers=range(len(passes.layers)))
     assert_same(passes.resume(kept, [0], 1, ablation, [heads]), plainly(passes, prompts, ablation, [heads]))
 
 
-def test_out_of_memory_is_no_difference(mini: Mini, sequences: Sequences, monkeypatch: pytest.MonkeyPatch) -> None:
+def forbids_tokens(model: Any) -> None:
+    """Logits of -inf, and others of 0 everywhere."""
+    model.lm_head.register_forward_hook(lambda _, __, output: torch.zeros_like(output).index_fill(-1, FORBIDDEN, -inf))
+
+
+def has_its_norm_twice(model: Any) -> None:
+    """The final norm is used on the embeddings, too."""
+    model.model.embed_tokens.register_forward_hook(lambda _, __, output: model.model.norm(output))
+
+
+@pytest.mark.parametrize("change", [forbids_tokens, has_its_norm_twice])
+def test_odd_models_that_need_no_fall_back(
+    change: Callable[[Any], None], mini: Mini, sequences: Sequences, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, ids = install(mini("llama")), torch.tensor(sequences([7]))
+    passes = PartialForward(model)
+    change(model)
+    passes.check(ids[0].tolist())
+    assert passes.shortcut is Shortcut.SPLIT
+    assert not caplog.records
+    kept = passes.keep(ids, None, layers=[1])
+    heads = [(Head(1, 2),)]
+    assert_same(
+        passes.resume(kept, [0], 1, Ablation(Kind.SCALING), heads), plainly(passes, ids, Ablation(Kind.SCALING), heads)
+    )
+
+
+def test_a_layer_that_attends_twice_is_resumed_as_a_whole(
+    mini: Mini, sequences: Sequences, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = install(mini("llama"))
+    passes, (prompt,) = PartialForward(model), sequences([7])
+    for layer in model.model.layers[:2]:
+        layer.self_attn.register_forward_hook(
+            lambda module, args, kwargs, output: module.forward(*args, **kwargs), with_kwargs=True
+        )
+    with caplog.at_level(logging.WARNING):
+        passes.check(prompt)
+    assert passes.shortcut is Shortcut.RESUME
+    assert "more than once" in caplog.text
+
+
+def test_it_is_checked_once(mini: Mini, sequences: Sequences, monkeypatch: pytest.MonkeyPatch) -> None:
     passes = PartialForward(install(mini("llama")))
-
-    def full(*_: Any) -> Top:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
-
-    monkeypatch.setattr(passes, "resume", full)
-    with pytest.raises(torch.OutOfMemoryError):
-        passes.check(*sequences([4]))
+    passes.check(*sequences([4]))
+    monkeypatch.setattr(passes, "whole", None)
+    passes.check(*sequences([5]))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -176,11 +212,11 @@ def test_16_bit_models_pass_the_check(dtype: torch.dtype, family: str, mini: Min
 def test_nothing_stays_behind_after_an_error(mini: Mini, sequences: Sequences) -> None:
     model = install(mini("llama"))
     passes = PartialForward(model)
-    kept = passes.keep(of(sequences([5])), None)
+    kept = passes.keep(torch.tensor(sequences([5])), None, layers=[1])
     with pytest.raises(SafetyHeadsError, match="no ablation"):
         passes.resume(kept, [0], 1, None, [(Head(1, 0),)])
     with pytest.raises(IndexError):
-        passes.keep(of([[97]]), None)
+        passes.keep(torch.tensor([[97]]), None, layers=[1])
     with pytest.raises(SafetyHeadsError, match="2 head sets"):
         passes.resume(kept, [0], 1, Ablation(Kind.SCALING), [(Head(1, 0),), (Head(1, 1),)])
     assert untouched(model)
@@ -192,8 +228,8 @@ def test_a_forward_that_a_library_put_there_is_used_and_put_back(mini: Mini, seq
     own = layer.forward
     layer.forward = lambda *args, **kwargs: 2.0 * own(*args, **kwargs)
     wrapped = layer.forward
-    passes, prompts, ablation = PartialForward(model), of(sequences([5])), Ablation(Kind.SCALING)
-    kept = passes.keep(prompts, None)
+    passes, prompts, ablation = PartialForward(model), torch.tensor(sequences([5])), Ablation(Kind.SCALING)
+    kept = passes.keep(prompts, None, layers=range(len(passes.layers)))
     for at in range(3):
         sets = [(Head(at, 0),)]
         assert_same(passes.resume(kept, [0], at, ablation, sets), plainly(passes, prompts, ablation, sets))
@@ -203,13 +239,13 @@ def test_a_forward_that_a_library_put_there_is_used_and_put_back(mini: Mini, seq
 def test_less_than_half_of_the_arithmetic_is_left(mini: Mini, sequences: Sequences) -> None:
     """Counted, of all layers together: half of it by resuming, more by splitting layers at the attention."""
     model = install(mini("llama", num_hidden_layers=8, hidden_size=64, intermediate_size=172))
-    passes, prompts = PartialForward(model), of(sequences([30]))
+    passes, prompts = PartialForward(model), torch.tensor(sequences([30]))
     heads = [(Head(layer, head),) for layer in range(8) for head in range(4)]
     counted: dict[Shortcut, int] = {}
     for shortcut in Shortcut:
         passes.shortcut = shortcut
         with FlopCounterMode(display=False) as counter:
-            kept = passes.keep(prompts, None)
+            kept = passes.keep(prompts, None, layers=range(len(passes.layers)))
             for layer in range(8):
                 passes.resume(kept, [0] * 4, layer, Ablation(Kind.SCALING), heads[4 * layer : 4 * layer + 4])
         counted[shortcut] = counter.get_total_flops()

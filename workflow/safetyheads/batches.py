@@ -109,8 +109,9 @@ class Pieces:
                     raise
                 if size == 1:
                     raise SafetyHeadsError(
-                        "A single row is too much for the memory. Free the device, take a larger one, or set the "
-                        "model's `dtype: bfloat16`."
+                        "A single row is too much for the memory. Free the device, take a larger one, lower `compute: "
+                        "token_budget` (what is kept of a block of prompts follows from it), or set the model's "
+                        "`dtype: bfloat16`."
                     ) from None
             self.limit = size // 2
             log.warning(

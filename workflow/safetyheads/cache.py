@@ -1,6 +1,6 @@
 """A key/value cache with room for whole completions, whose rows may leave."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -69,9 +69,10 @@ class Filling:
                 "completions of such models are not supported."
             )
 
-    def places(self, members: Sequence[Sequence[int]], last: Sequence[int]) -> Places:
-        """Where row u of a pass goes: to each of the rows `members[u]`, to row r in the layers up to `last[r]`."""
-        pairs = [(source, row, last[row]) for source, rows in enumerate(members) for row in rows]
+    def places(self, members: Sequence[Sequence[int]], last: Mapping[int, int] | None = None) -> Places:
+        """Where row u of a pass goes: to each of the rows `members[u]`, to row r up to layer `last[r]`, or in all."""
+        layers = len(self.result.layers)
+        pairs = [(at, row, layers if last is None else last[row]) for at, rows in enumerate(members) for row in rows]
         return Places(*torch.tensor(pairs, device=self.device).T)
 
     def into(self, places: Places) -> Cache:
@@ -104,7 +105,7 @@ class Filling:
 
 
 class _Into(DynamicLayer):  # type: ignore[no-untyped-call]
-    """A layer of the cache of a pass over prompts, that keeps nothing itself."""
+    """A layer of the cache of a pass over prompts, that keeps nothing itself. Shorter prompts get padding of zeros."""
 
     def __init__(self, filling: Filling, layer: int, places: Places) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -113,8 +114,10 @@ class _Into(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         made = key_states, value_states
+        padding = self.filling.width - key_states.shape[2]
         for room, states in zip(self.filling.room(self.layer, made), made):
-            room[self.to, :, : self.filling.width] = states[self.source]
+            room[self.to, :, :padding] = 0
+            room[self.to, :, padding : self.filling.width] = states[self.source]
         return made
 
 

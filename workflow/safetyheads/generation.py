@@ -75,11 +75,12 @@ def generate(
     if not rows:
         return {}
     passes, pieces = PartialForward(model), Pieces()
-    passes.check(max((row.token_ids for row in rows), key=len))
+    longest = max((row.token_ids for row in rows), key=len)
     for number, batch in enumerate(tqdm(batches[shard::shards], desc="Completions", unit="batch")):
         name = f"{shard + number * shards:06d}"
         tokens = parts.load(name)
         if tokens is None:
+            passes.check(longest)
             made = pieces.of(
                 lambda some: decode(passes, some, ablation, decoding, eos_token_ids), [rows[index] for index in batch]
             )

@@ -56,7 +56,7 @@ def shared(layer: nn.Module, inputs: Inputs) -> Forward:
         args, kwargs = _each(_without_cache, args, kwargs)
         states, projections = _attended(layer, forward, inputs, args, kwargs)
         with ExitStack() as stack:
-            stack.enter_context(exchange(lambda *_: states.pop()))  # the rest of the layer does without their memory
+            stack.enter_context(exchange(lambda *_: _once(states)))  # the rest of the layer does without their memory
             for projection, width in projections.items():
                 stack.enter_context(replaced(projection, _nothing(width)))
             return forward(inputs.states[inputs.prompts], *args, **kwargs)
@@ -133,6 +133,12 @@ def _attended(
             raise SafetyHeadsError(f"{type(layer).__name__} does not come to the attention interface.")
     states = (query, key, value) if places is None else (query[places], key[places], value[places])
     return [states], {module: width for module, width in widths.items() if module in inside}
+
+
+def _once(states: list[States]) -> States:
+    if not states:
+        raise SafetyHeadsError("a layer comes to the attention interface more than once")
+    return states.pop()
 
 
 def _nothing(width: int) -> Forward:

@@ -130,7 +130,7 @@ def load(folder: Path, *, dtype: str = "auto", device: str = "auto") -> "PreTrai
 
     from safetyheads.ablation import install
     from safetyheads.decoder import in_float32
-    from safetyheads.memory import keep_freed_memory
+    from safetyheads.memory import save_page_faults
 
     weight_files(folder)
     config, class_ = architecture(folder)
@@ -139,7 +139,7 @@ def load(folder: Path, *, dtype: str = "auto", device: str = "auto") -> "PreTrai
     if where.type == "cuda":
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     else:
-        keep_freed_memory()
+        save_page_faults()
     capped = getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None) is not None
     try:
         with _quiet():

@@ -6,13 +6,14 @@ masks and positions itself; `PartialForward.check` compares both on the loaded m
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import IntEnum
+from functools import partial
+from math import inf
 from typing import Any, NamedTuple
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
@@ -46,65 +47,54 @@ class Top(NamedTuple):
     logits: Tensor  # (R, vocabulary)
 
 
-class Prompts(NamedTuple):
-    """Token ids of P prompts (P, T); `visible` (P, T) is 1 where they are not padded on the left, or None."""
-
-    ids: Tensor
-    visible: Tensor | None = None
-
-    @classmethod
-    def of(cls, prompts: Sequence[Sequence[int]], width: int, device: torch.device) -> "Prompts":
-        """Prompts of at most `width` tokens, padded to it."""
-        padding = [width - len(prompt) for prompt in prompts]
-        ids = torch.tensor([[0] * missing + list(prompt) for missing, prompt in zip(padding, prompts)], device=device)
-        visible = torch.arange(width, device=device) >= torch.tensor(padding, device=device)[:, None]
-        return cls(ids, visible.long() if any(padding) else None)
-
-    def rows(self, chosen: Tensor) -> "Prompts":
-        """These prompts, by index (R,)."""
-        return Prompts(self.ids[chosen], None if self.visible is None else self.visible[chosen])
-
-
 class Kept(NamedTuple):
-    """A pass over P prompts that can be resumed at any layer."""
+    """A pass over P prompts that can be resumed at some layers."""
 
-    prompts: Prompts
-    inputs: list[Tensor]  # of each layer, (P, T, d_model)
+    ids: Tensor  # (P, T): token ids
+    inputs: dict[int, Tensor]  # of these layers, (P, T, d_model)
     top: Top
 
 
 class PartialForward:
-    """Passes, whole and resumed, of one model that is installed for ablation."""
+    """Passes, whole and resumed, of one model that is installed for ablation. Prompts have one length, no padding."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model, self.shortcut = model, Shortcut.SPLIT
         self.layers, self.norm = decoder(model)
         self.output = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self.returns_tuples = False  # the layers; `keep` sees it
+        self.checked = False
 
     @torch.inference_mode()
     def whole(
-        self, prompts: Prompts, ablation: Ablation | None, head_sets: Sequence[HeadSet], cache: Cache | None = None
+        self, ids: Tensor, ablation: Ablation | None, head_sets: Sequence[HeadSet], cache: Cache | None = None
     ) -> Top:
-        """Run every prompt with its own head set ablated. Fills `cache`."""
+        """Run every prompt of token ids (R, T) with its own head set ablated. Fills `cache`."""
         with ablate(self.model, ablation, head_sets), self._replaced({}):
-            return self._run(prompts, cache)
+            return self._run(ids, cache)
 
     @torch.inference_mode()
     def keep(
-        self, prompts: Prompts, ablation: Ablation | None, heads: HeadSet = (), cache: Cache | None = None
+        self,
+        ids: Tensor,
+        ablation: Ablation | None,
+        heads: HeadSet = (),
+        cache: Cache | None = None,
+        *,
+        layers: Collection[int],
     ) -> Kept:
-        """Run all prompts with the same heads ablated, and keep every layer's input. Fills `cache`."""
-        inputs: list[Tensor] = []
+        """Run all prompts (P, T) with the same heads ablated, and keep the inputs of `layers`. Fills `cache`."""
+        inputs: dict[int, Tensor] = {}
 
-        def keep_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            inputs.append(args[0] if args else kwargs["hidden_states"])
+        def keep_input(at: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            inputs[at] = args[0] if args else kwargs["hidden_states"]
             self.returns_tuples = isinstance(output, tuple)
 
         with ExitStack() as hooks:
-            for layer in self.layers if self.shortcut else ():
-                hooks.callback(layer.register_forward_hook(keep_input, with_kwargs=True).remove)
-            return Kept(prompts, inputs, self.whole(prompts, ablation, [heads] * len(prompts.ids), cache))
+            for at in layers if self.shortcut else ():
+                hook = self.layers[at].register_forward_hook(partial(keep_input, at), with_kwargs=True)
+                hooks.callback(hook.remove)
+            return Kept(ids, inputs, self.whole(ids, ablation, [heads] * len(ids), cache))
 
     @torch.inference_mode()
     def resume(
@@ -121,7 +111,7 @@ class PartialForward:
         Below `layer` every head set must be what was ablated in `kept`. Fills `cache` above `layer`; up to it, the keys
         and values are those of the pass that was kept.
         """
-        rows = torch.tensor(chosen, dtype=torch.long, device=kept.prompts.ids.device)
+        rows = torch.tensor(chosen, dtype=torch.long, device=kept.ids.device)
         forwards: dict[int, Forward] = {}
         if self.shortcut:
             inputs = Inputs(kept.inputs[layer], rows)
@@ -132,25 +122,20 @@ class PartialForward:
             else:
                 forwards[layer] = (shared if split else resumed)(self.layers[layer], inputs)
         with ablate(self.model, ablation, head_sets), self._replaced(forwards):
-            return self._run(kept.prompts.rows(rows), cache)
+            return self._run(kept.ids[rows], cache)
 
-    def _run(self, prompts: Prompts, cache: Cache | None) -> Top:
-        states: list[Tensor] = []
+    def _run(self, ids: Tensor, cache: Cache | None) -> Top:
+        states: tuple[Tensor, ...] = ()
 
         def keep_states(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            states.extend((inputs[0][:, -1].clone(), output[:, -1].clone()))  # not a view of all positions
+            nonlocal states  # of the last call: some models have the norm at the beginning, too
+            states = (inputs[0][:, -1].clone(), output[:, -1].clone())  # not a view of all positions
 
-        padding = {}
-        if prompts.visible is not None:
-            positions = (prompts.visible.cumsum(dim=1) - 1).clamp_min(0)
-            padding = {"attention_mask": prompts.visible, "position_ids": positions}
         with ExitStack() as hooks:
             hooks.callback(self.norm.register_forward_hook(keep_states).remove)
             # A slice of many positions would be multiplied row by row.
             hooks.callback(self.output.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),)).remove)
-            logits = self.model(
-                prompts.ids, past_key_values=cache, use_cache=cache is not None, logits_to_keep=1, **padding
-            ).logits
+            logits = self.model(ids, past_key_values=cache, use_cache=cache is not None, logits_to_keep=1).logits
         check_numbers(self.model, *states, logits)
         return Top(*(state.float() for state in (*states, logits[:, -1])))
 
@@ -169,50 +154,60 @@ class PartialForward:
         return (hidden_states,) if self.returns_tuples else hidden_states
 
     def check(self, prompt: Sequence[int]) -> None:
-        """Compare passes over `prompt` with plain whole ones; give up the shortcuts that differ, with a warning.
+        """Compare passes over `prompt` with plain whole ones, once; give up shortcuts that differ, with a warning.
 
-        In the last layer, the middle one, and one of every kind, all heads are ablated, so that the ablation's own
-        effect stands out from rounding.
+        In the last layer and in one of every kind, from the middle on if it is there, all heads are ablated, so that
+        the ablation's own effect stands out from rounding.
         """
+        if self.checked:
+            return
+        self.checked = True
         layers, heads = grid(self.model)
-        kinds = {_kind(self.model, self.layers, layer): layer for layer in range(layers - 1)}
-        cases = [
-            (layer, tuple(Head(layer, head) for head in range(heads)))
-            for layer in sorted({*kinds.values(), layers // 2, layers - 1})
-        ]
-        prompts = Prompts.of([prompt], len(prompt), self.model.device)
-        sets = [(), *(heads for _, heads in cases)]
+        kinds: dict[tuple[str, str], int] = {}
+        for layer in (*range(layers // 2, layers - 1), *reversed(range(layers // 2))):
+            kinds.setdefault(_kind(self.model, self.layers, layer), layer)
+        sets = [tuple(Head(layer, head) for head in range(heads)) for layer in sorted({*kinds.values(), layers - 1})]
+        ids = torch.tensor([list(prompt)], device=self.model.device)
         self.shortcut = Shortcut.NONE
-        expected = self.whole(prompts.rows(torch.zeros(len(sets), dtype=torch.long)), _CHECKED, sets)
+        plain, *ablated = [self.whole(ids, _CHECKED, [heads]) for heads in ((), *sets)]
         for level in (Shortcut.SPLIT, Shortcut.RESUME):
             self.shortcut = level
-            difference = self._difference(prompts, cases, expected)
+            difference = self._difference(ids, plain, dict(zip(sets, ablated)))
             if difference is None:
                 return
             log.warning("%s, shortcut %s: %s. It is left out.", type(self.model).__name__, level.name, difference)
         self.shortcut = Shortcut.NONE
 
-    def _difference(self, prompts: Prompts, cases: Sequence[tuple[int, HeadSet]], expected: Top) -> str | None:
-        """How passes with the present shortcut differ from what is expected, of the plain model and of the cases."""
+    def _difference(self, ids: Tensor, plain: Top, ablated: Mapping[HeadSet, Top]) -> str | None:
+        """How passes with the present shortcut differ from what is expected, with nothing and with sets ablated."""
         tolerance = TOLERANCE.get(self.model.dtype, TOLERANCE[torch.float32])
         if self.model.device.type == "cuda" and torch.get_float32_matmul_precision() != "highest":  # TF32
             tolerance = max(tolerance, TOLERANCE[torch.float16])
         try:
-            kept = self.keep(prompts, None)
-            found = [self.resume(kept, [0, 0], layer, _CHECKED, [(), heads]) for layer, heads in cases]
+            kept = self.keep(ids, None, layers=[heads[0].layer for heads in ablated])
+            found = [self.resume(kept, [0, 0], heads[0].layer, _CHECKED, [(), heads]) for heads in ablated]
         except Exception as error:  # a family that works in another way may fail anywhere in its own code
-            if should_reduce_batch_size(error):
-                raise
             return f"{type(error).__name__}: {str(error).rstrip('.')}"
-        for case, ((layer, _), rows) in enumerate(zip(cases, found), start=1):
-            for name, ours, theirs in zip(Top._fields, rows, expected):
-                off = ((ours - theirs[[0, case]]).abs().amax(dim=1) / theirs[[0, case]].abs().amax(dim=1)).max()
-                if not off <= tolerance:
-                    return f"resumed at layer {layer}, {name} is off by {off:.1e} of its largest value"
+        for rows, (heads, top) in zip(found, ablated.items()):
+            for row, expected in enumerate((plain, top)):
+                for name, ours, theirs in zip(Top._fields, rows, expected):
+                    off = _off(ours[row], theirs[0])
+                    if not off <= tolerance:
+                        layer = heads[0].layer
+                        return f"resumed at layer {layer}, {name} is off by {off:.1e} of its largest value"
         return None
 
 
 _CHECKED = Ablation(Kind.SCALING)
+
+
+def _off(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference as a share of the largest value. Tokens that a model forbids have logits of -inf."""
+    finite = theirs.isfinite()
+    if not torch.equal(ours[~finite], theirs[~finite]):
+        return inf
+    difference = (ours - theirs)[finite].abs().max()
+    return float(difference / theirs[finite].abs().max()) if difference else 0.0
 
 
 def _kind(model: PreTrainedModel, layers: nn.ModuleList, layer: int) -> tuple[str, str]:

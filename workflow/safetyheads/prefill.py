@@ -1,59 +1,83 @@
 """The prompts of a batch, computed once for all rows that share them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from safetyheads.ablation import Ablation
 from safetyheads.cache import Filling
 from safetyheads.heads import HeadSet
-from safetyheads.partial_forward import PartialForward, Prompts
+from safetyheads.partial_forward import PartialForward
 
-Unit = tuple[tuple[int, ...], HeadSet]
-"""What rows may share: a prompt and the heads ablated in it. Samples are many rows of one unit."""
+Prompt = tuple[int, ...]
+Units = Mapping[tuple[Prompt, HeadSet], Sequence[int]]
+"""What rows may share, a prompt and the heads ablated in it, and these rows: samples are many rows of one unit."""
 
 
 def prefill(
     passes: PartialForward,
-    prompts: Sequence[tuple[int, ...]],
+    prompts: Sequence[Prompt],
     head_sets: Sequence[HeadSet],
     ablation: Ablation | None,
     new_tokens: int,
 ) -> tuple[Tensor, DynamicCache]:
-    """Run B prompts of token ids, each with its own heads ablated, padded on the left to the longest.
+    """Run B prompts of token ids, each with its own heads ablated.
 
-    Returns the logits of their last positions (B, vocabulary) and a cache of their keys and values with room for
-    `new_tokens` more. A prompt is run once with nothing ablated, and its head sets resume from there, wherever that
-    leaves out more layers than it costs.
+    Returns the logits of their last positions (B, vocabulary) and a cache of their keys and values, padded on the left
+    to the longest prompt, with room for `new_tokens` more. A prompt is run once with nothing ablated, and its head sets
+    resume from there, wherever that leaves out more layers than it costs.
     """
-    width, layers, device = max(map(len, prompts)), len(passes.layers), passes.model.device
-    rows: dict[Unit, list[int]] = {}
+    layers = len(passes.layers)
+    units: dict[tuple[Prompt, HeadSet], list[int]] = {}
     for row, unit in enumerate(zip(prompts, head_sets)):
-        rows.setdefault(unit, []).append(row)
-    first = {heads: min((head.layer for head in heads), default=layers) for heads in head_sets}  # layer ablated
+        units.setdefault(unit, []).append(row)
     left_out = dict.fromkeys(prompts, 0)
-    for prompt, heads in rows:
-        left_out[prompt] += first[heads]
-    ablated = {prompt for prompt, heads in rows if heads}
-    shared = [prompt for prompt, count in left_out.items() if count >= layers and prompt in ablated]
-    alone = [unit for unit in rows if unit[0] not in shared]
-
-    filling = Filling(passes.model, len(prompts), width, new_tokens)
-    if alone:
-        ids, sets = Prompts.of([prompt for prompt, _ in alone], width, device), [heads for _, heads in alone]
-        at = filling.places([rows[unit] for unit in alone], [layers] * len(prompts))
-        filling.take(at, passes.whole(ids, ablation, sets, filling.into(at)).logits)
-    if shared:
-        ids, index = Prompts.of(shared, width, device), {prompt: at for at, prompt in enumerate(shared)}
-        members = [[row for row, prompt in enumerate(prompts) if prompt == one] for one in shared]
-        at = filling.places(members, [first[heads] for heads in head_sets])
-        kept = passes.keep(ids, ablation, (), filling.into(at))
-        filling.take(at, kept.top.logits)
-        resumed = [unit for unit in rows if unit[0] in index and unit[1]]
-        for layer in sorted({first[heads] for _, heads in resumed}):
-            units = [unit for unit in resumed if first[unit[1]] == layer]
-            at = filling.places([rows[unit] for unit in units], [layers] * len(prompts))
-            chosen, sets = [index[prompt] for prompt, _ in units], [heads for _, heads in units]
-            filling.take(at, passes.resume(kept, chosen, layer, ablation, sets, filling.into(at)).logits)
+    for prompt, heads in units:
+        left_out[prompt] += _first(heads, layers)
+    ablated = {prompt for prompt, heads in units if heads}
+    shared = {prompt for prompt in ablated if left_out[prompt] >= layers}
+    filling = Filling(passes.model, len(prompts), max(map(len, prompts)), new_tokens)
+    for length in sorted(set(map(len, prompts))):
+        of_length = {unit: rows for unit, rows in units.items() if len(unit[0]) == length}
+        _each_alone(passes, filling, ablation, {unit: of_length[unit] for unit in of_length if unit[0] not in shared})
+        _all_resumed(passes, filling, ablation, {unit: of_length[unit] for unit in of_length if unit[0] in shared})
     return filling.logits, filling.cache()
+
+
+def _first(heads: HeadSet, layers: int) -> int:
+    """The first layer that heads of are ablated in, or the number of layers."""
+    return min((head.layer for head in heads), default=layers)
+
+
+def _each_alone(passes: PartialForward, filling: Filling, ablation: Ablation | None, units: Units) -> None:
+    """Run units of one length as whole passes."""
+    if units:
+        ids = torch.tensor([prompt for prompt, _ in units], device=passes.model.device)
+        places = filling.places(list(units.values()))
+        top = passes.whole(ids, ablation, [heads for _, heads in units], filling.into(places))
+        filling.take(places, top.logits)
+
+
+def _all_resumed(passes: PartialForward, filling: Filling, ablation: Ablation | None, units: Units) -> None:
+    """Run the prompts of units of one length with nothing ablated, and resume each unit at its first layer."""
+    if not units:
+        return
+    layers = len(passes.layers)
+    prompts = list(dict.fromkeys(prompt for prompt, _ in units))
+    starts = sorted({_first(heads, layers) for _, heads in units if heads})
+    members: list[list[int]] = [[] for _ in prompts]
+    plain_up_to: dict[int, int] = {}
+    for (prompt, heads), rows in units.items():
+        members[prompts.index(prompt)].extend(rows)
+        plain_up_to |= dict.fromkeys(rows, _first(heads, layers))
+    places = filling.places(members, plain_up_to)
+    ids = torch.tensor(prompts, device=passes.model.device)
+    kept = passes.keep(ids, ablation, (), filling.into(places), layers=starts)
+    filling.take(places, kept.top.logits)
+    for layer in starts:
+        at_layer = [unit for unit in units if _first(unit[1], layers) == layer]
+        places = filling.places([units[unit] for unit in at_layer])
+        chosen, sets = [prompts.index(prompt) for prompt, _ in at_layer], [heads for _, heads in at_layer]
+        filling.take(places, passes.resume(kept, chosen, layer, ablation, sets, filling.into(places)).logits)

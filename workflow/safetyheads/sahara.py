@@ -22,7 +22,7 @@ from safetyheads.batches import chunks
 from safetyheads.decoder import grid
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head, HeadSet, all_heads
-from safetyheads.partial_forward import PartialForward, Top
+from safetyheads.partial_forward import Top
 from safetyheads.sweep import Sweep
 
 Representation = Literal["final_norm", "residual"]
@@ -58,9 +58,7 @@ def sahara(
             "as many vectors as prompts span everything and the angle is always 0."
         )
     token_ids = [list(map(int, ids)) for ids in prompts["token_ids"]]
-    passes = PartialForward(model)
-    passes.check(max(token_ids, key=len))
-    states = _States(Sweep(passes, token_ids, ablation, token_budget, parts), representation)
+    states = _States(Sweep(model, token_ids, ablation, token_budget, parts), representation)
     (base,), (gap,) = left_singular_vectors(states.plain()[None], rank)
     if gap < GAP:
         log.warning("Plain model: sigma_%d / sigma_%d is %.3f; no angle is well defined.", rank, rank + 1, gap)

@@ -14,7 +14,7 @@ from safetyheads.ablation import Ablation
 from safetyheads.artifacts import Parts
 from safetyheads.decoder import grid
 from safetyheads.heads import all_heads
-from safetyheads.partial_forward import PartialForward, Top
+from safetyheads.partial_forward import Top
 from safetyheads.sweep import Sweep
 
 
@@ -30,11 +30,10 @@ def ships(
 
     `prompts` has query_id and token_ids. Returns rows of query_id, layer, head and score (nats, float64), sorted.
     """
-    heads, passes = all_heads(*grid(model)), PartialForward(model)
+    heads = all_heads(*grid(model))
     token_ids = [list(map(int, ids)) for ids in prompts["token_ids"]]
-    passes.check(max(token_ids, key=len))
     scores = np.empty((len(prompts), len(heads)))
-    for block, batch, part in Sweep(passes, token_ids, ablation, token_budget, parts).run("Ships", (), heads, _scores):
+    for block, batch, part in Sweep(model, token_ids, ablation, token_budget, parts).run("Ships", (), heads, _scores):
         scores[np.ix_(block.prompts, batch.candidates)] = part
     rows = pd.DataFrame(list(heads) * len(prompts), columns=["layer", "head"])
     rows = rows.assign(query_id=prompts["query_id"].repeat(len(heads)).to_numpy(), score=scores.ravel())

@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from safetyheads.ablation import Ablation
 from safetyheads.artifacts import Parts
 from safetyheads.batches import Batch, Block, Pieces, blocks, equal
 from safetyheads.heads import Head, HeadSet
-from safetyheads.partial_forward import Kept, PartialForward, Prompts, Top
+from safetyheads.partial_forward import Kept, PartialForward, Top
 
 Measure = Callable[[Top, Top], Tensor]
 """What is kept of a batch: a tensor (P, C, ...) of the tops of P prompts and of these prompts x C candidates."""
@@ -22,13 +23,13 @@ class Sweep:
 
     def __init__(
         self,
-        passes: PartialForward,
+        model: PreTrainedModel,
         prompts: Sequence[Sequence[int]],
         ablation: Ablation | None,
         token_budget: int,
         parts: Parts,
     ) -> None:
-        self.passes, self.prompts, self.ablation = passes, prompts, ablation
+        self.passes, self.prompts, self.ablation = PartialForward(model), prompts, ablation
         self.token_budget, self.parts = token_budget, parts
         self.whole, self.resumed = Pieces(), Pieces()  # rows of prompts, and of prompts x candidates
 
@@ -41,6 +42,7 @@ class Sweep:
         for number, prompts in enumerate(equal(list(map(len, self.prompts)), self.token_budget)):
             part = self.parts.load(f"plain-{number:06d}")
             if part is None:
+                self._check()
                 tops = self.whole.of(lambda some: self.passes.whole(self._ids(some), None, [()] * len(some)), prompts)
                 part = measure(_joined(tops)).cpu().numpy()
                 self.parts.save(f"plain-{number:06d}", part)
@@ -68,19 +70,25 @@ class Sweep:
                     yield block, batch, part
 
     def _keep(self, block: Block, group: HeadSet) -> Kept:
-        kept = self.whole.of(lambda some: self.passes.keep(self._ids(some), self.ablation, group), block.prompts)
+        self._check()
+        layers = {batch.layer for batch in block.batches}
+        kept = self.whole.of(
+            lambda some: self.passes.keep(self._ids(some), self.ablation, group, layers=layers), block.prompts
+        )
         if len(kept) == 1:
             return kept[0]
-        inputs = [torch.cat(states) for states in zip(*(piece.inputs for piece in kept))]
+        inputs = {layer: torch.cat([piece.inputs.pop(layer) for piece in kept]) for layer in list(kept[0].inputs)}
         return Kept(self._ids(block.prompts), inputs, _joined([piece.top for piece in kept]))
 
-    def _ids(self, prompts: Sequence[int]) -> Prompts:
-        ids = [self.prompts[index] for index in prompts]
-        return Prompts.of(ids, len(ids[0]), self.passes.model.device)
+    def _check(self) -> None:
+        self.passes.check(max(self.prompts, key=len))
+
+    def _ids(self, prompts: Sequence[int]) -> Tensor:
+        return torch.tensor([list(self.prompts[index]) for index in prompts], device=self.passes.model.device)
 
     def _resume(self, kept: Kept, layer: int, sets: Sequence[HeadSet]) -> Top:
         """The top of all prompts x head sets, prompt by prompt."""
-        pairs = [(prompt, heads) for prompt in range(len(kept.prompts.ids)) for heads in sets]
+        pairs = [(prompt, heads) for prompt in range(len(kept.ids)) for heads in sets]
 
         def resume(some: list[tuple[int, HeadSet]]) -> Top:
             return self.passes.resume(
