@@ -3,6 +3,7 @@
 python benchmarks/chart.py
 """
 
+import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -81,6 +82,7 @@ def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     runs = read()
     if not runs:
         raise SystemExit(f"{RESULTS} holds no outcomes: run scoring.py and generation.py with --save first.")

@@ -1,12 +1,14 @@
 """What 16-bit numbers (and TF32) do to the scores: how they rank heads, compared with float32.
 
-    PYTHONPATH=workflow python benchmarks/dtypes.py --model shared/golden/tiny_a --prompts prompts.parquet
     PYTHONPATH=workflow python benchmarks/dtypes.py --size llama-2-7b --layers 4
+    PYTHONPATH=workflow python benchmarks/dtypes.py --model results/models/demo \\
+        --prompts results/prompts/demo/demo_harmful/simple.parquet
 
-Prints a Markdown table. Each --model is a folder, each --prompts an artefact with query_id and token_ids, for the
-models in their order; without it prompts are random tokens. --size takes a model of random weights.
+Prints a Markdown table. A --size is a model of random weights, a --model a folder. --prompts are files of the pipeline,
+one for each --model, in the same order; without them prompts are random tokens.
 """
 
+import argparse
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,12 +19,13 @@ import numpy as np
 import pandas as pd
 import torch
 from measure import fresh_parts
-from options import DTYPES, device_name, device_of, parser
+from options import DTYPES, count, device_name, device_of, parser
 from outcome import print_table
 from scipy.stats import spearmanr
 from sizes import ABLATION, SIZES, Size, make_model, make_prompts, ready
 from transformers import PreTrainedModel
 
+from safetyheads.errors import SafetyHeadsError
 from safetyheads.sahara import sahara
 from safetyheads.ships import ships
 
@@ -108,40 +111,65 @@ def _rounded(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     return copied
 
 
+def model_folder(text: str) -> Path:
+    """A folder with a model; argparse tells of any other."""
+    if not (Path(text) / "config.json").is_file():
+        raise argparse.ArgumentTypeError(f"found {text!r}; allowed: a folder with config.json and safetensors weights")
+    return Path(text)
+
+
+def prompts_file(text: str) -> pd.DataFrame:
+    """The prompts in an artefact; argparse tells of any other file."""
+    try:
+        return pd.read_parquet(text, columns=["query_id", "token_ids"])
+    except (OSError, ValueError):
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}; allowed: a file of results/prompts (parquet with the columns query_id and token_ids)"
+        ) from None
+
+
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--model", type=Path, nargs="*", default=[], help="folders of models")
-    options.add_argument("--prompts", type=Path, nargs="*", default=[], help="prompts of these models (parquet)")
-    options.add_argument("--size", choices=SIZES, nargs="*", default=[], help="models of random weights")
-    options.add_argument("--layers", type=int, help="of the models of random weights, if memory is short")
-    options.add_argument("--n-prompts", type=int, default=16, help="how many prompts are scored")
+    options = parser(__doc__, token_budget=8192)
+    options.add_argument("--model", type=model_folder, nargs="+", default=[], help="folders of models")
+    options.add_argument(
+        "--prompts", type=prompts_file, nargs="+", default=[], help="prompts of each --model (parquet)"
+    )
+    options.add_argument("--size", choices=SIZES, nargs="+", default=[], help="models of random weights")
+    options.add_argument("--layers", type=count, help="of each --size, if memory is short; default: the size's own")
+    options.add_argument("--n-prompts", type=count, default=16, help="prompts that are scored; default: %(default)s")
     options.add_argument("--dtypes", choices=("bfloat16", "float16", "tf32"), nargs="+", help="default: all there are")
     arguments = options.parse_args()
+    if not arguments.model and not arguments.size:
+        options.error("there is no model: name one with --size, or a folder with --model.")
     if len(arguments.prompts) not in (0, len(arguments.model)):
         options.error(f"{len(arguments.model)} models need as many --prompts, or none: found {len(arguments.prompts)}.")
-    device = device_of(arguments)
+    if arguments.layers and not arguments.size:
+        options.error("--layers is for the random weights of --size; a --model keeps all its layers.")
+    device = device_of(options, arguments)
     numbers = arguments.dtypes or ["bfloat16", "float16", *(["tf32"] if device.type == "cuda" else [])]
     if "tf32" in numbers and device.type == "cpu":
         options.error("tf32 is a mode of NVIDIA GPUs: leave it out on the CPU.")
-    budget = arguments.token_budget or 8192
+    budget = arguments.token_budget
     lengths = [20 + 7 * index % 11 for index in range(arguments.n_prompts)]
 
     rows = []
     for index, folder in enumerate(arguments.model):
         load = from_folder(folder, device)
-        if arguments.prompts:
-            prompts = pd.read_parquet(arguments.prompts[index], columns=["query_id", "token_ids"])
-            prompts = prompts.head(arguments.n_prompts)
-        else:
-            prompts = make_prompts(lengths, load("float32").config.get_text_config(decoder=True).vocab_size)
-        rows += table(folder.name, load, prompts, numbers, budget)
+        try:
+            if arguments.prompts:
+                prompts = arguments.prompts[index].head(arguments.n_prompts)
+            else:
+                prompts = make_prompts(lengths, load("float32").config.get_text_config(decoder=True).vocab_size)
+            rows += table(folder.name, load, prompts, numbers, budget)
+        except SafetyHeadsError as error:
+            options.error(str(error))
     for name in arguments.size:
         size = SIZES[name]
         shape = replace(size.shape, layers=arguments.layers or size.shape.layers)
         load = random_weights(replace(size, shape=shape), device)
         prompts = make_prompts(lengths, shape.vocabulary)
         rows += table(f"{name}, random, {shape.layers} layers", load, prompts, numbers, budget)
-    print(f"{device_name(device)}: {arguments.n_prompts} prompts a model, compared with float32\n")
+    print(f"{device_name(device)}: at most {arguments.n_prompts} prompts a model, compared with float32\n")
     print_table(_TITLES, rows)
 
 

@@ -164,8 +164,9 @@ def benchmark(
 
 
 def main() -> None:
-    arguments = timing_parser(__doc__).parse_args()
-    device, size = device_of(arguments), SIZES[arguments.size]
+    options = timing_parser(__doc__)
+    arguments = options.parse_args()
+    device, size = device_of(options, arguments), SIZES[arguments.size]
     dtype = dtype_of(arguments, size)
     peaks, rows, more = benchmark(size, device, dtype, arguments.token_budget, arguments.rounds, arguments.limit)
     found = outcome("generation", arguments.size, device, peaks, rows, **more)

@@ -14,13 +14,35 @@ from safetyheads.memory import save_page_faults
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """Options of every benchmark."""
-    options = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    options.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+def count(text: str) -> int:
+    """A whole number of at least 1; argparse tells of any other text."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"found {text!r}; allowed: a whole number of at least 1")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A number above 0; argparse tells of any other text."""
+    try:
+        if (number := float(text)) > 0:
+            return number
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"found {text!r}; allowed: a number of seconds above 0")
+
+
+def parser(description: str | None, token_budget: int | None = None) -> argparse.ArgumentParser:
+    """Options of every benchmark. A `token_budget` of None is the size's own."""
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"
+    )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    options.add_argument("--threads", type=int, default=cores, help="of the CPU")
-    options.add_argument("--token-budget", type=int, help="tokens of a batch; default: the size's own")
+    options.add_argument("--threads", type=count, default=cores, help="of the CPU; default: all %(default)s cores")
+    budget = token_budget or "the size's own"
+    options.add_argument(
+        "--token-budget", type=count, default=token_budget, help=f"tokens of a batch; default: {budget}"
+    )
     return options
 
 
@@ -29,15 +51,19 @@ def timing_parser(description: str | None) -> argparse.ArgumentParser:
     options = parser(description)
     options.add_argument("--size", choices=SIZES, required=True)
     options.add_argument("--dtype", choices=DTYPES, help="default: the size's own")
-    options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--limit", type=float, default=420.0, help="seconds after which no round may end")
+    options.add_argument("--rounds", type=count, default=3, help="default: %(default)s")
+    options.add_argument(
+        "--limit", type=seconds, default=420.0, help="seconds after which no round may end; default: %(default)g"
+    )
     options.add_argument("--save", action="store_true", help="keep the outcome in benchmarks/results")
     return options
 
 
-def device_of(arguments: argparse.Namespace) -> torch.device:
+def device_of(options: argparse.ArgumentParser, arguments: argparse.Namespace) -> torch.device:
     """The device that was asked for. Sets the number of threads, and the memory as `models.load` does."""
     save_page_faults()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        options.error(f"--device cuda: torch {torch.__version__} sees no GPU here. Use --device auto or cpu.")
     torch.set_num_threads(arguments.threads)
     auto = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(auto if arguments.device == "auto" else arguments.device)

@@ -160,13 +160,15 @@ def compare(size: Size, device: torch.device, budget: int) -> dict[str, Any]:
 
 def main() -> None:
     options = timing_parser(__doc__)
-    options.add_argument("--compare-cpu", action="store_true", help="only compare scores with the CPU's, in float32")
+    options.add_argument(
+        "--compare-cpu", action="store_true", help="only compare a GPU's scores with the CPU's, in float32"
+    )
     arguments = options.parse_args()
-    device, size = device_of(arguments), SIZES[arguments.size]
+    device, size = device_of(options, arguments), SIZES[arguments.size]
     budget = arguments.token_budget or size.scoring.token_budget
     if arguments.compare_cpu:
         if device.type == "cpu":
-            options.error("--compare-cpu compares a GPU's scores with the CPU's: there is no GPU here.")
+            options.error("--compare-cpu compares a GPU's scores with the CPU's, and the device here is the CPU.")
         print(json.dumps({"size": arguments.size, "compare_cpu": compare(size, device, budget)}))
         return
     dtype = dtype_of(arguments, size)

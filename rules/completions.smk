@@ -38,6 +38,10 @@ if settings.compute.shards > 1:
             "<results>/logs/completions/{model}/{dataset}/{template}/{ablation}/{plan}/{decoding}.{shard}-of-{shards}.log",
         benchmark:
             "<results>/benchmarks/completions/{model}/{dataset}/{template}/{ablation}/{plan}/{decoding}.{shard}-of-{shards}.jsonl"
+        message:
+            "Completions: {wildcards.model}, {wildcards.dataset} ({wildcards.template}), "
+            "{wildcards.ablation} of {wildcards.plan}, {wildcards.decoding}, "
+            "shard {wildcards.shard}-of-{wildcards.shards}"
 
     rule completions_merged:
         input:
@@ -51,6 +55,7 @@ if settings.compute.shards > 1:
         params:
             code=code("completions_merged"),
         message:
-            "Put together {input}"
+            "Put together: {wildcards.model}, {wildcards.dataset} ({wildcards.template}), "
+            "{wildcards.ablation} of {wildcards.plan}, {wildcards.decoding}"
         script:
             "../workflow/scripts/completions_merged.py"

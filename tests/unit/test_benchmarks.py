@@ -1,8 +1,10 @@
 """Benchmarks: they run from a bare checkout without Snakemake, count what a model computes, and see what differs."""
 
+import argparse
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -92,6 +94,101 @@ def test_dtypes_compares_with_float32(run: Callable[..., str]) -> None:
         assert float(correlation) > 0.8
         assert float(overlap.rstrip("%")) > 50
         assert float(difference) > 0
+
+
+FOLDER = str(ROOT / "tests" / "data" / "tiny_a")
+COUNT = "allowed: a whole number of at least 1"
+WRONG = [
+    # script, arguments, the message that they end with
+    ("scoring", "--size tiny --device cuda:9", "invalid choice: 'cuda:9'"),
+    ("scoring", "--size tiny --compare-cpu --device cpu", "the device here is the CPU"),
+    ("generation", "--size tiny --threads 0", f"--threads: found '0'; {COUNT}"),
+    ("generation", "--size tiny --rounds 0", f"--rounds: found '0'; {COUNT}"),
+    ("generation", "--size tiny --token-budget 0", f"--token-budget: found '0'; {COUNT}"),
+    ("scoring", "--size tiny --token-budget 1.5", f"--token-budget: found '1.5'; {COUNT}"),
+    ("scoring", "--size tiny --rounds -1", f"--rounds: found '-1'; {COUNT}"),
+    ("scoring", "--size tiny --limit 0", "--limit: found '0'; allowed: a number of seconds above 0"),
+    ("scoring", "--size tiny --limit nan", "--limit: found 'nan'"),
+    ("scoring", "--size tiny --limit soon", "--limit: found 'soon'"),
+    ("dtypes", "", "there is no model"),
+    ("dtypes", "--size tiny --n-prompts 0", f"--n-prompts: found '0'; {COUNT}"),
+    ("dtypes", "--size tiny --layers 0", f"--layers: found '0'; {COUNT}"),
+    ("dtypes", f"--model {FOLDER} --layers 2", "--layers is for the random weights of --size"),
+    ("dtypes", "--model /nowhere", "--model: found '/nowhere'; allowed: a folder with config.json"),
+    (
+        "dtypes",
+        f"--model {FOLDER} --prompts /nowhere",
+        "--prompts: found '/nowhere'; allowed: a file of results/prompts",
+    ),
+    ("dtypes", f"--model {FOLDER} --prompts {FOLDER}-ships.parquet", "parquet with the columns query_id and token_ids"),
+    ("dtypes", "--size tiny --device cpu --dtypes tf32", "tf32 is a mode of NVIDIA GPUs"),
+    ("chart", "--size tiny", "unrecognized arguments"),
+]
+
+
+@pytest.fixture
+def refused(
+    module: Module, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str, str], str]:
+    """The last line with which a script refuses its arguments; torch keeps its threads."""
+
+    def error(script: str, arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments.split()])
+        monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+        with pytest.raises(SystemExit) as stopped:
+            module(script).main()
+        assert stopped.value.code == 2
+        return capsys.readouterr().err.splitlines()[-1]
+
+    return error
+
+
+@pytest.mark.parametrize(("script", "arguments", "said"), WRONG, ids=[f"{row[0]} {row[1]}" for row in WRONG])
+def test_a_wrong_argument_is_refused_in_one_line(
+    refused: Callable[[str, str], str], script: str, arguments: str, said: str
+) -> None:
+    assert said in refused(script, arguments)
+
+
+@pytest.mark.parametrize("script", ["scoring", "generation", "dtypes"])
+def test_a_gpu_that_is_not_there_is_refused(
+    refused: Callable[[str, str], str], monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "sees no GPU here. Use --device auto or cpu" in refused(script, "--size tiny --device cuda")
+
+
+def test_a_model_without_weights_is_refused_in_one_line(refused: Callable[[str, str], str], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert "it has no weights" in refused("dtypes", f"--model {tmp_path} --device cpu")
+
+
+@pytest.mark.parametrize("script", ["scoring", "generation", "dtypes", "chart"])
+def test_help_keeps_the_lines_of_its_example(
+    module: Module, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], script: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        module(script).main()
+    assert stopped.value.code == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert any(re.match(rf"(PYTHONPATH=workflow )?python benchmarks/{script}\.py", line) for line in lines)
+    assert "None" not in " ".join(lines)
+
+
+def test_the_readme_names_every_option(module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = set(re.findall(r"`(--[a-z-]+)`", (ROOT / "benchmarks" / "README.md").read_text()))
+    known: set[str] = set()
+
+    def parse(parser: argparse.ArgumentParser) -> None:
+        known.update(re.findall(r"--[a-z-]+", parser.format_usage()))
+        raise SystemExit
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+    for script in ("scoring", "generation", "dtypes"):
+        with pytest.raises(SystemExit):
+            module(script).main()
+    assert named == known
 
 
 def test_the_picture_shows_every_variant(scored: Any, generated: Any, module: Module, tmp_path: Path) -> None:

@@ -111,6 +111,12 @@ def dataset(**changes: str) -> Callable[[Project], None]:
     return apply
 
 
+def no_such_gpu(project: Project) -> None:
+    settings = small_study()
+    settings["compute"] = {"device": "cuda:99"}
+    project.configure(settings)
+
+
 def one_query(project: Project) -> None:
     project.write_queries("neutral.csv", 1)
     only("sahara-1")(project)
@@ -161,6 +167,7 @@ SOURCES: dict[str, tuple[Callable[[Project], object], list[str]]] = {
         context(28),
         ["neutral-0002 has 26 tokens", "6 new ones", "context of 28", "Lower `max_new_tokens`"],
     ),
+    "a GPU that is not there": (no_such_gpu, ["`compute: device: cuda:99` was asked for", "Use auto or cpu"]),
     "too few queries for Sahara": (one_query, ["rank 1 with 1 prompts"]),
 }
 

@@ -69,6 +69,14 @@ def test_shards_give_the_bytes_of_one_job(completed: dict[tuple[int, int], Proje
     assert completed[rows, shards].temporary_files() == []
 
 
+def test_jobs_say_which_shard_they_make(sixteen: Project, tmp_path: Path) -> None:
+    project = sixteen.copy(tmp_path / "project")
+    cut(project, 64, 3)
+    output = project.run(f"results/{CELL}.parquet", "--dry-run").output
+    for shard in range(3):
+        assert output.count(f"undifferentiated of mine, sampled, shard {shard}-of-3\n") == 1
+
+
 KILLED = (CELL, "ships/tiny/neutral/plainly/undifferentiated", "sahara/tiny/neutral/plainly/undifferentiated")
 
 

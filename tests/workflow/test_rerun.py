@@ -135,6 +135,10 @@ CHANGES: dict[str, tuple[Callable[[Project], object], list[str]]] = {
         reconfigure(lambda settings: settings["attribution"].update(steps=3)),
         ["sahara/*", *of_plan("sahara-2")],
     ),
+    "the number of shards": (
+        reconfigure(lambda settings: settings.update(compute={"shards": 3})),
+        COMPLETIONS,
+    ),
     "a head set": (
         reconfigure(lambda settings: settings["head_sets"]["mine"].append("L03H03")),
         of_plan("mine"),

@@ -43,8 +43,11 @@ studies:
 
 Every top-level key but `studies` may be left out. Relative paths start at the folder in which `snakemake` runs. Names
 become file names: letters, digits, `.`, `_` and `-`, beginning with a letter or digit. Mistakes stop the run before any
-job; all of them are listed at once, with the key, what was found, what is allowed and the nearest known name. Editors
-that know YAML schemas complete and check the file if its first line is
+job; all of them are listed at once, with the key, what was found, what is allowed and the nearest known name. What only
+a job can see stops that job, with one message: a column that a data file does not have, another checksum, an address or
+repository that is not there, `device: cuda` without a GPU.
+
+Editors that know YAML schemas complete and check the file if its first line is
 `# yaml-language-server: $schema=config/schema.json`.
 
 Known without being declared, unless a declaration of the same name overrides it:

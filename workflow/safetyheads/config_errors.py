@@ -28,6 +28,9 @@ _ALLOWED = {
 }
 """Type of pydantic's error -> what is allowed."""
 
+_MEANT = {"f32": "float32", "fp32": "float32", "fp16": "float16", "half": "float16"}
+"""What other libraries call a value -> its name here, where that is not the nearest."""
+
 
 def describe(error: ValidationError, root: type[BaseModel]) -> list[str]:
     """One line for each problem in `error`, which came from validating `root`."""
@@ -79,7 +82,8 @@ def _problem(one: ErrorDetails, root: type[BaseModel]) -> str:
         return str(context["error"])
     if kind == "literal_error":
         allowed = re.findall(r"'([^']*)'", context["expected"])
-        return f"found {found!r}; allowed: {', '.join(allowed)}.{nearest(str(found), allowed)}"
+        meant = _MEANT.get(str(found).lower(), str(found))
+        return f"found {found!r}; allowed: {', '.join(allowed)}.{nearest(meant, allowed)}"
     if kind in ("too_short", "too_long"):
         count = (
             "1 entry" if (limit := context.get("min_length", context.get("max_length"))) == 1 else f"{limit} entries"

@@ -276,7 +276,9 @@ class Compute(Section):
     )
     token_budget: Count = Field(default=8192, description="Tokens per batch; it sets the batch size.")
     shards: Count = Field(
-        default=1, description="Jobs that share the completions of one cell; changing it re-runs them."
+        default=1,
+        description="Jobs that share the batches of one cell's completions. More than there are batches is harmless: "
+        "a job without one loads the model for nothing. A change makes all completions, and what follows, again.",
     )
     threads: Count = Field(default=1, description="CPU threads of each job.")
 

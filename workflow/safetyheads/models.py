@@ -225,7 +225,8 @@ def _device(device: str) -> "torch.device":
     where = torch.device(("cuda" if count else "cpu") if device == "auto" else device)
     if where.type == "cuda" and (where.index or 0) >= count:
         raise SafetyHeadsError(
-            f"`compute: device: {device}` was asked for, but torch sees {count} CUDA devices here. Use auto or cpu."
+            f"`compute: device: {device}` was asked for; GPUs that torch {torch.__version__} sees here (counted from "
+            f"0): {count}. Use auto or cpu; if there is a GPU, install its driver and a torch that is built for CUDA."
         )
     return where
 
