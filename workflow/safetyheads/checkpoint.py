@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetyheads.errors import SafetyHeadsError, nearest
+from safetyheads.families import SUPPORTED, check_family
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -76,21 +77,13 @@ def architecture(folder: Path) -> tuple["PreTrainedConfig", "type[PreTrainedMode
     except (OSError, ValueError, TypeError, KeyError, StrictDataclassError) as error:
         raise SafetyHeadsError(f"{folder / 'config.json'} is not a valid {model_type} configuration: {error}") from None
     if type(config) not in AutoModelForCausalLM._model_mapping:
-        raise SafetyHeadsError(f"{folder} holds a {model_type} model, which does not generate text left to right.")
+        named = ", ".join(raw.get("architectures") or [f"{model_type} model"])
+        raise SafetyHeadsError(
+            f"{folder} holds a {named}, which transformers does not load as a decoder that generates text left to "
+            f"right. {SUPPORTED}"
+        )
     class_: Any = AutoModelForCausalLM._model_mapping[type(config)]
-    if not class_._supports_attention_backend:
-        raise SafetyHeadsError(
-            f"{folder} holds a {class_.__name__}, which does not use the attention interface of transformers, so its "
-            "heads cannot be ablated. Llama, Mistral, Mixtral, Qwen2, Qwen3, Gemma 1-3, Phi, Phi-3, GPT-NeoX, GPT-2, "
-            "OPT, OLMo2, Granite, StarCoder2, Cohere and others do."
-        )
-    kinds = set(getattr(config.get_text_config(decoder=True), "layer_types", None) or [])
-    headless = sorted(kind for kind in kinds if kind == "linear_attention" or not kind.endswith("attention"))
-    if headless:
-        raise SafetyHeadsError(
-            f"{folder} holds a {class_.__name__} with layers of kind {', '.join(headless)}, which have no attention "
-            "heads to ablate. Every layer must be an attention layer."
-        )
+    check_family(class_, config, f"{folder} holds a {class_.__name__}, which")
     return config, class_
 
 
