@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetyheads.errors import SafetyHeadsError, nearest
-from safetyheads.families import SUPPORTED, check_family
+from safetyheads.families import check_family, unsupported
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -76,14 +76,14 @@ def architecture(folder: Path) -> tuple["PreTrainedConfig", "type[PreTrainedMode
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError, StrictDataclassError) as error:
         raise SafetyHeadsError(f"{folder / 'config.json'} is not a valid {model_type} configuration: {error}") from None
-    if type(config) not in AutoModelForCausalLM._model_mapping:
-        named = ", ".join(raw.get("architectures") or [f"{model_type} model"])
-        raise SafetyHeadsError(
-            f"{folder} holds a {named}, which transformers does not load as a decoder that generates text left to "
-            f"right. {SUPPORTED}"
-        )
+    named = (raw.get("architectures") or [f"{model_type} model"])[0]
+    what = f"{folder} holds a {named}, which"
+    if config.is_encoder_decoder or type(config) not in AutoModelForCausalLM._model_mapping:
+        raise unsupported(what, config)
     class_: Any = AutoModelForCausalLM._model_mapping[type(config)]
-    check_family(class_, config, f"{folder} holds a {class_.__name__}, which")
+    if class_.config_class is config.sub_configs.get("text_config"):
+        config = config.get_text_config(decoder=True)  # the text decoder of a multimodal model is a class of its own
+    check_family(class_, config, what)
     return config, class_
 
 

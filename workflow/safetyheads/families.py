@@ -15,13 +15,25 @@ SUPPORTED = (
 )
 
 
+def unsupported(what: str, config: "PreTrainedConfig") -> SafetyHeadsError:
+    """The error for a model that transformers does not load as a decoder alone; `what` begins the message."""
+    if getattr(config, "is_encoder_decoder", False):
+        return SafetyHeadsError(f"{what} has an encoder besides its decoder. {SUPPORTED}")
+    text = (
+        " Its text decoder may be one of them: save that alone as a folder, and name it with `path:`."
+        if "text_config" in config.sub_configs
+        else ""
+    )
+    return SafetyHeadsError(f"{what} is not a decoder that generates text left to right. {SUPPORTED}{text}")
+
+
 def check_family(class_: "type[PreTrainedModel]", config: "PreTrainedConfig", what: str) -> None:
     """Raise SafetyHeadsError for a class of models whose heads cannot be ablated; `what` begins the message.
 
     That a model's layers all come to the interface is seen when it runs, by `decoder.decoder`.
     """
     if getattr(config, "is_encoder_decoder", False):
-        raise SafetyHeadsError(f"{what} has an encoder besides its decoder. {SUPPORTED}")
+        raise unsupported(what, config)
     interface = getattr(sys.modules[class_.__module__], "ALL_ATTENTION_FUNCTIONS", None)
     if interface is None and not class_._supports_attention_backend:
         raise SafetyHeadsError(
