@@ -20,8 +20,22 @@ LAYERS, HEADS, WINDOW = SIZE["num_hidden_layers"], SIZE["num_attention_heads"], 
 
 OWN_KEYS = {"num_key_value_heads": HEADS}
 EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
-LATENT = {**OWN_KEYS, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6}
-ROUTED = {**EXPERTS, "n_routed_experts": 4, "n_shared_experts": 1, "n_group": 2, "topk_group": 1, "first_k_dense_replace": 1}
+LATENT = {
+    **OWN_KEYS,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 6,
+}
+ROUTED = {
+    **EXPERTS,
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "n_group": 2,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +189,14 @@ FAMILIES = [
         "CohereTokenizer",
         surgery=OWN_KEYS,
     ),
-    Family("SmolLM3", "SmolLM3Config", "no positions in every fourth layer", {"no_rope_layers": [1, 0, 1]}, surgery=OWN_KEYS, without={"no_rope_layers": [1, 1, 1]}),
+    Family(
+        "SmolLM3",
+        "SmolLM3Config",
+        "no positions in every fourth layer",
+        {"no_rope_layers": [1, 0, 1]},
+        surgery=OWN_KEYS,
+        without={"no_rope_layers": [1, 1, 1]},
+    ),
     Family(
         "GLM-4",
         "Glm4Config",
@@ -228,7 +249,13 @@ FAMILIES = [
         "GPT2Tokenizer",
         without={"attention_chunk_size": 64},
     ),
-    Family("OLMoE", "OlmoeConfig", "norms of all queries and all keys of a layer, experts", {"num_experts": 4, "num_experts_per_tok": 2}, "GPTNeoXTokenizer"),
+    Family(
+        "OLMoE",
+        "OlmoeConfig",
+        "norms of all queries and all keys of a layer, experts",
+        {"num_experts": 4, "num_experts_per_tok": 2},
+        "GPTNeoXTokenizer",
+    ),
     Family(
         "Phi-MoE",
         "PhimoeConfig",

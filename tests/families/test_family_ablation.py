@@ -90,7 +90,9 @@ def test_ablating_a_head_equals_scaling_its_weights_where_nothing_undoes_it(fami
             (attention,) = (
                 module
                 for module in changed.modules()
-                if getattr(module, "layer_idx", None) == head.layer and hasattr(module, "config") and hasattr(module, "scaling")
+                if getattr(module, "layer_idx", None) == head.layer
+                and hasattr(module, "config")
+                and hasattr(module, "scaling")
             )
             with torch.no_grad():
                 weight_of(attention, name, head.head).mul_(EPSILON)

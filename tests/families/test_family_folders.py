@@ -123,14 +123,18 @@ def test_its_completions_are_those_of_transformers(family: Family, folder: Folde
         parts=Parts(tmp_path / "completions"),
     )
     for ids, row in zip(folder.prompts["token_ids"], made.itertuples()):
-        output = plain(family).generate(
-            torch.tensor([list(ids)]),
-            attention_mask=torch.ones(1, len(ids), dtype=torch.long),
-            max_new_tokens=6,
-            do_sample=False,
-            eos_token_id=folder.described["eos_token_ids"],
-            pad_token_id=0,
-        )[0, len(ids) :].tolist()
+        output = (
+            plain(family)
+            .generate(
+                torch.tensor([list(ids)]),
+                attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+                max_new_tokens=6,
+                do_sample=False,
+                eos_token_id=folder.described["eos_token_ids"],
+                pad_token_id=0,
+            )[0, len(ids) :]
+            .tolist()
+        )
         ended = output[-1] in folder.described["eos_token_ids"]
         assert row.token_ids == (output[:-1] if ended else output)
         assert row.text == folder.own_tokenizer.decode(row.token_ids, skip_special_tokens=True)

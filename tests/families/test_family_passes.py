@@ -19,7 +19,9 @@ LENGTHS, NEW_TOKENS = [9, 3, 6, 11, 3], 6
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 
 
-def plainly(passes: PartialForward, ids: torch.Tensor, ablation: Ablation, sets: list[HeadSet], cache: DynamicCache) -> Top:
+def plainly(
+    passes: PartialForward, ids: torch.Tensor, ablation: Ablation, sets: list[HeadSet], cache: DynamicCache
+) -> Top:
     """Whole passes, without any shortcut."""
     shortcut, passes.shortcut = passes.shortcut, Shortcut.NONE
     top = passes.whole(ids, ablation, sets, cache)

@@ -97,7 +97,7 @@ def ablate(model: PreTrainedModel, ablation: Ablation | None, head_sets: Sequenc
         raise SafetyHeadsError("Ablation blocks cannot be nested: end the first one before the next begins.")
     if ablation is None and any(head_sets):
         raise SafetyHeadsError("Heads to ablate were given, but no ablation.")
-    if ablation is not None and not getattr(model, "is_installed_for_ablation", False):
+    if ablation is not None and not _installed(model):
         raise SafetyHeadsError(f"{type(model).__name__} was not installed for ablation: call `install` first.")
     rows = Rows(ablation, list(head_sets), model) if ablation is not None else None
     token = _active.set(rows)
@@ -121,14 +121,16 @@ def install(model: PreTrainedModel) -> PreTrainedModel:
     """Route the model's attention through this module, around the implementation that the model was loaded with.
 
     The implementation keeps its name, as models ask for it here and there. Other models that use it compute what they
-    always did. Raises SafetyHeadsError for a family that does not use the attention interface of transformers.
+    always did, also within `ablate`. Raises SafetyHeadsError for a family that does not use the attention interface of
+    transformers.
     """
     check_family(type(model), model.config, type(model).__name__)
     base = model.config.get_text_config(decoder=True)._attn_implementation
     attend = ALL_ATTENTION_FUNCTIONS.get(base)  # type: ignore[no-untyped-call]  # None for eager: each family has its own
     if not isinstance(attend, _Around):
         AttentionInterface.register(base, _Around(attend))
-    model.is_installed_for_ablation = True
+    for module in model.modules():
+        module.is_installed_for_ablation = True
     return model
 
 
@@ -142,6 +144,8 @@ class _Around:
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         attend = self.base or _eager(module)
+        if not _installed(module):
+            return attend(module, query, key, value, attention_mask, **kwargs)
         if (other := _exchange.get()) is not None:
             query, key, value = other(module, query, key, value)
         rows = _active.get()
@@ -152,6 +156,10 @@ class _Around:
             raise SafetyHeadsError(f"{len(mask)} head sets were given for a batch of {len(query)} rows.")
         mask = mask.to(query.device)
         return _attend_ablated(attend, rows.ablation, mask, module, query, key, value, attention_mask, **kwargs)
+
+
+def _installed(module: nn.Module) -> bool:
+    return getattr(module, "is_installed_for_ablation", False)
 
 
 def _eager(module: nn.Module) -> Attend:

@@ -66,9 +66,7 @@ def open_model(settings: Config, name: str) -> "PreTrainedModel":
 
     torch.set_num_threads(settings.compute.threads)  # their number can change the last bits of floats
     folder, wanted = model_folder(settings, name), settings.model(name)
-    return models.load(
-        folder, dtype=wanted.dtype, device=settings.compute.device, attention=wanted.attention
-    )
+    return models.load(folder, dtype=wanted.dtype, device=settings.compute.device, attention=wanted.attention)
 
 
 def open_tokenizer(settings: Config, name: str, description: Mapping[str, Any]) -> "PreTrainedTokenizerBase":

@@ -119,9 +119,7 @@ def describe(
     }
 
 
-def load(
-    folder: Path, *, dtype: str = "auto", device: str = "auto", attention: str = "auto"
-) -> "PreTrainedModel":
+def load(folder: Path, *, dtype: str = "auto", device: str = "auto", attention: str = "auto") -> "PreTrainedModel":
     """Load the model in `folder` for measuring: frozen, in evaluation mode, with `ablation.install` done.
 
     `dtype` auto is float32 on the CPU, bfloat16 on a GPU; tf32 is float32 and, on a GPU, TF32 products in the whole
