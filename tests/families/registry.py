@@ -1,4 +1,4 @@
-"""The model families that the tests are made for, each described once. The README's list is this one."""
+"""The model families that the tests are made for, each described once. The README lists the same."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -265,9 +265,32 @@ FAMILIES = [
     ),
 ]
 
+
+@dataclass(frozen=True)
+class Refused:
+    """Families that cannot be measured, and why."""
+
+    why: str
+    """For the README."""
+    said: str
+    """In the error, when a folder is described."""
+    classes: tuple[str, ...]
+
+
 REFUSED = {
-    "Falcon, MPT, BLOOM": "do not use the attention interface",
-    "T5, BART, Whisper": "have an encoder and a decoder",
-    "Mamba, Jamba, RecurrentGemma, Qwen3-Next": "have layers without attention heads",
-    "DiffLlama": "attends more than once in a layer",
+    "Falcon, MPT, BLOOM": Refused(
+        "do not use the attention interface of transformers",
+        "does not use the attention interface",
+        ("FalconForCausalLM", "MptForCausalLM", "BloomForCausalLM"),
+    ),
+    "T5, BART, Whisper": Refused(
+        "have an encoder besides their decoder",
+        "has an encoder besides its decoder",
+        ("T5ForConditionalGeneration", "BartForConditionalGeneration", "WhisperForConditionalGeneration"),
+    ),
+    "Jamba, RecurrentGemma, MiniMax": Refused(
+        "have layers without attention heads",
+        "has layers of kind",
+        ("JambaForCausalLM", "RecurrentGemmaForCausalLM", "MiniMaxForCausalLM"),
+    ),
 }

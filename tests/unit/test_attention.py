@@ -53,7 +53,9 @@ def test_flash_attention_needs_a_gpu_and_16_bits(change, why, with_flash):
 def test_flash_attention_that_is_not_installed_is_never_fetched(monkeypatch):
     monkeypatch.setattr(transformers.utils, "is_flash_attn_2_available", lambda: False)
     monkeypatch.setattr(import_utils, "is_kernels_available", lambda *_: True)
-    with pytest.raises(SafetyHeadsError, match=r"cannot be had: the package flash-attn is not installed\. .*pip install"):
+    with pytest.raises(
+        SafetyHeadsError, match=r"cannot be had: the package flash-attn is not installed\. .*pip install"
+    ):
         implementation(*LLAMA, "flash_attention_2", **GPU)
 
 

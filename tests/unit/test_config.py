@@ -262,7 +262,12 @@ REFUSED = [
     ("models.tiny.dtype", "fp32", "models.tiny.dtype", ["found 'fp32'", "Did you mean 'float32'?"]),
     ("models.tiny.dtype", "FP16", "models.tiny.dtype", ["found 'FP16'", "Did you mean 'float16'?"]),
     ("models.tiny.dtype", "bf16", "models.tiny.dtype", ["Did you mean 'bfloat16'?"]),
-    ("models.tiny.attention", "flash", "models.tiny.attention", ["auto, sdpa, eager, flash_attention_2", "found 'flash'"]),
+    (
+        "models.tiny.attention",
+        "flash",
+        "models.tiny.attention",
+        ["auto, sdpa, eager, flash_attention_2", "found 'flash'"],
+    ),
     ("models.tiny.attention", "spda", "models.tiny.attention", ["Did you mean 'sdpa'?"]),
     ("models.tiny.dtype", "tf23", "models.tiny.dtype", ["Did you mean 'tf32'?"]),
     ("models.tiny", {"repo": "a/b", "revision": 1234567}, "models.tiny.revision", ["allowed: text", "quotes"]),

@@ -135,7 +135,10 @@ def config_of(golden: Path, results: Path) -> dict[str, object]:
     }
     return {
         "results": str(results),
-        "models": {"tiny": {"path": str(golden / "tiny_a"), "dtype": "float32", "attention": "eager"}, "taught": {"demo": True}},
+        "models": {
+            "tiny": {"path": str(golden / "tiny_a"), "dtype": "float32", "attention": "eager"},
+            "taught": {"demo": True},
+        },
         "datasets": {"neutral": {"path": str(golden / "queries.csv"), "query": "input"}},
         "compute": {"device": "cpu"},
         "studies": {"main": study},
