@@ -1,5 +1,6 @@
 """The parts of a decoder that scoring and generation reach for: its grid of heads, its layers, its final norm."""
 
+from inspect import signature
 from typing import NamedTuple
 
 import torch
@@ -53,6 +54,11 @@ def decoder(model: PreTrainedModel) -> Decoder:
     if len(after) != 1:
         raise SafetyHeadsError(f"{type(model).__name__} has no single norm behind its last layer.")
     return Decoder(stack, after[0])
+
+
+def cache_argument(model: PreTrainedModel) -> str:
+    """What the model's forward calls its cache: `cache` since transformers 5.24, before that `past_key_values`."""
+    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
 def in_float32(model: PreTrainedModel) -> None:
