@@ -39,7 +39,7 @@ MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
 
 # The modules, or folders of them, that determine the numbers of each rule.
 # Those that read, write, report or only check are left out.
-LOADING = ["models", "checkpoint", "decoder", "ablation", "heads"]
+LOADING = ["models", "checkpoint", "attention", "decoder", "ablation", "heads"]
 PASSES = [*LOADING, "layer_shortcuts", "partial_forward", "batches"]
 CODE = {
     "datasets": ["datasets", "demo_requests"],
@@ -176,7 +176,8 @@ def model_source(wildcards):
 
 def model_params(wildcards):
     return without(
-        known(settings.model, wildcards.model), ("path", "dtype", "chat_template")
+        known(settings.model, wildcards.model),
+        ("path", "dtype", "attention", "chat_template"),
     )
 
 
@@ -196,6 +197,10 @@ def without(section, left_out):
 
 def dtype(wildcards):
     return known(settings.model, wildcards.model).dtype
+
+
+def attention(wildcards):
+    return known(settings.model, wildcards.model).attention
 
 
 def chat_template(wildcards):

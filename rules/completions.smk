@@ -17,6 +17,7 @@ rule completions:
         heads=plan_heads,
         random=plan_random,
         decoding=decoding_params,
+        attention=attention,
         dtype=dtype,
         code=code("completions"),
     message:

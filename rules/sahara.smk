@@ -15,6 +15,7 @@ rule sahara:
         gpu=gpus(),
     params:
         ablation=ablation_params,
+        attention=attention,
         attribution=attribution_params(),
         dtype=dtype,
         code=code("sahara"),

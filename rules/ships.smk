@@ -15,6 +15,7 @@ rule ships:
         gpu=gpus(),
     params:
         ablation=ablation_params,
+        attention=attention,
         dtype=dtype,
         code=code("ships"),
     message:

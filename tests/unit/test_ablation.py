@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llama_by_hand import logits_by_hand
 from torch import Tensor
-from transformers import AttentionInterface, FalconConfig, FalconForCausalLM, PreTrainedModel
+from transformers import FalconConfig, FalconForCausalLM, PreTrainedModel
 
 from safetyheads.ablation import Ablation, Kind, ablate, install
 from safetyheads.errors import SafetyHeadsError
@@ -250,20 +250,25 @@ def test_eager_attention_gives_the_same_as_sdpa(mini: Mini, sequences: Sequences
             close(logits(eager, rows, Ablation(kind), SETS), logits(sdpa, rows, Ablation(kind), SETS))
 
 
-def test_installing_twice_is_installing_once(mini: Mini, sequences: Sequences) -> None:
+def test_installing_twice_is_installing_once_and_the_implementation_keeps_its_name(
+    mini: Mini, sequences: Sequences
+) -> None:
     model, rows = install(mini("llama")), sequences([5])
     expected = logits(model, rows, Ablation(Kind.SCALING), [SETS[1]])
     assert install(model) is model
-    assert model.config._attn_implementation == "safetyheads_sdpa"
+    assert model.config._attn_implementation == "sdpa"
     assert torch.equal(logits(model, rows, Ablation(Kind.SCALING), [SETS[1]]), expected)
 
 
-def test_another_model_can_have_another_implementation(mini: Mini, sequences: Sequences) -> None:
-    first, second = install(mini("llama")), mini("gemma2")
-    expected = second(torch.tensor(sequences([7]))).logits
-    assert torch.equal(install(second)(torch.tensor(sequences([7]))).logits, expected)
-    assert first.config._attn_implementation != second.config._attn_implementation
-    assert "safetyheads_eager" in AttentionInterface().valid_keys()
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_models_that_are_not_installed_are_left_alone(family: str, mini: Mini, sequences: Sequences) -> None:
+    """Beside one that is installed, with the same implementation of attention (sdpa, eager), also within its block."""
+    installed, other, rows = install(mini(family)), mini(family), torch.tensor(sequences([7]))
+    with torch.inference_mode():
+        expected = other(rows).logits
+        with ablate(installed, Ablation(Kind.SCALING), [SETS[1]]):
+            assert torch.equal(other(rows).logits, expected)
+            assert not torch.equal(installed(rows).logits, expected)
 
 
 def test_a_family_outside_the_interface_is_named() -> None:

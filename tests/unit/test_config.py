@@ -206,7 +206,8 @@ def test_plain_values_are_sorted_and_rebuild_the_section(folder: Path) -> None:
             plain = entry.plain()
             assert list(plain) == sorted(plain)
             assert rebuild(**plain).plain() == plain
-    assert config.model("small").plain() == {"demo": {"planted": ["L01H03", "L02H06"], "seed": 0}, "dtype": "auto"}
+    demo = {"planted": ["L01H03", "L02H06"], "seed": 0}
+    assert config.model("small").plain() == {"attention": "auto", "demo": demo, "dtype": "auto"}
 
 
 def test_head_names_are_kept_in_their_standard_form(folder: Path) -> None:
@@ -261,6 +262,8 @@ REFUSED = [
     ("models.tiny.dtype", "fp32", "models.tiny.dtype", ["found 'fp32'", "Did you mean 'float32'?"]),
     ("models.tiny.dtype", "FP16", "models.tiny.dtype", ["found 'FP16'", "Did you mean 'float16'?"]),
     ("models.tiny.dtype", "bf16", "models.tiny.dtype", ["Did you mean 'bfloat16'?"]),
+    ("models.tiny.attention", "flash", "models.tiny.attention", ["auto, sdpa, eager, flash_attention_2", "found 'flash'"]),
+    ("models.tiny.attention", "spda", "models.tiny.attention", ["Did you mean 'sdpa'?"]),
     ("models.tiny.dtype", "tf23", "models.tiny.dtype", ["Did you mean 'tf32'?"]),
     ("models.tiny", {"repo": "a/b", "revision": 1234567}, "models.tiny.revision", ["allowed: text", "quotes"]),
     ("models.tiny", {"repo": "../a"}, "models.tiny.repo", ["'../a'", "organisation/name"]),

@@ -1,6 +1,7 @@
 """The parts of a decoder: the same norm that its family calls so, and a top in float32."""
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 import torch
@@ -31,21 +32,52 @@ NORMS = {
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("family", NORMS)
 def test_layers_and_final_norm_are_found(family: str, layers: int, mini: Mini) -> None:
-    model = mini(family, num_hidden_layers=layers)
+    model = install(mini(family, num_hidden_layers=layers))
     found = decoder(model)
     assert found.norm is model.get_submodule(NORMS[family])
     assert len(found.layers) == layers
     assert grid(model) == (layers, 4)
 
 
-def test_a_model_with_two_stacks_or_no_norm_is_named(mini: Mini) -> None:
-    model = mini("llama")
-    model.model.norm = nn.ModuleList([nn.Identity()] * 3)
-    with pytest.raises(SafetyHeadsError, match="LlamaForCausalLM has 2 stacks of 3 layers"):
+def test_a_model_without_its_stack_of_layers_or_without_norm_is_named(mini: Mini) -> None:
+    model = install(mini("llama"))
+    model.config.num_hidden_layers = 2  # the third one is not run
+    with pytest.raises(SafetyHeadsError, match="LlamaForCausalLM has 0 stacks of 2 attention layers"):
         decoder(model)
-    unnormed = mini("opt", do_layer_norm_before=False)
+    unnormed = install(mini("opt", do_layer_norm_before=False))
     with pytest.raises(SafetyHeadsError, match="OPTForCausalLM has no single norm"):
         decoder(unnormed)
+
+
+def test_a_stack_that_does_not_attend_is_no_stack_of_layers(mini: Mini) -> None:
+    model = install(mini("llama"))
+    model.vision = nn.ModuleList([nn.Linear(2, 2) for _ in range(3)])
+    for layer in model.model.layers:
+        layer.experts = nn.ModuleList([nn.Linear(2, 2) for _ in range(3)])
+    assert decoder(model).layers is model.model.layers
+
+
+def test_layers_that_attend_not_once_or_not_with_all_heads_are_named(mini: Mini) -> None:
+    twice, other_heads, other_layer, besides = (install(mini("llama")) for _ in range(4))
+    twice.model.layers[1].self_attn.register_forward_hook(
+        lambda module, args, kwargs, output: module.forward(*args, **kwargs), with_kwargs=True
+    )
+    with pytest.raises(SafetyHeadsError, match=r"LlamaForCausalLM: layer 1 \(LlamaDecoderLayer\) comes .* 2 times"):
+        decoder(twice)
+    other_heads.config.num_attention_heads = 8
+    with pytest.raises(SafetyHeadsError, match=r"layer 0 .* attends with 4 heads.* says 8 heads"):
+        decoder(other_heads)
+    other_layer.model.layers[2].self_attn.layer_idx = 0
+    with pytest.raises(SafetyHeadsError, match=r"layer 2 .* as layer 0"):
+        decoder(other_layer)
+    besides.model.extra = deepcopy(besides.model.layers[0])
+    besides.model.norm.register_forward_pre_hook(
+        lambda _, inputs: besides.model.extra(
+            *inputs, position_embeddings=besides.model.rotary_emb(*inputs, torch.zeros(1, 1))
+        )
+    )
+    with pytest.raises(SafetyHeadsError, match="LlamaForCausalLM attends outside its 3 layers"):
+        decoder(besides)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -97,7 +97,7 @@ def test_the_record_says_how_a_result_was_made(description: Path, golden: Path) 
     assert params["code"] == "abc", "the rule's own params are left alone"
     assert record["code"] == "abc"
     assert record["config"] == {"ablation": {"kind": "scaling"}, "steps": 3}
-    assert (record["dtype"], record["device"]) == ("float32", "cpu")
+    assert (record["dtype"], record["device"], record["attention"]) == ("float32", "cpu", "sdpa")
     assert set(record["versions"]) == set(LIBRARIES)
     assert record["versions"]["torch"] == version("torch")
     identity = json.loads(description.read_text())
@@ -135,7 +135,7 @@ def config_of(golden: Path, results: Path) -> dict[str, object]:
     }
     return {
         "results": str(results),
-        "models": {"tiny": {"path": str(golden / "tiny_a"), "dtype": "float32"}, "taught": {"demo": True}},
+        "models": {"tiny": {"path": str(golden / "tiny_a"), "dtype": "float32", "attention": "eager"}, "taught": {"demo": True}},
         "datasets": {"neutral": {"path": str(golden / "queries.csv"), "query": "input"}},
         "compute": {"device": "cpu"},
         "studies": {"main": study},
@@ -154,6 +154,7 @@ def test_a_model_and_its_tokenizer_are_opened_as_the_configuration_says(
     assert torch.get_num_threads() == settings.compute.threads == 1
     torch.set_num_threads(before)
     assert (model.dtype, model.device.type) == (torch.float32, "cpu")
+    assert provenance({"code": "abc"}, description, model)["attention"] == "eager"
     tokenizer = open_tokenizer(settings, "tiny", artifacts.read_json(description))
     assert tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
 

@@ -229,6 +229,22 @@ def test_a_model_with_capped_scores_runs_its_own_attention(tmp_path):
     assert torch.equal(logits(models.load(folder, device="cpu")), logits(plain))
 
 
+def test_the_attention_that_is_asked_for_is_used():
+    assert models.load(TINY, device="cpu").config._attn_implementation == "sdpa"
+    eager = models.load(TINY, device="cpu", attention="eager")
+    assert eager.config._attn_implementation == "eager"
+    plain = transformers.AutoModelForCausalLM.from_pretrained(TINY, attn_implementation="eager", dtype=torch.float32)
+    assert torch.equal(logits(eager), logits(plain))
+
+
+def test_attention_that_cannot_be_had_is_explained(tmp_path):
+    config = transformers.Gemma2Config(**LLAMA, head_dim=8)
+    with pytest.raises(SafetyHeadsError, match=r"`attention: sdpa`: Gemma2ForCausalLM caps.*Set auto or eager"):
+        models.load(save(tmp_path / "m", config), device="cpu", attention="sdpa")
+    with pytest.raises(SafetyHeadsError, match=r"flash_attention_2` cannot be had: .*GPU.*on cpu.*dtype is float32"):
+        models.load(TINY, device="cpu", attention="flash_attention_2")
+
+
 def test_a_device_that_is_not_there_is_an_error():
     with pytest.raises(SafetyHeadsError, match=r"^`compute: device: cuda:99` .+ GPUs .+: \d+\. Use auto or cpu.*$"):
         models.load(TINY, device="cuda:99")
@@ -307,7 +323,9 @@ def test_a_model_with_layers_without_heads_is_named(tmp_path):
         ({"model_type": "lama"}, "Did you mean 'llama'?"),
         ({"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "mine.Mine"}}, "its own code"),
         ({"model_type": None}, "None"),
-        ({"model_type": "t5"}, "left to right"),
+        ({"model_type": "t5"}, "has an encoder besides its decoder"),
+        ({"model_type": "vit"}, "left to right"),
+        ({"model_type": "llava"}, "Its text decoder"),
         ({"num_attention_heads": "four"}, "num_attention_heads"),
     ],
 )

@@ -158,6 +158,10 @@ CHANGES: dict[str, tuple[Callable[[Project], object], list[str]]] = {
         ["datasets/*", "prompts/*", *SCORES, *COMPLETIONS],
     ),
     "the weights of a model": (other_weights, ["models/*", "prompts/*", *SCORES, *COMPLETIONS]),
+    "the attention of a model": (
+        reconfigure(lambda settings: settings["models"]["tiny"].update(attention="eager")),
+        [*SCORES, *COMPLETIONS],
+    ),
     "the report's title": (reconfigure(lambda settings: settings.update(report={"title": "Mine"})), ["report/index"]),
     "the name of a study": (
         reconfigure(lambda settings: settings["studies"].update(renamed=settings["studies"].pop("main"))),

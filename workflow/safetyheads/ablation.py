@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers import AttentionInterface, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from safetyheads.errors import SafetyHeadsError
+from safetyheads.families import check_family
 from safetyheads.heads import HeadSet
 
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
@@ -28,8 +28,6 @@ Attend = Callable[..., tuple[Tensor, Tensor | None]]
 
 States = tuple[Tensor, Tensor, Tensor]
 """Query (B, N, T, d), key and value states (B, N_kv, S, d)."""
-
-_PREFIX = "safetyheads_"
 
 
 class Kind(StrEnum):
@@ -70,11 +68,11 @@ class Rows:
     ablation: Ablation
     head_sets: list[HeadSet]
     model: PreTrainedModel
-    masks: dict[int, Tensor] = field(default_factory=dict)
+    masks: dict[int | None, Tensor] = field(default_factory=dict)
     computed: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        layers = {head.layer for heads in self.head_sets for head in heads}
+        layers: set[int | None] = {head.layer for heads in self.head_sets for head in heads}
         width = self.model.config.get_text_config(decoder=True).num_attention_heads
         masks = {layer: torch.zeros(len(self.head_sets), width, dtype=torch.bool) for layer in layers}
         for row, heads in enumerate(self.head_sets):
@@ -87,10 +85,10 @@ class Rows:
         self.masks = {layer: mask[rows] for layer, mask in self.masks.items()}
         self.computed = computed
 
-    def mask(self, layer: int) -> Tensor | None:
+    def mask(self, layer: int | None) -> Tensor | None:
         """The heads that are ablated in the rows that a layer computes; None if there are none."""
         mask = self.masks.get(layer)
-        return mask if mask is None or self.computed is None else mask[: self.computed[layer]]
+        return mask if mask is None or layer is None or self.computed is None else mask[: self.computed[layer]]
 
 
 _active: ContextVar[Rows | None] = ContextVar("safetyheads_rows", default=None)
@@ -109,7 +107,7 @@ def ablate(model: PreTrainedModel, ablation: Ablation | None, head_sets: Sequenc
         raise SafetyHeadsError("Ablation blocks cannot be nested: end the first one before the next begins.")
     if ablation is None and any(head_sets):
         raise SafetyHeadsError("Heads to ablate were given, but no ablation.")
-    if ablation is not None and not model.config._attn_implementation.startswith(_PREFIX):
+    if ablation is not None and not _installed(model):
         raise SafetyHeadsError(f"{type(model).__name__} was not installed for ablation: call `install` first.")
     rows = Rows(ablation, list(head_sets), model) if ablation is not None else None
     token = _active.set(rows)
@@ -132,44 +130,55 @@ def exchange(states: Callable[..., States]) -> Iterator[None]:
 def install(model: PreTrainedModel) -> PreTrainedModel:
     """Route the model's attention through this module, around the implementation that the model was loaded with.
 
-    Raises SafetyHeadsError for a family that does not use the attention interface of transformers.
+    The implementation keeps its name, as models ask for it here and there. Other models that use it compute what they
+    always did, also within `ablate`. Raises SafetyHeadsError for a family that does not use the attention interface of
+    transformers.
     """
-    base = model.config._attn_implementation
-    if not getattr(model, "_supports_attention_backend", False):
-        raise SafetyHeadsError(
-            f"{type(model).__name__} does not use the attention interface of transformers, so its heads cannot be "
-            "ablated. Families that do: Llama, Mistral, Mixtral, Qwen2, Qwen3, Gemma 1-3, Phi, Phi-3, GPT-NeoX, GPT-2, "
-            "OPT, OLMo2, Granite, StarCoder2, Cohere, DeepSeek-V3 and others with "
-            "`_supports_attention_backend = True`."
-        )
-    if base.startswith(_PREFIX):
-        return model
-    name = _PREFIX + base
-    AttentionInterface.register(name, _around(base))
-    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[base])  # without it the causal mask is lost
-    model.set_attn_implementation(name)
+    check_family(type(model), model.config, type(model).__name__)
+    base = model.config.get_text_config(decoder=True)._attn_implementation
+    attend = ALL_ATTENTION_FUNCTIONS.get(base)  # type: ignore[no-untyped-call]  # None for eager: each family has its own
+    if not isinstance(attend, _Around):
+        AttentionInterface.register(base, _Around(attend))
+    for module in model.modules():
+        module.is_installed_for_ablation = True
     return model
 
 
-def _around(base: str) -> Attend:
-    """The attention function that wraps implementation `base`."""
+class _Around:
+    """An attention function that hands on to another one, `base`, or to the family's own eager one."""
 
-    def attention(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    def __init__(self, base: Attend | None) -> None:
+        self.base = base
+
+    def __call__(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
-        eager: Attend = getattr(sys.modules[type(module).__module__], "eager_attention_forward", _no_eager)
-        attend: Attend = ALL_ATTENTION_FUNCTIONS.get_interface(base, eager)
+        attend = self.base or _eager(module)
+        if not _installed(module):
+            return attend(module, query, key, value, attention_mask, **kwargs)
         if (other := _exchange.get()) is not None:
             query, key, value = other(module, query, key, value)
         rows = _active.get()
-        mask = None if rows is None else rows.mask(int(module.layer_idx))  # type: ignore[arg-type]
+        mask = None if rows is None else rows.mask(getattr(module, "layer_idx", None))
         if rows is None or mask is None:
             return attend(module, query, key, value, attention_mask, **kwargs)
         if len(mask) != len(query):
             raise SafetyHeadsError(f"{len(mask)} head sets were given for a batch of {len(query)} rows.")
+        mask = mask.to(query.device)
         return _attend_ablated(attend, rows.ablation, mask, module, query, key, value, attention_mask, **kwargs)
 
-    return attention
+
+def _installed(module: nn.Module) -> bool:
+    return getattr(module, "is_installed_for_ablation", False)
+
+
+def _eager(module: nn.Module) -> Attend:
+    """The eager attention that the family's module has beside the class of `module`, or beside one it inherits from."""
+    for class_ in type(module).__mro__:
+        eager: Attend | None = getattr(sys.modules[class_.__module__], "eager_attention_forward", None)
+        if eager is not None:
+            return eager
+    raise SafetyHeadsError(f"{type(module).__name__} has no eager attention of its own.")
 
 
 def _attend_ablated(
@@ -201,10 +210,6 @@ def _attend_ablated(
         case Kind.MEAN_OUTPUT:
             output = torch.where(of_output, output.mean(dim=2, keepdim=True), output)
     return output, weights
-
-
-def _no_eager(module: nn.Module, *_: Any, **__: Any) -> tuple[Tensor, Tensor | None]:
-    raise SafetyHeadsError(f"{type(module).__name__} has no eager attention of its own.")
 
 
 class _Ungrouped:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetyheads.errors import SafetyHeadsError, nearest
+from safetyheads.families import check_family, unsupported
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -75,22 +76,14 @@ def architecture(folder: Path) -> tuple["PreTrainedConfig", "type[PreTrainedMode
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError, StrictDataclassError) as error:
         raise SafetyHeadsError(f"{folder / 'config.json'} is not a valid {model_type} configuration: {error}") from None
-    if type(config) not in AutoModelForCausalLM._model_mapping:
-        raise SafetyHeadsError(f"{folder} holds a {model_type} model, which does not generate text left to right.")
+    named = (raw.get("architectures") or [f"{model_type} model"])[0]
+    what = f"{folder} holds a {named}, which"
+    if config.is_encoder_decoder or type(config) not in AutoModelForCausalLM._model_mapping:
+        raise unsupported(what, config)
     class_: Any = AutoModelForCausalLM._model_mapping[type(config)]
-    if not class_._supports_attention_backend:
-        raise SafetyHeadsError(
-            f"{folder} holds a {class_.__name__}, which does not use the attention interface of transformers, so its "
-            "heads cannot be ablated. Llama, Mistral, Mixtral, Qwen2, Qwen3, Gemma 1-3, Phi, Phi-3, GPT-NeoX, GPT-2, "
-            "OPT, OLMo2, Granite, StarCoder2, Cohere and others do."
-        )
-    kinds = set(getattr(config.get_text_config(decoder=True), "layer_types", None) or [])
-    headless = sorted(kind for kind in kinds if kind == "linear_attention" or not kind.endswith("attention"))
-    if headless:
-        raise SafetyHeadsError(
-            f"{folder} holds a {class_.__name__} with layers of kind {', '.join(headless)}, which have no attention "
-            "heads to ablate. Every layer must be an attention layer."
-        )
+    if class_.config_class is config.sub_configs.get("text_config"):
+        config = config.get_text_config(decoder=True)  # the text decoder of a multimodal model is a class of its own
+    check_family(class_, config, what)
     return config, class_
 
 

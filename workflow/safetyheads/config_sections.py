@@ -103,6 +103,12 @@ class Model(Section):
         description="Number format; `auto` is float32 on the CPU and bfloat16 on a GPU. `tf32` is float32 whose "
         "products an NVIDIA GPU rounds to 10 bits; elsewhere it is float32.",
     )
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
+        default="auto",
+        description="How attention is computed. `auto` is `sdpa`, PyTorch's own, or `eager`, the model family's, where "
+        "sdpa cannot do what the family needs (soft-capped scores, attention sinks). `flash_attention_2` needs a GPU, "
+        "16 bits and the package flash-attn. A change scores and generates again, as the last bits of floats differ.",
+    )
     chat_template: Text | None = Field(
         default=None, description="Chat template (Jinja), used where the tokenizer comes without one."
     )

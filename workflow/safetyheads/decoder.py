@@ -1,5 +1,6 @@
 """The parts of a decoder that scoring and generation reach for: its grid of heads, its layers, its final norm."""
 
+from contextlib import ExitStack
 from inspect import signature
 from typing import NamedTuple
 
@@ -7,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from safetyheads.ablation import States, exchange
 from safetyheads.errors import SafetyHeadsError
+from safetyheads.families import SUPPORTED
 
 
 class Decoder(NamedTuple):
@@ -24,36 +27,62 @@ def grid(model: PreTrainedModel) -> tuple[int, int]:
 
 
 def decoder(model: PreTrainedModel) -> Decoder:
-    """The model's layers and final norm, found by watching one forward pass.
+    """The layers and final norm of a model that is installed for ablation, found by watching one forward pass.
 
-    Raises SafetyHeadsError if the model has no single stack of decoder layers with a norm behind it.
+    Raises SafetyHeadsError if it is not one stack of layers, each of which attends once, with all its heads, through
+    the attention interface, or if no single norm comes behind.
     """
-    layers, _ = grid(model)
+    name, (layers, _) = type(model).__name__, grid(model)
+    seen: list[tuple[nn.Module, int]] = []  # attention modules and their number of heads, in the order of the pass
+    called: list[nn.Module] = []
+
+    def watch(module: nn.Module, *states: Tensor) -> States:
+        seen.append((module, states[0].shape[1]))
+        return states  # type: ignore[return-value]
+
+    with ExitStack() as hooks:
+        for module in model.modules():
+            hooks.callback(module.register_forward_hook(lambda module, *_: called.append(module)).remove)
+        hooks.enter_context(exchange(watch))
+        hooks.enter_context(torch.inference_mode())
+        model(torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
+    attending = {module for module, _ in seen}
     stacks = [
         (parent, child)
         for parent in model.modules()
         for child in parent.children()
-        if isinstance(child, nn.ModuleList) and len(child) == layers
+        if isinstance(child, nn.ModuleList) and len(child) == layers and not attending.isdisjoint(child.modules())
     ]
     if len(stacks) != 1:
-        raise SafetyHeadsError(f"{type(model).__name__} has {len(stacks)} stacks of {layers} layers; one is supported.")
+        raise SafetyHeadsError(f"{name} has {len(stacks)} stacks of {layers} attention layers; one is supported.")
     parent, stack = stacks[0]
-    after: list[nn.Module] = []
-    hooks = [stack[-1].register_forward_hook(lambda *_: after.clear())]
-    hooks += [
-        child.register_forward_hook(lambda module, *_: after.append(module))
-        for child in parent.children()
-        if child is not stack
-    ]
-    try:
-        with torch.inference_mode():
-            model(torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if len(after) != 1:
-        raise SafetyHeadsError(f"{type(model).__name__} has no single norm behind its last layer.")
-    return Decoder(stack, after[0])
+    _check_heads(model, stack, seen)
+    last = len(called) - 1 - called[::-1].index(stack[-1])
+    norms = [module for module in called[last:] if module is not stack and module in set(parent.children())]
+    if len(norms) != 1:
+        raise SafetyHeadsError(f"{name} has no single norm behind its last layer. {SUPPORTED}")
+    return Decoder(stack, norms[0])
+
+
+def _check_heads(model: PreTrainedModel, stack: nn.ModuleList, seen: list[tuple[nn.Module, int]]) -> None:
+    """Raise SafetyHeadsError unless the layers of the stack, in turn, attended once each with all heads of the grid."""
+    name, (_, heads) = type(model).__name__, grid(model)
+    for index, layer in enumerate(stack):
+        inside = set(layer.modules())
+        own = [(module, found) for module, found in seen if module in inside]
+        if len(own) != 1:
+            raise SafetyHeadsError(
+                f"{name}: layer {index} ({type(layer).__name__}) comes to the attention interface {len(own)} times in a "
+                f"pass; it must do so once, for its heads to be ablated. {SUPPORTED}"
+            )
+        ((module, found),) = own
+        if found != heads or getattr(module, "layer_idx", None) != index:
+            raise SafetyHeadsError(
+                f"{name}: layer {index} ({type(layer).__name__}) attends with {found} heads, as layer "
+                f"{getattr(module, 'layer_idx', None)}; its config.json says {heads} heads in every layer. {SUPPORTED}"
+            )
+    if len(seen) != len(stack):
+        raise SafetyHeadsError(f"{name} attends outside its {len(stack)} layers, too. {SUPPORTED}")
 
 
 def cache_argument(model: PreTrainedModel) -> str:

@@ -61,12 +61,12 @@ def model_folder(settings: Config, name: str, *, download: bool = False) -> Path
 
 
 def open_model(settings: Config, name: str) -> "PreTrainedModel":
-    """Load a model for scoring or generation, with the threads, device and dtype of the configuration."""
+    """Load a model for scoring or generation, with the threads, device, dtype and attention of the configuration."""
     import torch
 
     torch.set_num_threads(settings.compute.threads)  # their number can change the last bits of floats
-    folder = model_folder(settings, name)
-    return models.load(folder, dtype=settings.model(name).dtype, device=settings.compute.device)
+    folder, wanted = model_folder(settings, name), settings.model(name)
+    return models.load(folder, dtype=wanted.dtype, device=settings.compute.device, attention=wanted.attention)
 
 
 def open_tokenizer(settings: Config, name: str, description: Mapping[str, Any]) -> "PreTrainedTokenizerBase":
@@ -97,7 +97,11 @@ def provenance(
         kept = ("repo", "revision", "files", "tokenizer_sha256", "chat_template_sha256")
         record["model"] = {key: identity[key] for key in kept}
     if model is not None:
-        record |= {"dtype": str(model.dtype).removeprefix("torch."), "device": _device_kind(model)}
+        record |= {
+            "attention": model.config.get_text_config(decoder=True)._attn_implementation,
+            "device": _device_kind(model),
+            "dtype": str(model.dtype).removeprefix("torch."),
+        }
     if prompts is not None:
         record["template_hash"] = artifacts.provenance(prompts)["template_hash"]
     return record

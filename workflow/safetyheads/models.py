@@ -119,16 +119,18 @@ def describe(
     }
 
 
-def load(folder: Path, *, dtype: str = "auto", device: str = "auto") -> "PreTrainedModel":
+def load(folder: Path, *, dtype: str = "auto", device: str = "auto", attention: str = "auto") -> "PreTrainedModel":
     """Load the model in `folder` for measuring: frozen, in evaluation mode, with `ablation.install` done.
 
     `dtype` auto is float32 on the CPU, bfloat16 on a GPU; tf32 is float32 and, on a GPU, TF32 products in the whole
-    process. `device` auto is the GPU if there is one. Raises SafetyHeadsError if the device is not there or too small,
-    and if any parameter is not in the checkpoint.
+    process. `device` auto is the GPU if there is one. `attention` is explained in `attention.implementation`. Raises
+    SafetyHeadsError if the device is not there or too small, if the attention cannot be had, and if any parameter is
+    not in the checkpoint.
     """
     import torch
 
     from safetyheads.ablation import install
+    from safetyheads.attention import implementation
     from safetyheads.decoder import in_float32
     from safetyheads.memory import save_page_faults
 
@@ -140,7 +142,7 @@ def load(folder: Path, *, dtype: str = "auto", device: str = "auto") -> "PreTrai
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     else:
         save_page_faults()
-    capped = getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None) is not None
+    attend = implementation(class_, config, attention, device=where.type, dtype=precision)
     try:
         with _quiet():
             result: Any = class_.from_pretrained(
@@ -148,7 +150,7 @@ def load(folder: Path, *, dtype: str = "auto", device: str = "auto") -> "PreTrai
                 config=config,
                 dtype=torch.float32 if precision == "tf32" else getattr(torch, precision),
                 device_map={"": where},
-                attn_implementation="eager" if capped or not class_._supports_sdpa else "sdpa",
+                attn_implementation=attend,
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=False,

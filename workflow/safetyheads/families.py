@@ -1,0 +1,47 @@
+"""Which models can be measured: decoders with one stack of layers that all attend through transformers' interface."""
+
+import sys
+from typing import TYPE_CHECKING
+
+from safetyheads.errors import SafetyHeadsError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+SUPPORTED = (
+    "Supported are decoders whose layers all attend through the attention interface of transformers: Llama, Mistral, "
+    "Mixtral, Qwen2, Qwen3, Gemma 1-3, Phi, Phi-3, GPT-NeoX, GPT-2, OPT, OLMo, Granite, StarCoder2, StableLM, Cohere, "
+    "SmolLM3, GLM-4, GPT-OSS, DeepSeek-V3 and many others."
+)
+
+
+def unsupported(what: str, config: "PreTrainedConfig") -> SafetyHeadsError:
+    """The error for a model that transformers does not load as a decoder alone; `what` begins the message."""
+    if getattr(config, "is_encoder_decoder", False):
+        return SafetyHeadsError(f"{what} has an encoder besides its decoder. {SUPPORTED}")
+    text = (
+        " Its text decoder may be one of them: save that alone as a folder, and name it with `path:`."
+        if "text_config" in config.sub_configs
+        else ""
+    )
+    return SafetyHeadsError(f"{what} is not a decoder that generates text left to right. {SUPPORTED}{text}")
+
+
+def check_family(class_: "type[PreTrainedModel]", config: "PreTrainedConfig", what: str) -> None:
+    """Raise SafetyHeadsError for a class of models whose heads cannot be ablated; `what` begins the message.
+
+    That a model's layers all come to the interface is seen when it runs, by `decoder.decoder`.
+    """
+    if getattr(config, "is_encoder_decoder", False):
+        raise unsupported(what, config)
+    interface = getattr(sys.modules[class_.__module__], "ALL_ATTENTION_FUNCTIONS", None)
+    if interface is None and not class_._supports_attention_backend:
+        raise SafetyHeadsError(
+            f"{what} does not use the attention interface of transformers, so its heads cannot be ablated. {SUPPORTED}"
+        )
+    kinds = set(getattr(config.get_text_config(decoder=True), "layer_types", None) or [])
+    headless = sorted(kind for kind in kinds if kind == "linear_attention" or not kind.endswith("attention"))
+    if headless:
+        raise SafetyHeadsError(
+            f"{what} has layers of kind {', '.join(headless)}, which have no attention heads to ablate. {SUPPORTED}"
+        )
