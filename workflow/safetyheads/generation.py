@@ -109,7 +109,7 @@ def decode(
     decoding: Decoding,
     eos_token_ids: Sequence[int],
     *,
-    follow: bool,
+    follow: bool = True,
 ) -> np.ndarray:
     """Complete one batch. Returns token ids (rows, max_new_tokens), filled up with -1, or with -2 after an end."""
     model, new = passes.model, decoding.max_new_tokens
