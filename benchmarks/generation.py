@@ -4,7 +4,7 @@
     PYTHONPATH=workflow python benchmarks/generation.py --size bench
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from sizes import ABLATION, SIZES, Generation, Size, make_model, make_prompts, s
 from transformers import PreTrainedModel
 
 from safetyheads.ablation import ablate
+from safetyheads.decoder import grid
 from safetyheads.generation import Decoding, Row, generate
 from safetyheads.heads import HeadSet
 
@@ -65,14 +66,25 @@ class Task:
 
     def packed(self, _: int) -> Tokens:
         """All rows, as the library makes them."""
-        pairs = [(prompt, chosen) for prompt in range(len(self.prompts)) for chosen in range(len(self.head_sets))]
-        rows = [Row(f"q-{prompt:04d}", self.prompts[prompt], self.head_sets[chosen]) for prompt, chosen in pairs]
+        return self._generate(self.head_sets)
+
+    def _generate(self, head_sets: Sequence[HeadSet]) -> Tokens:
+        pairs = [(prompt, chosen) for prompt in range(len(self.prompts)) for chosen in range(len(head_sets))]
+        rows = [Row(f"q-{prompt:04d}", self.prompts[prompt], head_sets[chosen]) for prompt, chosen in pairs]
         decoding = Decoding(max_new_tokens=self.work.new_tokens)
         with fresh_parts() as parts:
             made = generate(
                 *(self.model, rows, ABLATION, decoding), eos_token_ids=(), token_budget=self.token_budget, parts=parts
             )
         return {pair: made[index].token_ids for index, pair in enumerate(pairs)}
+
+    def followed(self, found: Tokens) -> float:
+        """The share of layers x rows x decoding steps in which `packed` followed the plain row, so left them out."""
+        plain, steps, left_out = self._generate([()]), self.work.new_tokens - 1, 0
+        for (prompt, chosen), tokens in found.items():
+            alike = [ours == theirs for ours, theirs in zip(tokens, plain[prompt, 0])]
+            left_out += self.head_sets[chosen][0].layer * ([*alike[:steps], False].index(False))
+        return left_out / (len(found) * steps * grid(self.model)[0])
 
     def _sample(self, number: int, count: int) -> list[int]:
         """`count` head sets, from the first layers to the last, others in each round."""
@@ -152,10 +164,11 @@ def benchmark(
     completions = prompts * sets
     rows = [row(timing, least, peaks, completions_per_second=completions / timing.median) for timing in timings]
     packed = timings[-1].found[-1]
-    agreement = {
+    agreement: dict[str, dict[str, Any]] = {
         timing.variant.name: task.agreement(packed, {pair: row for some in timing.found for pair, row in some.items()})
         for timing in timings[:-1]
     }
+    agreement["packed"] = {"share_of_decoding_followed": task.followed(packed)}
     said = f"{completions} completions of {work.new_tokens} tokens: {prompts} prompts of "
     said += f"{min(work.lengths)}-{max(work.lengths)} tokens x {sets} head sets of one head"
     said += f", {dtype_name(dtype)}, batches of {task.token_budget} tokens, {len(timings[0].seconds)} rounds"

@@ -53,6 +53,7 @@ CODE = {
         *PASSES,
         "cache",
         "prefill",
+        "following",
         "plans",
         "generation",
         "completions",

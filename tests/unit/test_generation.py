@@ -218,11 +218,11 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     limit = after
     original = module.decode
 
-    def counted(*args: Any) -> Any:
+    def counted(passes: Any, rows: Any, **settings: Any) -> Any:
         if len(made) == limit:
             raise Interrupted
-        made.append(args[1])
-        return original(*args)
+        made.append(rows)
+        return original(passes, rows, **settings)
 
     monkeypatch.setattr(module, "decode", counted)
     settings: dict[str, Any] = {"eos": range(20), "token_budget": 50}

@@ -60,12 +60,16 @@ class Ablation:
 
 @dataclass
 class Rows:
-    """The head sets of the rows of the batch that is being computed, as (B, N) masks by layer."""
+    """The head sets of the rows of the batch that is being computed, as (B, N) masks by layer.
+
+    `computed`, if given, says for each layer that it computes the first so many rows only.
+    """
 
     ablation: Ablation
     head_sets: list[HeadSet]
     model: PreTrainedModel
     masks: dict[int | None, Tensor] = field(default_factory=dict)
+    computed: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         layers: set[int | None] = {head.layer for heads in self.head_sets for head in heads}
@@ -76,9 +80,15 @@ class Rows:
                 masks[layer][row, head] = True
         self.masks = {layer: mask.to(self.model.device) for layer, mask in masks.items()}
 
-    def select(self, rows: Tensor) -> None:
+    def select(self, rows: Tensor, computed: Sequence[int] | None = None) -> None:
         """Keep these rows, by index, in this order: for batches that lose rows while they run."""
         self.masks = {layer: mask[rows] for layer, mask in self.masks.items()}
+        self.computed = computed
+
+    def mask(self, layer: int | None) -> Tensor | None:
+        """The heads that are ablated in the rows that a layer computes; None if there are none."""
+        mask = self.masks.get(layer)
+        return mask if mask is None or layer is None or self.computed is None else mask[: self.computed[layer]]
 
 
 _active: ContextVar[Rows | None] = ContextVar("safetyheads_rows", default=None)
@@ -149,7 +159,7 @@ class _Around:
         if (other := _exchange.get()) is not None:
             query, key, value = other(module, query, key, value)
         rows = _active.get()
-        mask = None if rows is None else rows.masks.get(getattr(module, "layer_idx", None))
+        mask = None if rows is None else rows.mask(getattr(module, "layer_idx", None))
         if rows is None or mask is None:
             return attend(module, query, key, value, attention_mask, **kwargs)
         if len(mask) != len(query):

@@ -25,20 +25,21 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self._show(len(keys), length)
 
     def _show(self, rows: int, length: int) -> tuple[Tensor, Tensor]:
-        self.rows, self.length = rows, length
+        self.length = length
         keys, values = (room[:rows, :, :length] for room in self.room)
         self.keys, self.values = keys, values
         return keys, values
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append the states of new tokens (B, N_kv, T, d); return those of all tokens."""
-        end = self.length + key_states.shape[2]
+        """Append the states of new tokens (B, N_kv, T, d); return those of all tokens. Fewer rows: the first ones."""
+        rows, end = len(key_states), self.length + key_states.shape[2]
         for room, states in zip(self.room, (key_states, value_states)):
-            room[: self.rows, :, self.length : end] = states
-        return self._show(self.rows, end)
+            room[:rows, :, self.length : end] = states
+        return self._show(rows, end)
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows, in this order. Rows that keep their place are not copied."""
+        """Keep these rows, in this order; one may be there twice. Rows that keep their place are not copied."""
+        indices = indices.to(self.room[0].device)
         moved = (indices != torch.arange(len(indices), device=indices.device)).nonzero().squeeze(1)
         for room in self.room:
             room[moved, :, : self.length] = room[indices[moved], :, : self.length]
@@ -46,10 +47,11 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
 
 class Places(NamedTuple):
-    """Row `source[i]` of a pass over prompts is for row `to[i]` of the batch, in the layers up to `last[i]`."""
+    """Row `source[i]` of a pass over prompts is for row `to[i]` of the batch, in layers `first[i]` to `last[i]`."""
 
     source: Tensor
     to: Tensor
+    first: Tensor
     last: Tensor
 
 
@@ -69,11 +71,11 @@ class Filling:
                 "completions of such models are not supported."
             )
 
-    def places(self, members: Sequence[Sequence[int]], last: Mapping[int, int] | None = None) -> Places:
-        """Where row u of a pass goes: to each of the rows `members[u]`, to row r up to layer `last[r]`, or in all."""
-        layers = len(self.result.layers)
-        pairs = [(at, row, layers if last is None else last[row]) for at, rows in enumerate(members) for row in rows]
-        return Places(*torch.tensor(pairs, device=self.device).T)
+    def places(self, members: Sequence[Sequence[int]], layers: Mapping[int, tuple[int, int]] | None = None) -> Places:
+        """Where row u of a pass goes: to each row r of `members[u]`, in all layers or first and last of `layers[r]`."""
+        every = (0, len(self.result.layers))
+        quads = [(at, row, *(layers or {}).get(row, every)) for at, rows in enumerate(members) for row in rows]
+        return Places(*torch.tensor(quads, device=self.device).T)
 
     def into(self, places: Places) -> Cache:
         """A cache for one pass over prompts, whose keys and values go to these places."""
@@ -97,7 +99,7 @@ class Filling:
         for index in list(self.rooms):
             keys, values = self.rooms.pop(index)
             layer: Any = self.result.layers[index]
-            if getattr(layer, "sliding_window", self.capacity) >= self.capacity:
+            if _roomy(layer, self.capacity):
                 self.result.layers[index] = RoomyLayer(keys, values, self.width)
             else:
                 layer.update(keys[:, :, : self.width], values[:, :, : self.width])
@@ -109,7 +111,7 @@ class _Into(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def __init__(self, filling: Filling, layer: int, places: Places) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        wanted = places.last >= layer
+        wanted = (places.first <= layer) & (layer <= places.last)
         self.filling, self.layer, self.source, self.to = filling, layer, places.source[wanted], places.to[wanted]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -119,6 +121,15 @@ class _Into(DynamicLayer):  # type: ignore[no-untyped-call]
             room[self.to, :, :padding] = 0
             room[self.to, :, padding : self.filling.width] = states[self.source]
         return made
+
+
+def takes_fewer_rows(model: PreTrainedModel, capacity: int) -> bool:
+    """Whether caches of `Filling`, of so many positions, take keys and values of a batch's first rows alone."""
+    return all(_roomy(layer, capacity) for layer in DynamicCache(config=model.config).layers)
+
+
+def _roomy(layer: Any, capacity: int) -> bool:
+    return getattr(layer, "sliding_window", capacity) >= capacity
 
 
 _LAYERS = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)

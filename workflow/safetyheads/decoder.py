@@ -1,6 +1,7 @@
 """The parts of a decoder that scoring and generation reach for: its grid of heads, its layers, its final norm."""
 
 from contextlib import ExitStack
+from inspect import signature
 from typing import NamedTuple
 
 import torch
@@ -82,6 +83,11 @@ def _check_heads(model: PreTrainedModel, stack: nn.ModuleList, seen: list[tuple[
             )
     if len(seen) != len(stack):
         raise SafetyHeadsError(f"{name} attends outside its {len(stack)} layers, too. {SUPPORTED}")
+
+
+def cache_argument(model: PreTrainedModel) -> str:
+    """What the model's forward calls its cache: `cache` since transformers 5.24, before that `past_key_values`."""
+    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
 def in_float32(model: PreTrainedModel) -> None:

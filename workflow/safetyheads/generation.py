@@ -4,24 +4,32 @@ Rows of a batch are prompts with their own heads and their own random numbers; t
 it when they end. What a row says does not depend on the batch that it is in (up to float rounding).
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from safetyheads.ablation import Ablation, ablate
 from safetyheads.artifacts import Parts
 from safetyheads.batches import Pieces, padded
-from safetyheads.decoder import check_numbers
-from safetyheads.heads import HeadSet
-from safetyheads.partial_forward import PartialForward
+from safetyheads.cache import takes_fewer_rows
+from safetyheads.decoder import cache_argument, check_numbers, grid
+from safetyheads.following import Followers
+from safetyheads.heads import Head, HeadSet
+from safetyheads.partial_forward import CHECKED, PartialForward, off
 from safetyheads.prefill import prefill
 
+log = logging.getLogger(__name__)
+
+_CHECKED_TOKENS = 8
 _RUNNING, _ENDED = -1, -2  # what follows a row's tokens in a part: cut off at max_new_tokens, or end of sequence
 
 
@@ -74,17 +82,20 @@ def generate(
     completions: dict[int, Completion] = {}
     if not rows:
         return {}
-    passes, pieces = PartialForward(model), Pieces()
+    passes, pieces, follow = PartialForward(model), Pieces(), None
     longest = max((row.token_ids for row in rows), key=len)
     for number, batch in enumerate(tqdm(batches[shard::shards], desc="Completions", unit="batch")):
         name = f"{shard + number * shards:06d}"
         tokens = parts.load(name)
         if tokens is None:
-            passes.check(longest)
-            made = pieces.of(
-                lambda some: decode(passes, some, ablation, decoding, eos_token_ids), [rows[index] for index in batch]
+            if follow is None:
+                passes.check(longest)
+                follow = may_follow(passes, longest)
+            compute = partial(
+                decode, passes, ablation=ablation, decoding=decoding, eos_token_ids=eos_token_ids, follow=follow
             )
-            tokens = torch.cat(made).cpu().numpy()
+            made = pieces.of(compute, [rows[index] for index in batch])
+            tokens = np.concatenate(made)
             parts.save(name, tokens)
         completions |= {index: _completion(row) for index, row in zip(batch, tokens)}
     return completions
@@ -97,50 +108,87 @@ def decode(
     ablation: Ablation | None,
     decoding: Decoding,
     eos_token_ids: Sequence[int],
-) -> Tensor:
-    """Complete one batch. Returns token ids (B, max_new_tokens), filled up with -1, or with -2 after an end."""
-    model, head_sets = passes.model, [row.heads for row in rows]
-    prompts = [tuple(row.token_ids) for row in rows]
-    noise = torch.stack([gumbel(row, decoding) for row in rows]).to(model.device)  # (B, max_new_tokens, k)
+    *,
+    follow: bool = True,
+) -> np.ndarray:
+    """Complete one batch. Returns token ids (rows, max_new_tokens), filled up with -1, or with -2 after an end."""
+    model, new = passes.model, decoding.max_new_tokens
+    keys = [(tuple(row.token_ids), row.query_id, row.sample) for row in rows]
+    longest = max(len(row.token_ids) for row in rows)
+    follow = follow and takes_fewer_rows(model, longest + new)
+    batch = Followers(keys if follow else range(len(rows)), [row.heads for row in rows], len(passes.layers))
+    prompts = [tuple(rows[like].token_ids) for like in batch.like]
+    head_sets = [() if added else rows[like].heads for like, added in zip(batch.like, batch.added)]
+    noise = torch.stack([gumbel(row, decoding) for row in rows]).to(model.device)  # (rows, max_new_tokens, k)
     eos = torch.tensor(list(eos_token_ids), dtype=torch.long, device=model.device)
-    tokens = torch.full((len(rows), decoding.max_new_tokens), _RUNNING, device=model.device)
-    running = torch.arange(len(rows), device=model.device)  # the rows that are still in the batch
-    logits, cache = prefill(passes, prompts, head_sets, ablation, decoding.max_new_tokens)
-    visible = torch.ones(len(rows), max(map(len, prompts)), dtype=torch.long, device=model.device)
+    tokens = np.full((len(rows), new), _RUNNING)
+    logits, cache = prefill(passes, prompts, head_sets, ablation, new, batch.starts.tolist())
+    visible = torch.ones(len(prompts), longest, dtype=torch.long, device=model.device)
     for row, prompt in zip(visible, prompts):
         row[: -len(prompt)] = 0
-    with ablate(model, ablation, head_sets) as ablated:
-        for step in range(decoding.max_new_tokens):
-            chosen = choose(logits.float(), decoding, noise[running, step])  # (B,)
-            ended = torch.isin(chosen, eos)
-            tokens[running, step] = torch.where(ended, _ENDED, chosen)
-            if ended.any():
-                kept = _compacted(ended)
-                running, chosen, visible = running[kept], chosen[kept], visible[kept]
-                cache.batch_select_indices(kept)
-                if ablated is not None:
-                    ablated.select(kept)
-            if len(running) == 0 or step == decoding.max_new_tokens - 1:
+    with ablate(model, ablation, head_sets) as ablated, batch.left_out(passes.layers):
+        if ablated is not None:
+            ablated.computed = batch.computed
+        for step in range(new):
+            chosen = choose(logits.float(), decoding, noise[batch.like, step])  # (B,)
+            ids, ended = chosen.cpu().numpy(), torch.isin(chosen, eos).cpu().numpy()
+            tokens[batch.like[~batch.added], step] = np.where(ended, _ENDED, ids)[~batch.added]
+            if step == new - 1:
                 break
-            visible = torch.cat([visible, visible.new_ones(len(visible), 1)], dim=1)
-            logits = model(
-                chosen[:, None],
-                attention_mask=visible,
-                position_ids=visible.sum(dim=1, keepdim=True) - 1,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
-            check_numbers(model, logits)
+            if (moves := batch.go_on(ids, ended)) is not None:
+                if not len(batch.like):
+                    break
+                order = torch.from_numpy(moves.order).to(model.device)
+                chosen, visible = chosen[order], visible[order]
+                cached: list[Any] = cache.layers
+                for layer, keys_and_values in enumerate(cached):
+                    keys_and_values.batch_select_indices(moves.sources(layer, batch.computed[layer]))
+                if ablated is not None:
+                    ablated.select(order, batch.computed)
+            logits, visible = _step(model, chosen, visible, cache)
     return tokens
 
 
-def _compacted(ended: Tensor) -> Tensor:
-    """The rows (B,) that have not ended, the last ones in the places of those that have."""
-    kept = (~ended).nonzero().squeeze(1)
-    order = torch.arange(len(kept), device=ended.device)
-    order[ended[: len(kept)]] = kept[kept >= len(kept)]
-    return order
+def _step(model: PreTrainedModel, chosen: Tensor, visible: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor]:
+    """Feed one token to each row (B,). Returns the logits (B, vocabulary) that follow, and what is visible then."""
+    visible = torch.cat([visible, visible.new_ones(len(visible), 1)], dim=1)
+    logits: Tensor = model(
+        chosen[:, None],
+        attention_mask=visible,
+        position_ids=visible.sum(dim=1, keepdim=True) - 1,
+        use_cache=True,
+        logits_to_keep=1,
+        **{cache_argument(model): cache},
+    ).logits[:, -1]
+    check_numbers(model, logits)
+    return logits, visible
+
+
+@torch.inference_mode()
+def may_follow(passes: PartialForward, prompt: Sequence[int]) -> bool:
+    """Whether rows can follow others in this model: tries one token, and says so in the log where results differ."""
+    if not passes.shortcut or not takes_fewer_rows(passes.model, 2):
+        return False
+    layers, heads = grid(passes.model)
+    sets = [(), *(tuple(Head(layer, head) for head in range(heads)) for layer in sorted({layers // 2, layers - 1}))]
+    ids = (*prompt[-_CHECKED_TOKENS:], prompt[-1])
+    batch, device = Followers([0] * len(sets), sets, layers), passes.model.device
+    sets, prompts = [sets[like] for like in batch.like], [ids[:-1]] * len(sets)
+    expected = passes.whole(torch.tensor([ids] * len(sets), device=device), CHECKED, sets).logits
+    try:
+        _, cache = prefill(passes, prompts, sets, CHECKED, 1, batch.starts.tolist())
+        with ablate(passes.model, CHECKED, sets) as ablated, batch.left_out(passes.layers):
+            if ablated is not None:
+                ablated.computed = batch.computed
+            tokens = torch.tensor(prompts, device=device)
+            found, _ = _step(passes.model, torch.full_like(tokens[:, 0], ids[-1]), torch.ones_like(tokens), cache)
+        worst = max(off(ours, theirs) for ours, theirs in zip(found.float(), expected))
+        problem = None if worst <= passes.tolerance else f"logits are off by {worst:.1e} of the largest one"
+    except Exception as error:  # a family that works in another way may fail anywhere in its own code
+        problem = f"{type(error).__name__}: {str(error).rstrip('.')}"
+    if problem:
+        log.warning("%s, shortcut FOLLOW: %s. It is left out.", type(passes.model).__name__, problem)
+    return problem is None
 
 
 def choose(logits: Tensor, decoding: Decoding, noise: Tensor) -> Tensor:

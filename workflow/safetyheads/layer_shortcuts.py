@@ -89,6 +89,22 @@ def last_position(layer: nn.Module, inputs: Inputs | None = None) -> Forward:
     return run
 
 
+def leading(layer: nn.Module, rows: Callable[[], tuple[int, Tensor]]) -> Forward:
+    """The layer for the first rows of a batch alone. `rows()` says how many, and which one stands for each row (B,)."""
+    forward = layer.forward
+
+    def run(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        everything, (count, standing_for) = len(hidden_states), rows()
+        if count == everything:
+            return forward(hidden_states, *args, **kwargs)
+        args, kwargs = _each(lambda value: _of_rows(value, everything, slice(count)), args, kwargs)
+        output = forward(hidden_states[:count], *args, **kwargs)
+        standing_for = standing_for.to(hidden_states.device)
+        return (output[0][standing_for], *output[1:]) if isinstance(output, tuple) else output[standing_for]
+
+    return run
+
+
 class _Reached(Exception):
     """The layer has got as far as its attention."""
 
@@ -161,7 +177,7 @@ def _without_cache(value: Any) -> Any:
     return None if isinstance(value, Cache) else value
 
 
-def _of_rows(value: Any, rows: int, chosen: Tensor) -> Any:
+def _of_rows(value: Any, rows: int, chosen: Tensor | slice) -> Any:
     """The chosen rows of an argument that has a row for each of the batch: masks, positions."""
     per_row = isinstance(value, Tensor) and value.dim() > 1 and value.shape[0] == rows > 1
     return value[chosen] if per_row else value

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from safetyheads.ablation import Ablation, Kind, ablate
-from safetyheads.decoder import check_numbers, decoder, grid
+from safetyheads.decoder import cache_argument, check_numbers, decoder, grid
 from safetyheads.heads import Head, HeadSet
 from safetyheads.layer_shortcuts import Forward, Inputs, last_position, replaced, resumed, shared
 
@@ -135,7 +135,8 @@ class PartialForward:
             hooks.callback(self.norm.register_forward_hook(keep_states).remove)
             # A slice of many positions would be multiplied row by row.
             hooks.callback(self.output.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),)).remove)
-            logits = self.model(ids, past_key_values=cache, use_cache=cache is not None, logits_to_keep=1).logits
+            kwargs: dict[str, Any] = {cache_argument(self.model): cache} if cache is not None else {}
+            logits = self.model(ids, use_cache=cache is not None, logits_to_keep=1, **kwargs).logits
         check_numbers(self.model, *states, logits)
         return Top(*(state.float() for state in (*states, logits[:, -1])))
 
@@ -169,7 +170,7 @@ class PartialForward:
         sets = [tuple(Head(layer, head) for head in range(heads)) for layer in sorted({*kinds.values(), layers - 1})]
         ids = torch.tensor([list(prompt)], device=self.model.device)
         self.shortcut = Shortcut.NONE
-        plain, *ablated = [self.whole(ids, _CHECKED, [heads]) for heads in ((), *sets)]
+        plain, *ablated = [self.whole(ids, CHECKED, [heads]) for heads in ((), *sets)]
         for level in (Shortcut.SPLIT, Shortcut.RESUME):
             self.shortcut = level
             difference = self._difference(ids, plain, dict(zip(sets, ablated)))
@@ -178,30 +179,36 @@ class PartialForward:
             log.warning("%s, shortcut %s: %s. It is left out.", type(self.model).__name__, level.name, difference)
         self.shortcut = Shortcut.NONE
 
-    def _difference(self, ids: Tensor, plain: Top, ablated: Mapping[HeadSet, Top]) -> str | None:
-        """How passes with the present shortcut differ from what is expected, with nothing and with sets ablated."""
+    @property
+    def tolerance(self) -> float:
+        """What checks allow, as a share of the largest value."""
         tolerance = TOLERANCE.get(self.model.dtype, TOLERANCE[torch.float32])
         if self.model.device.type == "cuda" and torch.get_float32_matmul_precision() != "highest":  # TF32
             tolerance = max(tolerance, TOLERANCE[torch.float16])
+        return tolerance
+
+    def _difference(self, ids: Tensor, plain: Top, ablated: Mapping[HeadSet, Top]) -> str | None:
+        """How passes with the present shortcut differ from what is expected, with nothing and with sets ablated."""
         try:
             kept = self.keep(ids, None, layers=[heads[0].layer for heads in ablated])
-            found = [self.resume(kept, [0, 0], heads[0].layer, _CHECKED, [(), heads]) for heads in ablated]
+            found = [self.resume(kept, [0, 0], heads[0].layer, CHECKED, [(), heads]) for heads in ablated]
         except Exception as error:  # a family that works in another way may fail anywhere in its own code
             return f"{type(error).__name__}: {str(error).rstrip('.')}"
         for rows, (heads, top) in zip(found, ablated.items()):
             for row, expected in enumerate((plain, top)):
                 for name, ours, theirs in zip(Top._fields, rows, expected):
-                    off = _off(ours[row], theirs[0])
-                    if not off <= tolerance:
+                    difference = off(ours[row], theirs[0])
+                    if not difference <= self.tolerance:
                         layer = heads[0].layer
-                        return f"resumed at layer {layer}, {name} is off by {off:.1e} of its largest value"
+                        return f"resumed at layer {layer}, {name} is off by {difference:.1e} of its largest value"
         return None
 
 
-_CHECKED = Ablation(Kind.SCALING)
+CHECKED = Ablation(Kind.SCALING)
+"""The ablation that checks of shortcuts use."""
 
 
-def _off(ours: Tensor, theirs: Tensor) -> float:
+def off(ours: Tensor, theirs: Tensor) -> float:
     """The largest difference as a share of the largest value. Tokens that a model forbids have logits of -inf."""
     finite = theirs.isfinite()
     if not torch.equal(ours[~finite], theirs[~finite]):

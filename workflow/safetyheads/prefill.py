@@ -22,12 +22,14 @@ def prefill(
     head_sets: Sequence[HeadSet],
     ablation: Ablation | None,
     new_tokens: int,
+    starts: Sequence[int],
 ) -> tuple[Tensor, DynamicCache]:
     """Run B prompts of token ids, each with its own heads ablated.
 
     Returns the logits of their last positions (B, vocabulary) and a cache of their keys and values, padded on the left
-    to the longest prompt, with room for `new_tokens` more. A prompt is run once with nothing ablated, and its head sets
-    resume from there, wherever that leaves out more layers than it costs.
+    to the longest prompt, with room for `new_tokens` more; of row r, layers below `starts[r]` may hold nothing. A
+    prompt is run once with nothing ablated, and its head sets resume from there, wherever that leaves out more layers
+    than it costs.
     """
     layers = len(passes.layers)
     units: dict[tuple[Prompt, HeadSet], list[int]] = {}
@@ -41,8 +43,9 @@ def prefill(
     filling = Filling(passes.model, len(prompts), max(map(len, prompts)), new_tokens)
     for length in sorted(set(map(len, prompts))):
         of_length = {unit: rows for unit, rows in units.items() if len(unit[0]) == length}
-        _each_alone(passes, filling, ablation, {unit: of_length[unit] for unit in of_length if unit[0] not in shared})
-        _all_resumed(passes, filling, ablation, {unit: of_length[unit] for unit in of_length if unit[0] in shared})
+        together = {unit: of_length[unit] for unit in of_length if unit[0] in shared}
+        _each_alone(passes, filling, ablation, {unit: of_length[unit] for unit in of_length if unit not in together})
+        _all_resumed(passes, filling, ablation, together, starts)
     return filling.logits, filling.cache()
 
 
@@ -60,23 +63,25 @@ def _each_alone(passes: PartialForward, filling: Filling, ablation: Ablation | N
         filling.take(places, top.logits)
 
 
-def _all_resumed(passes: PartialForward, filling: Filling, ablation: Ablation | None, units: Units) -> None:
+def _all_resumed(
+    passes: PartialForward, filling: Filling, ablation: Ablation | None, units: Units, starts: Sequence[int]
+) -> None:
     """Run the prompts of units of one length with nothing ablated, and resume each unit at its first layer."""
     if not units:
         return
     layers = len(passes.layers)
     prompts = list(dict.fromkeys(prompt for prompt, _ in units))
-    starts = sorted({_first(heads, layers) for _, heads in units if heads})
+    resumed_at = sorted({_first(heads, layers) for _, heads in units if heads})
     members: list[list[int]] = [[] for _ in prompts]
-    plain_up_to: dict[int, int] = {}
+    plain: dict[int, tuple[int, int]] = {}  # first and last layer of a row that are as in the plain pass
     for (prompt, heads), rows in units.items():
         members[prompts.index(prompt)].extend(rows)
-        plain_up_to |= dict.fromkeys(rows, _first(heads, layers))
-    places = filling.places(members, plain_up_to)
+        plain |= {row: (starts[row], _first(heads, layers)) for row in rows}
+    places = filling.places(members, plain)
     ids = torch.tensor(prompts, device=passes.model.device)
-    kept = passes.keep(ids, ablation, (), filling.into(places), layers=starts)
+    kept = passes.keep(ids, ablation, (), filling.into(places), layers=resumed_at)
     filling.take(places, kept.top.logits)
-    for layer in starts:
+    for layer in resumed_at:
         at_layer = [unit for unit in units if _first(unit[1], layers) == layer]
         places = filling.places([units[unit] for unit in at_layer])
         chosen, sets = [prompts.index(prompt) for prompt, _ in at_layer], [heads for _, heads in at_layer]
