@@ -46,7 +46,7 @@ class Family:
     config: str
     """The class of its configuration in transformers."""
     special: str
-    """What its attention has that Llama's has not, for the README."""
+    """What is special about its attention, for the README."""
     changes: dict[str, Any] = field(default_factory=dict)
     tokenizer: str = "GPT2Tokenizer"
     """The tokenizer class that its checkpoints come with."""

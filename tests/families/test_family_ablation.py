@@ -61,7 +61,7 @@ def test_what_is_special_of_a_family_is_at_work(family: Family) -> None:
 
 
 def weight_of(attention: nn.Module, name: str, head: int) -> Tensor:
-    """The part of the query, key or value projection that makes a head, in a layer whose heads have keys of their own."""
+    """The part of the projection to queries or values that makes a head, where each has keys and values of its own."""
     if hasattr(attention, "kv_b_proj"):  # latent: keys without positions, and values, in one projection
         weight = (attention.q_b_proj if name == "q" else attention.kv_b_proj).weight
         per_head = weight.view(HEADS, -1, weight.shape[-1])[head]

@@ -17,7 +17,7 @@ GPU = {"device": "cuda", "dtype": "bfloat16"}
 @pytest.fixture
 def with_flash(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where flash-attn is installed."""
-    monkeypatch.setattr(transformers.utils, "is_flash_attn_2_available", lambda: True)
+    monkeypatch.setattr(import_utils, "is_flash_attn_2_available", lambda: True)
 
 
 @pytest.mark.parametrize(("model", "expected"), [(LLAMA, "sdpa"), (GEMMA2, "eager"), (GPT_OSS, "eager")])
@@ -51,7 +51,7 @@ def test_flash_attention_needs_a_gpu_and_16_bits(change, why, with_flash):
 
 
 def test_flash_attention_that_is_not_installed_is_never_fetched(monkeypatch):
-    monkeypatch.setattr(transformers.utils, "is_flash_attn_2_available", lambda: False)
+    monkeypatch.setattr(import_utils, "is_flash_attn_2_available", lambda: False)
     monkeypatch.setattr(import_utils, "is_kernels_available", lambda *_: True)
     with pytest.raises(
         SafetyHeadsError, match=r"cannot be had: the package flash-attn is not installed\. .*pip install"

@@ -142,6 +142,45 @@ def test_the_plain_model_says_what_transformers_generates(
         assert made[at] == Completion(output[:-1] if ended else output, "eos" if ended else "length")
 
 
+def forgets_positions(model: PreTrainedModel) -> None:
+    """A model that counts padding as positions."""
+    model.model.register_forward_pre_hook(
+        lambda _, args, kwargs: (args, {**kwargs, "position_ids": None}), with_kwargs=True
+    )
+
+
+def sees_padding(model: PreTrainedModel) -> None:
+    """A model that takes padding for tokens."""
+    model.model.register_forward_pre_hook(
+        lambda _, args, kwargs: (args, {**kwargs, "attention_mask": None}), with_kwargs=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "change"), [("llama", sees_padding), ("mistral", sees_padding), ("qwen2", forgets_positions)]
+)
+def test_a_model_that_is_not_itself_in_a_padded_batch_is_refused(
+    family: str, change: Callable[[PreTrainedModel], None], mini: Mini, sequences: Sequences, tmp_path: Path
+) -> None:
+    model, rows = install(mini(family)), rows_of(sequences([9, 2]))
+    change(model)
+    with pytest.raises(
+        SafetyHeadsError, match=r"ForCausalLM goes on in another way .* logits are off by .* not supported"
+    ):
+        completed(model, rows, Decoding(3), tmp_path)
+
+
+def test_in_16_bits_it_is_a_warning(
+    mini: Mini, sequences: Sequences, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, rows = install(mini("llama").to(torch.bfloat16)), rows_of(sequences([9, 2]))
+    completed(model, rows, Decoding(2), tmp_path)
+    assert not caplog.records
+    sees_padding(model)
+    completed(model, rows, Decoding(2), tmp_path)
+    assert "goes on in another way" in caplog.text
+
+
 def test_a_row_that_ends_at_once_is_empty(mini: Mini, sequences: Sequences, tmp_path: Path) -> None:
     model, rows = install(mini("llama")), rows_of(sequences([4, 6]))
     made = completed(model, rows, Decoding(5), tmp_path, eos=range(97))

@@ -91,6 +91,9 @@ class Rows:
         return mask if mask is None or layer is None or self.computed is None else mask[: self.computed[layer]]
 
 
+_INSTALLED = "is_installed_for_ablation"
+"""The attribute of the modules of a model that `install` has seen."""
+
 _active: ContextVar[Rows | None] = ContextVar("safetyheads_rows", default=None)
 _exchange: ContextVar[Callable[..., States] | None] = ContextVar("safetyheads_exchange", default=None)
 
@@ -136,11 +139,11 @@ def install(model: PreTrainedModel) -> PreTrainedModel:
     """
     check_family(type(model), model.config, type(model).__name__)
     base = model.config.get_text_config(decoder=True)._attn_implementation
-    attend = ALL_ATTENTION_FUNCTIONS.get(base)  # type: ignore[no-untyped-call]  # None for eager: each family has its own
+    attend = ALL_ATTENTION_FUNCTIONS.get(base)  # None for eager: each family has its own
     if not isinstance(attend, _Around):
         AttentionInterface.register(base, _Around(attend))
     for module in model.modules():
-        module.is_installed_for_ablation = True
+        module.__dict__[_INSTALLED] = True
     return model
 
 
@@ -169,7 +172,7 @@ class _Around:
 
 
 def _installed(module: nn.Module) -> bool:
-    return getattr(module, "is_installed_for_ablation", False)
+    return _INSTALLED in module.__dict__
 
 
 def _eager(module: nn.Module) -> Attend:

@@ -31,7 +31,7 @@ def implementation(
 
 
 def _check_flash(class_: "type[PreTrainedModel]", device: str, dtype: str) -> None:
-    from transformers.utils import is_flash_attn_2_available
+    from transformers.utils.import_utils import is_flash_attn_2_available
 
     versions = class_._compatible_flash_implementations
     reasons = {

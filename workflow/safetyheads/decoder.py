@@ -72,8 +72,8 @@ def _check_heads(model: PreTrainedModel, stack: nn.ModuleList, seen: list[tuple[
         own = [(module, found) for module, found in seen if module in inside]
         if len(own) != 1:
             raise SafetyHeadsError(
-                f"{name}: layer {index} ({type(layer).__name__}) comes to the attention interface {len(own)} times in a "
-                f"pass; it must do so once, for its heads to be ablated. {SUPPORTED}"
+                f"{name}: layer {index} ({type(layer).__name__}) comes to the attention interface {len(own)} times in "
+                f"a pass; it must do so once, for its heads to be ablated. {SUPPORTED}"
             )
         ((module, found),) = own
         if found != heads or getattr(module, "layer_idx", None) != index:

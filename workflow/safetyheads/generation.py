@@ -22,6 +22,7 @@ from safetyheads.artifacts import Parts
 from safetyheads.batches import Pieces, padded
 from safetyheads.cache import takes_fewer_rows
 from safetyheads.decoder import cache_argument, check_numbers, grid
+from safetyheads.errors import SafetyHeadsError
 from safetyheads.following import Followers
 from safetyheads.heads import Head, HeadSet
 from safetyheads.partial_forward import CHECKED, PartialForward, off
@@ -83,13 +84,14 @@ def generate(
     if not rows:
         return {}
     passes, pieces, follow = PartialForward(model), Pieces(), None
-    longest = max((row.token_ids for row in rows), key=len)
+    shortest, longest = (choice((row.token_ids for row in rows), key=len) for choice in (min, max))
     for number, batch in enumerate(tqdm(batches[shard::shards], desc="Completions", unit="batch")):
         name = f"{shard + number * shards:06d}"
         tokens = parts.load(name)
         if tokens is None:
             if follow is None:
                 passes.check(longest)
+                check_padding(passes, shortest, longest)
                 follow = may_follow(passes, longest)
             compute = partial(
                 decode, passes, ablation=ablation, decoding=decoding, eos_token_ids=eos_token_ids, follow=follow
@@ -162,6 +164,30 @@ def _step(model: PreTrainedModel, chosen: Tensor, visible: Tensor, cache: Dynami
     ).logits[:, -1]
     check_numbers(model, logits)
     return logits, visible
+
+
+@torch.inference_mode()
+def check_padding(passes: PartialForward, *prompts: Sequence[int]) -> None:
+    """Raise SafetyHeadsError if prompts that share a batch, with a cache, go on in another way than each as a whole.
+
+    In 16 bits that is a warning, as rounding may choose other experts.
+    """
+    rows, device = [(*ids, ids[-1]) for ids in prompts], passes.model.device
+    expected = [passes.whole(torch.tensor([ids], device=device), None, [()]).logits[0] for ids in rows]
+    width, count = max(map(len, prompts)), len(prompts)
+    _, cache = prefill(passes, list(map(tuple, prompts)), [()] * count, None, 1, starts=[0] * count)
+    visible = torch.tensor([[at >= width - len(ids) for at in range(width)] for ids in prompts]).long()
+    last = torch.tensor([ids[-1] for ids in rows], device=device)
+    found, _ = _step(passes.model, last, visible.to(device), cache)
+    worst = max(off(ours, theirs) for ours, theirs in zip(found.float(), expected))
+    if not worst <= passes.tolerance:
+        found_out = (
+            f"{type(passes.model).__name__} goes on in another way where prompts of different lengths share a batch: "
+            f"logits are off by {worst:.1e} of the largest one."
+        )
+        if passes.model.dtype == torch.float32:
+            raise SafetyHeadsError(f"{found_out} Completions of such models are not supported; scores are.")
+        log.warning("%s In 16 bits that may be rounding (experts change with it); try `dtype: float32`.", found_out)
 
 
 @torch.inference_mode()

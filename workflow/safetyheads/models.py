@@ -17,7 +17,7 @@ from safetyheads.errors import SafetyHeadsError
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +100,8 @@ def describe(
         "model_type": config.model_type,
         "layers": grid.num_hidden_layers,
         "heads": grid.num_attention_heads,
-        "kv_heads": getattr(grid, "num_key_value_heads", None) or grid.num_attention_heads,
-        "head_dim": getattr(grid, "head_dim", None) or grid.hidden_size // grid.num_attention_heads,
+        "kv_heads": _of_all_layers(grid, "num_key_value_heads", grid.num_attention_heads),
+        "head_dim": _of_all_layers(grid, "head_dim", grid.hidden_size // grid.num_attention_heads),
         "hidden_size": grid.hidden_size,
         "vocab_size": grid.vocab_size,
         "context_length": getattr(grid, "max_position_embeddings", None),
@@ -211,6 +211,14 @@ def _behaviour(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> tuple[
     ids = tokenizer(texts)["input_ids"]
     decoded = [tokenizer.decode(row, skip_special_tokens=True) for row in ids]
     return ids, decoded, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.chat_template
+
+
+def _of_all_layers(config: "PreTrainedConfig", name: str, default: int) -> int | None:
+    """A number that is the same in all layers; None where it is not, which some families (Gemma-4) tell by an error."""
+    try:
+        return getattr(config, name, None) or default
+    except RuntimeError:
+        return None
 
 
 def _eos_token_ids(folder: Path, others: Iterable[int | list[int] | None]) -> list[int]:

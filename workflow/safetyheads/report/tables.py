@@ -39,7 +39,7 @@ def models(data: ReportData) -> Table:
         source = str(model.get("source", "–"))
         if model.get("repo"):
             source = f"{model['repo']} @ {str(model.get('revision') or 'main')[:12]}"
-        keys = [str(model.get(key, "–")) for key in ("kv_heads", "head_dim", "class")]
+        keys = [str(model.get(key) or "–") for key in ("kv_heads", "head_dim", "class")]
         rows.append([name, source, size, *keys])
     columns = ["model", "source", "layers × heads", "key/value heads", "head width", "class"]
     return Table("Models", columns, rows, frozenset({3, 4}))
