@@ -84,7 +84,7 @@ def of_row(
     ablated: set[int],
 ) -> Tensor:
     """Head outputs (T, N, d_v) of one sequence."""
-    heads, length, width = query.shape
+    heads, _, width = query.shape
     shared = heads // len(key)  # query heads that share keys and values
     queries = [query[head].double() for head in range(heads)]
     keys = [key[head // shared].double() for head in range(heads)]
