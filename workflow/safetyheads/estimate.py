@@ -47,7 +47,7 @@ class Job(NamedTuple):
 class Estimates:
     """The cost of each job of a configuration; None where the size of the model or of the data set is not known.
 
-    `folder` is where relative paths start. `gpu` says what `device: auto` means; shards do not depend on it.
+    `folder` is where relative paths start. `gpu` says whether `device: auto` finds one; shards do not depend on that.
     """
 
     def __init__(self, config: Config, folder: Path | None = None, *, gpu: bool = True) -> None:
@@ -85,7 +85,7 @@ class Estimates:
         """
         if self.config.compute.shards != "auto":
             return int(self.config.compute.shards)
-        cell = self._cell(model, dataset, template, plan, decoding)
+        cell = self._planned._cell(model, dataset, template, plan, decoding)
         if cell is None:
             return 1
         wanted = round(cell.speed.generation.seconds(cell.work) / HOUR)
@@ -162,6 +162,14 @@ class Estimates:
     @property
     def _budget(self) -> int:
         return self.config.compute.token_budget
+
+
+def _device(config: Config, gpu: bool) -> str:
+    """The device to reckon with; `gpu` says whether `device: auto` finds one."""
+    wanted = config.compute.device
+    if config.compute.speed.device != "auto":
+        return config.compute.speed.device
+    return "cpu" if wanted == "cpu" or (wanted == "auto" and not gpu) else "a100"
 
 
 class _Cell(NamedTuple):
