@@ -52,12 +52,8 @@ class Estimates:
 
     def __init__(self, config: Config, folder: Path | None = None, *, gpu: bool = True) -> None:
         self.config, self.folder = config, folder or Path()
-        device = config.compute.speed.device
-        if device == "auto":
-            device = (
-                "cpu" if config.compute.device == "cpu" or (config.compute.device == "auto" and not gpu) else "a100"
-            )
-        self.device = device
+        self.device = _device(config, gpu)
+        self._planned = self if gpu else Estimates(config, folder)
         self._known: dict[tuple[str, str], tuple[ModelSize, Queries] | None] = {}
 
     def ships(self, model: str, dataset: str, template: str) -> Job | None:
