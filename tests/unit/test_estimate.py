@@ -8,7 +8,6 @@ import pytest
 
 from safetyheads.batches import padded
 from safetyheads.config import Config, load_config
-from safetyheads.cost import speed_of
 from safetyheads.estimate import BATCHES_OF_SHARD, Estimates
 
 CELL = ("llama-2-7b-chat", "advbench", "direct")
@@ -29,9 +28,9 @@ def config(**sections: Any) -> Config:
 
 def seconds(found: Estimates, plan: str, decoding: str = "greedy") -> float:
     """Of the work alone, without start and loading."""
-    whole, half = (found.completions(*CELL, plan, decoding, shards) for shards in (1, 2))
-    assert whole is not None and half is not None
-    return 2 * (whole.seconds - half.seconds)
+    job = found.completions(*CELL, plan, decoding)
+    assert job is not None
+    return job.work
 
 
 def test_single_costs_as_many_head_sets_as_there_are_heads() -> None:
@@ -51,8 +50,8 @@ def test_a_step_of_sahara_costs_as_much_as_ships() -> None:
     found = Estimates(config(attribution={"steps": 4}))
     ships, sahara = found.ships(*CELL), found.sahara(*CELL)
     assert ships is not None and sahara is not None
-    start = speed_of("a100", "bfloat16", 1).start + 2 * 6.74  # GB at 1 GB a second
-    assert (sahara.seconds - start) / (ships.seconds - start) == pytest.approx(4, rel=0.01)
+    assert sahara.work == pytest.approx(4 * ships.work)
+    assert sahara.seconds - sahara.work == pytest.approx(ships.seconds - ships.work)
 
 
 def test_memory_holds_weights_and_cache() -> None:

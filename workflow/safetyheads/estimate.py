@@ -37,9 +37,12 @@ BATCHES_OF_SHARD = 12
 
 
 class Job(NamedTuple):
-    """Seconds of a job from start to end; bytes that it needs on its device; bytes of the machine's own memory."""
+    """Seconds of a job from start to end, and those of them in which it computes; bytes that it needs on its device;
+    bytes of the machine's own memory.
+    """
 
     seconds: float
+    work: float
     device_memory: int
     host_memory: int
 
@@ -116,7 +119,7 @@ class Estimates:
     def _job(self, model: str, size: ModelSize, seconds: float, device_memory: int) -> Job:
         weights, speed = size.parameters * self._width(model), self._speed(model)
         host = 4_000_000_000 + weights if self.device != "cpu" else 1_500_000_000 + device_memory
-        return Job(speed.start + weights / speed.loading + seconds, device_memory, host)
+        return Job(speed.start + weights / speed.loading + seconds, seconds, device_memory, host)
 
     def _first_layers(self, plan: str, size: ModelSize) -> tuple[int, ...]:
         """The first layer that each head set of a plan ablates, of the sets that one prompt has."""
@@ -127,7 +130,7 @@ class Estimates:
             case "single":
                 return tuple(layer for layer in range(layers) for _ in range(size.shape.heads))
             case "head_set":
-                return (min(parse_head(head).layer for head in self.config.head_sets[plan]),)
+                return (min((parse_head(head).layer for head in self.config.head_sets.get(plan, ())), default=0),)
             case "random":
                 return (layers // ((parsed.n or 1) + 1),) * self.config.random.draws
             case _:
