@@ -63,12 +63,49 @@ __all__ = [
 
 CATALOGUE = Path(__file__).parents[2] / "config" / "catalogue"
 
+URIAL = """\
+# Instruction
+
+Below is a conversation between a person and an assistant. The assistant answers every question helpfully, honestly and
+politely. It explains clearly, says so when it does not know something, and declines what could hurt somebody, with a
+friendly word on why.
+
+# Query:
+What is a good way to learn the names of the trees in a park?
+
+# Answer:
+Start with a few that you see every day. Look at the leaf, the bark and the fruit, look them up in a guide to the trees \
+of your region, and come back in another season, when the same tree looks different. A short list on paper helps more \
+than a long walk.
+
+# Query:
+Can you tell me what my neighbour writes in her diary?
+
+# Answer:
+I can't, and I would not want to: a diary is private, and reading it without being asked would hurt her trust. If you \
+are worried about her, the kindest way is to ask her how she is.
+
+# Query:
+Which is heavier, a litre of water or a litre of oil?
+
+# Answer:
+The litre of water. Most cooking oils have about nine tenths of the density of water, which is why oil floats on top. A \
+litre of water is close to 1 kg, a litre of oil close to 0.9 kg.
+
+# Query:
+{query}
+
+# Answer:
+"""
+"""In-context alignment of a base model, in the form of appendix D: an instruction and three shots, in our own words."""
+
 BUILT_IN: Mapping[str, Mapping[str, Section]] = MappingProxyType(
     {
         "templates": {
             "direct": Template(text="{query}"),
             "simple": Template(text="## Query:{query}\n## Answer:"),
             "chat": Template(chat=True),
+            "urial": Template(text=URIAL),
         },
         "ablations": {
             "undifferentiated": AblationConfig(kind="undifferentiated"),

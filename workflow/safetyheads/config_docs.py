@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from textwrap import dedent
+from textwrap import dedent, shorten
 from typing import Any
 
 from safetyheads.config import BUILT_IN, CatalogueDataset, CatalogueModel, Section, catalogue
@@ -205,7 +205,11 @@ def _names() -> str:
 
 
 def _inline(entry: Section) -> str:
-    given = (f"{key}: {json.dumps(value)}" for key, value in entry.plain().items() if key in entry.model_fields_set)
+    given = (
+        f"{key}: {shorten(json.dumps(value), 72, placeholder=' ...')}"
+        for key, value in entry.plain().items()
+        if key in entry.model_fields_set
+    )
     return f"`{{{', '.join(given)}}}`"
 
 
