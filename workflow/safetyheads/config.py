@@ -74,9 +74,8 @@ friendly word on why.
 What is a good way to learn the names of the trees in a park?
 
 # Answer:
-Start with a few that you see every day. Look at the leaf, the bark and the fruit, look them up in a guide to the trees \
-of your region, and come back in another season, when the same tree looks different. A short list on paper helps more \
-than a long walk.
+Start with a few that you see every day. Look at the leaf, the bark and the fruit, look them up in a guide to trees, \
+and come back in another season, when the same tree looks different. A short list on paper helps more than a long walk.
 
 # Query:
 Can you tell me what my neighbour writes in her diary?
@@ -89,8 +88,8 @@ are worried about her, the kindest way is to ask her how she is.
 Which is heavier, a litre of water or a litre of oil?
 
 # Answer:
-The litre of water. Most cooking oils have about nine tenths of the density of water, which is why oil floats on top. A \
-litre of water is close to 1 kg, a litre of oil close to 0.9 kg.
+The litre of water. Most cooking oils have about nine tenths of the density of water, which is why oil floats on top. \
+A litre of water is close to 1 kg, a litre of oil close to 0.9 kg.
 
 # Query:
 {query}
