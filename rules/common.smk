@@ -39,7 +39,7 @@ MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
 
 # The modules, or folders of them, that determine the numbers of each rule.
 # Those that read, write, report or only check are left out.
-LOADING = ["models", "checkpoint", "decoder", "ablation", "heads"]
+LOADING = ["models", "checkpoint", "placement", "decoder", "ablation", "heads"]
 PASSES = [*LOADING, "layer_shortcuts", "partial_forward", "batches"]
 CODE = {
     "datasets": ["datasets", "demo_requests"],
@@ -175,7 +175,8 @@ def model_source(wildcards):
 
 def model_params(wildcards):
     return without(
-        known(settings.model, wildcards.model), ("path", "dtype", "chat_template")
+        known(settings.model, wildcards.model),
+        ("path", "dtype", "chat_template", "gpus", "max_memory"),
     )
 
 
@@ -281,10 +282,10 @@ def code(rule):
     return fingerprint([ROOT / "workflow" / "scripts" / f"{rule}.py", *modules])
 
 
-def gpus():
-    """GPUs that a job asks for: one where there are any and the configuration does not rule them out."""
+def gpus(wildcards):
+    """GPUs that a job asks for: its model's, where there are any and the configuration does not rule them out."""
     wanted = settings.compute.device
-    return int(
-        wanted.startswith("cuda")
-        or (wanted == "auto" and shutil.which("nvidia-smi") is not None)
+    there = wanted.startswith("cuda") or (
+        wanted == "auto" and shutil.which("nvidia-smi") is not None
     )
+    return known(settings.model, wildcards.model).gpus if there else 0

@@ -105,7 +105,10 @@ def open_model(settings: Config, name: str, description: Path) -> "PreTrainedMod
 
     torch.set_num_threads(settings.compute.threads)  # their number can change the last bits of floats
     folder = _described_folder(settings, name, description, tokenizer=False)
-    return models.load(folder, dtype=settings.model(name).dtype, device=settings.compute.device)
+    model = settings.model(name)
+    return models.load(
+        folder, dtype=model.dtype, device=settings.compute.device, gpus=model.gpus, max_memory=model.max_memory
+    )
 
 
 def open_tokenizer(settings: Config, name: str, description: Path) -> "PreTrainedTokenizerBase":
@@ -155,4 +158,7 @@ def provenance(
 def _device_kind(model: "PreTrainedModel") -> str:
     import torch
 
-    return torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
+    from safetyheads.decoder import input_device
+
+    device = input_device(model)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

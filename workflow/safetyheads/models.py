@@ -15,9 +15,9 @@ from safetyheads import hub
 from safetyheads.checkpoint import architecture, read_json, weight_files
 from safetyheads.download import sha256_of
 from safetyheads.errors import SafetyHeadsError
+from safetyheads.placement import MaxMemory, Placement
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
@@ -124,12 +124,21 @@ def verify(folder: Path, files: Mapping[str, str], since: float) -> None:
             _check_file(path, digest, sha256_of(path), "that was described in results/models")
 
 
-def load(folder: Path, *, dtype: str = "auto", device: str = "auto") -> "PreTrainedModel":
+def load(
+    folder: Path,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    gpus: int | Sequence[int] = 1,
+    max_memory: MaxMemory | None = None,
+) -> "PreTrainedModel":
     """Load the model in `folder` for measuring: frozen, in evaluation mode, with `ablation.install` done.
 
     `dtype` auto is float32 on the CPU, bfloat16 on a GPU; tf32 is float32 and, on a GPU, TF32 products in the whole
-    process. `device` auto is the GPU if there is one. Raises SafetyHeadsError if the device is not there or too small,
-    and if any parameter is not in the checkpoint.
+    process. `device` auto is the GPU if there is one. With several `gpus`, how many from the first on, or which, the
+    layers are spread over them; `max_memory` limits the weights by place among the GPUs and in main memory (`cpu`):
+    what is left stays on disk. Raises SafetyHeadsError if the device is not there or too small, and if any parameter is
+    not in the checkpoint.
     """
     import torch
 
@@ -139,7 +148,8 @@ def load(folder: Path, *, dtype: str = "auto", device: str = "auto") -> "PreTrai
 
     weight_files(folder)
     config, class_ = architecture(folder)
-    where = _device(device)
+    placement = Placement(device, gpus, max_memory)
+    where = placement.first
     precision = ("float32" if where.type == "cpu" else "bfloat16") if dtype == "auto" else dtype
     if where.type == "cuda":
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
@@ -152,7 +162,7 @@ def load(folder: Path, *, dtype: str = "auto", device: str = "auto") -> "PreTrai
                 folder,
                 config=config,
                 dtype=torch.float32 if precision == "tf32" else getattr(torch, precision),
-                device_map={"": where},
+                **placement.arguments,
                 attn_implementation="eager" if capped or not class_._supports_sdpa else "sdpa",
                 use_safetensors=True,
                 local_files_only=True,
@@ -163,11 +173,12 @@ def load(folder: Path, *, dtype: str = "auto", device: str = "auto") -> "PreTrai
     except torch.OutOfMemoryError:
         raise SafetyHeadsError(
             f"The model in {folder} does not fit into the memory of {where} as {precision}. Free the device, take a "
-            "larger one, or set `dtype: bfloat16`."
+            "larger one, set `dtype: bfloat16`, or spread the model: see `gpus` and `max_memory` in config/README.md."
         ) from None
     loaded: PreTrainedModel = result[0]
     report: dict[str, Any] = result[1]
     _check_loaded(folder, report)
+    placement.check(loaded)
     loaded.requires_grad_(False)
     install(loaded)
     if loaded.dtype != torch.float32:
@@ -231,19 +242,6 @@ def _check_file(path: Path, expected: str, found: str, which: str) -> None:
             f"{path.resolve()}, and run again where there is a network. If you changed a model of your own on purpose, "
             "run again with `--forcerun models`."
         )
-
-
-def _device(device: str) -> "torch.device":
-    import torch
-
-    count = torch.cuda.device_count()
-    where = torch.device(("cuda" if count else "cpu") if device == "auto" else device)
-    if where.type == "cuda" and (where.index or 0) >= count:
-        raise SafetyHeadsError(
-            f"`compute: device: {device}` was asked for; GPUs that torch {torch.__version__} sees here (counted from "
-            f"0): {count}. Use auto or cpu; if there is a GPU, install its driver and a torch that is built for CUDA."
-        )
-    return where
 
 
 def _check_loaded(folder: Path, report: dict[str, Any]) -> None:
