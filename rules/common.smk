@@ -44,7 +44,7 @@ MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
 
 # The modules, or folders of them, that determine the numbers of each rule.
 # Those that read, write, report or only check are left out.
-LOADING = ["models", "checkpoint", "decoder", "ablation", "heads"]
+LOADING = ["models", "checkpoint", "placement", "decoder", "ablation", "heads"]
 PASSES = [*LOADING, "layer_shortcuts", "partial_forward", "batches"]
 CODE = {
     "datasets": ["datasets", "demo_requests"],
@@ -180,7 +180,8 @@ def model_source(wildcards):
 
 def model_params(wildcards):
     return without(
-        known(settings.model, wildcards.model), ("path", "dtype", "chat_template")
+        known(settings.model, wildcards.model),
+        ("path", "dtype", "chat_template", "gpus", "max_memory"),
     )
 
 
@@ -297,7 +298,7 @@ def announce():
     """Tell on the terminal, once and not in every job, how many hours the studies take; nothing where it is minutes."""
     if not workflow.is_main_process:
         return
-    keyed, found = cells(), Estimates(settings, gpu=gpus() > 0)
+    keyed, found = cells(), Estimates(settings, gpu=on_gpu())
     ships = {cell[:4] for cell in keyed if parse_plan(cell.plan).kind == "ships"}
     sahara = {
         attributed(cell)[:4] for cell in keyed if parse_plan(cell.plan).kind == "sahara"
@@ -326,10 +327,14 @@ def code(rule):
     return fingerprint([ROOT / "workflow" / "scripts" / f"{rule}.py", *modules])
 
 
-def gpus():
-    """GPUs that a job asks for: one where there are any and the configuration does not rule them out."""
+def gpus(wildcards):
+    """GPUs that a job asks for: its model's, where there are any and the configuration does not rule them out."""
+    return known(settings.model, wildcards.model).gpus if on_gpu() else 0
+
+
+def on_gpu():
+    """Whether jobs run on GPUs: where there are any, or the configuration says so."""
     wanted = settings.compute.device
-    return int(
-        wanted.startswith("cuda")
-        or (wanted == "auto" and shutil.which("nvidia-smi") is not None)
+    return wanted.startswith("cuda") or (
+        wanted == "auto" and shutil.which("nvidia-smi") is not None
     )

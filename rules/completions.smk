@@ -11,7 +11,7 @@ rule completions:
         ENVIRONMENT
     threads: settings.compute.threads
     resources:
-        gpu=gpus(),
+        gpu=gpus,
     params:
         ablation=ablation_params,
         heads=plan_heads,

@@ -72,15 +72,21 @@ class Rows:
     def __post_init__(self) -> None:
         layers = {head.layer for heads in self.head_sets for head in heads}
         width = self.model.config.get_text_config(decoder=True).num_attention_heads
-        masks = {layer: torch.zeros(len(self.head_sets), width, dtype=torch.bool) for layer in layers}
+        self.masks = {layer: torch.zeros(len(self.head_sets), width, dtype=torch.bool) for layer in layers}
         for row, heads in enumerate(self.head_sets):
             for layer, head in heads:
-                masks[layer][row, head] = True
-        self.masks = {layer: mask.to(self.model.device) for layer, mask in masks.items()}
+                self.masks[layer][row, head] = True
+
+    def of_layer(self, layer: int, device: torch.device) -> Tensor | None:
+        """The mask of a layer, where the layer computes, or None if none of its heads is ablated."""
+        if layer not in self.masks:
+            return None
+        self.masks[layer] = self.masks[layer].to(device)
+        return self.masks[layer]
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows, by index, in this order: for batches that lose rows while they run."""
-        self.masks = {layer: mask[rows] for layer, mask in self.masks.items()}
+        self.masks = {layer: mask[rows.to(mask.device)] for layer, mask in self.masks.items()}
 
 
 _active: ContextVar[Rows | None] = ContextVar("safetyheads_rows", default=None)
@@ -152,7 +158,7 @@ def _around(base: str) -> Attend:
         if (other := _exchange.get()) is not None:
             query, key, value = other(module, query, key, value)
         rows = _active.get()
-        mask = None if rows is None else rows.masks.get(int(module.layer_idx))  # type: ignore[arg-type]
+        mask = None if rows is None else rows.of_layer(int(module.layer_idx), query.device)  # type: ignore[arg-type]
         if rows is None or mask is None:
             return attend(module, query, key, value, attention_mask, **kwargs)
         if len(mask) != len(query):

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
+from safetyheads.decoder import input_device
 from safetyheads.errors import SafetyHeadsError
 
 
@@ -45,6 +46,13 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self._show(len(indices), self.length)
 
 
+def select_rows(cache: Cache, rows: Tensor) -> None:
+    """Keep these rows of a cache, by index, in this order, whatever device each layer's keys and values are on."""
+    layers: Sequence[Any] = cache.layers
+    for layer in layers:
+        layer.batch_select_indices(rows.to(layer.keys.device) if layer.get_seq_length() else rows)
+
+
 class Places(NamedTuple):
     """Row `source[i]` of a pass over prompts is for row `to[i]` of the batch, in the layers up to `last[i]`."""
 
@@ -58,7 +66,7 @@ class Filling:
 
     def __init__(self, model: PreTrainedModel, rows: int, width: int, new_tokens: int) -> None:
         """`width` is the length of the prompts, padding included. Raises SafetyHeadsError for recurrent layers."""
-        self.rows, self.width, self.capacity, self.device = rows, width, width + new_tokens, model.device
+        self.rows, self.width, self.capacity, self.device = rows, width, width + new_tokens, input_device(model)
         self.logits = torch.empty(0)  # (B, vocabulary)
         self.result = DynamicCache(config=model.config)
         self.rooms: dict[int, tuple[Tensor, Tensor]] = {}  # keys and values (B, N_kv, capacity, d) by layer
@@ -114,10 +122,11 @@ class _Into(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         made = key_states, value_states
+        to, source = (places.to(key_states.device) for places in (self.to, self.source))  # where this layer computes
         padding = self.filling.width - key_states.shape[2]
         for room, states in zip(self.filling.room(self.layer, made), made):
-            room[self.to, :, :padding] = 0
-            room[self.to, :, padding : self.filling.width] = states[self.source]
+            room[to, :, :padding] = 0
+            room[to, :, padding : self.filling.width] = states[source]
         return made
 
 

@@ -10,7 +10,19 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from safetyheads.config_types import Count, HeadPair, KeywordList, Matching, Names, Number, Repo, Seed, Shards, Text
+from safetyheads.config_types import (
+    Count,
+    HeadPair,
+    KeywordList,
+    Matching,
+    MaxMemory,
+    Names,
+    Number,
+    Repo,
+    Seed,
+    Shards,
+    Text,
+)
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import check_in_grid, parse_head
 
@@ -106,10 +118,22 @@ class Model(Section):
     chat_template: Text | None = Field(
         default=None, description="Chat template (Jinja), used where the tokenizer comes without one."
     )
+    gpus: Count = Field(default=1, description="GPUs that a job with this model gets; its layers are spread over them.")
+    max_memory: MaxMemory | None = Field(
+        default=None,
+        description="Most memory for the weights of a model that is larger than its GPUs: `{0: 20GiB, cpu: 60GiB}`, by "
+        "GPU of the job (from 0) and in main memory. What is left stays on disk. Weights that are elsewhere are "
+        "brought to the device for each pass, which is slow.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         self._allow_only_with(self._need_one_of("path", "repo", "demo"), "repo", "revision")
+        if beyond := [key for key in self.max_memory or () if isinstance(key, int) and key >= self.gpus]:
+            raise ValueError(
+                f"found GPU {beyond[0]} in max_memory with gpus: {self.gpus}; allowed: cpu, and GPUs from 0 to "
+                f"{self.gpus - 1}"
+            )
         return self
 
 

@@ -17,7 +17,8 @@ from transformers import PreTrainedModel
 from safetyheads.ablation import Ablation, ablate
 from safetyheads.artifacts import Parts
 from safetyheads.batches import Pieces, padded
-from safetyheads.decoder import check_numbers
+from safetyheads.cache import select_rows
+from safetyheads.decoder import check_numbers, input_device
 from safetyheads.heads import HeadSet
 from safetyheads.partial_forward import PartialForward
 from safetyheads.prefill import prefill
@@ -101,12 +102,13 @@ def decode(
     """Complete one batch. Returns token ids (B, max_new_tokens), filled up with -1, or with -2 after an end."""
     model, head_sets = passes.model, [row.heads for row in rows]
     prompts = [tuple(row.token_ids) for row in rows]
-    noise = torch.stack([gumbel(row, decoding) for row in rows]).to(model.device)  # (B, max_new_tokens, k)
-    eos = torch.tensor(list(eos_token_ids), dtype=torch.long, device=model.device)
-    tokens = torch.full((len(rows), decoding.max_new_tokens), _RUNNING, device=model.device)
-    running = torch.arange(len(rows), device=model.device)  # the rows that are still in the batch
+    device = input_device(model)
+    noise = torch.stack([gumbel(row, decoding) for row in rows]).to(device)  # (B, max_new_tokens, k)
+    eos = torch.tensor(list(eos_token_ids), dtype=torch.long, device=device)
+    tokens = torch.full((len(rows), decoding.max_new_tokens), _RUNNING, device=device)
+    running = torch.arange(len(rows), device=device)  # the rows that are still in the batch
     logits, cache = prefill(passes, prompts, head_sets, ablation, decoding.max_new_tokens)
-    visible = torch.ones(len(rows), max(map(len, prompts)), dtype=torch.long, device=model.device)
+    visible = torch.ones(len(rows), max(map(len, prompts)), dtype=torch.long, device=device)
     for row, prompt in zip(visible, prompts):
         row[: -len(prompt)] = 0
     with ablate(model, ablation, head_sets) as ablated:
@@ -117,7 +119,7 @@ def decode(
             if ended.any():
                 kept = _compacted(ended)
                 running, chosen, visible = running[kept], chosen[kept], visible[kept]
-                cache.batch_select_indices(kept)
+                select_rows(cache, kept)
                 if ablated is not None:
                     ablated.select(kept)
             if len(running) == 0 or step == decoding.max_new_tokens - 1:

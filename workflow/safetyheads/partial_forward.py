@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from safetyheads.ablation import Ablation, Kind, ablate
-from safetyheads.decoder import check_numbers, decoder, grid
+from safetyheads.decoder import check_numbers, decoder, grid, input_device
 from safetyheads.heads import Head, HeadSet
 from safetyheads.layer_shortcuts import Forward, Inputs, last_position, replaced, resumed, shared
 
@@ -114,7 +114,7 @@ class PartialForward:
         rows = torch.tensor(chosen, dtype=torch.long, device=kept.ids.device)
         forwards: dict[int, Forward] = {}
         if self.shortcut:
-            inputs = Inputs(kept.inputs[layer], rows)
+            inputs = Inputs(kept.inputs[layer], rows.to(kept.inputs[layer].device))
             forwards = dict.fromkeys(range(layer), self._skip)
             split = self.shortcut is Shortcut.SPLIT
             if split and layer == len(self.layers) - 1:
@@ -167,7 +167,7 @@ class PartialForward:
         for layer in (*range(layers // 2, layers - 1), *reversed(range(layers // 2))):
             kinds.setdefault(_kind(self.model, self.layers, layer), layer)
         sets = [tuple(Head(layer, head) for head in range(heads)) for layer in sorted({*kinds.values(), layers - 1})]
-        ids = torch.tensor([list(prompt)], device=self.model.device)
+        ids = torch.tensor([list(prompt)], device=input_device(self.model))
         self.shortcut = Shortcut.NONE
         plain, *ablated = [self.whole(ids, _CHECKED, [heads]) for heads in ((), *sets)]
         for level in (Shortcut.SPLIT, Shortcut.RESUME):
@@ -181,7 +181,7 @@ class PartialForward:
     def _difference(self, ids: Tensor, plain: Top, ablated: Mapping[HeadSet, Top]) -> str | None:
         """How passes with the present shortcut differ from what is expected, with nothing and with sets ablated."""
         tolerance = TOLERANCE.get(self.model.dtype, TOLERANCE[torch.float32])
-        if self.model.device.type == "cuda" and torch.get_float32_matmul_precision() != "highest":  # TF32
+        if input_device(self.model).type == "cuda" and torch.get_float32_matmul_precision() != "highest":  # TF32
             tolerance = max(tolerance, TOLERANCE[torch.float16])
         try:
             kept = self.keep(ids, None, layers=[heads[0].layer for heads in ablated])
