@@ -180,7 +180,7 @@ def _without_cache(value: Any) -> Any:
 def _of_rows(value: Any, rows: int, chosen: Tensor | slice) -> Any:
     """The chosen rows of an argument that has a row for each of the batch: masks, positions."""
     per_row = isinstance(value, Tensor) and value.dim() > 1 and value.shape[0] == rows > 1
-    return value[chosen] if per_row else value
+    return value[chosen.to(value.device)] if per_row else value
 
 
 def _at_the_end(value: Any, length: int) -> Any:
