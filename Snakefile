@@ -64,3 +64,6 @@ rule attribution:
     input:
         ships_of_studies(),
         sahara_of_studies(),
+
+
+announce()

@@ -12,7 +12,7 @@ rule sahara:
         ENVIRONMENT
     threads: settings.compute.threads
     resources:
-        gpu=gpus(),
+        gpu=gpus,
     params:
         ablation=ablation_params,
         attention=attention,

@@ -12,7 +12,7 @@ rule ships:
         ENVIRONMENT
     threads: settings.compute.threads
     resources:
-        gpu=gpus(),
+        gpu=gpus,
     params:
         ablation=ablation_params,
         attention=attention,

@@ -523,7 +523,7 @@ def test_the_catalogue_counts_the_requests_of_the_demo() -> None:
 
 def test_the_names_of_the_method_are_built_in() -> None:
     assert {section: set(names) for section, names in BUILT_IN.items()} == {
-        "templates": {"direct", "simple", "chat"},
+        "templates": {"direct", "simple", "chat", "urial"},
         "ablations": {"undifferentiated", "scaling", "mean_query", "mean_key", "mean_output"},
         "decodings": {"greedy", "top5"},
         "judges": {"paper", "reference"},

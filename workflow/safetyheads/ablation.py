@@ -74,21 +74,22 @@ class Rows:
     def __post_init__(self) -> None:
         layers: set[int | None] = {head.layer for heads in self.head_sets for head in heads}
         width = self.model.config.get_text_config(decoder=True).num_attention_heads
-        masks = {layer: torch.zeros(len(self.head_sets), width, dtype=torch.bool) for layer in layers}
+        self.masks = {layer: torch.zeros(len(self.head_sets), width, dtype=torch.bool) for layer in layers}
         for row, heads in enumerate(self.head_sets):
             for layer, head in heads:
-                masks[layer][row, head] = True
-        self.masks = {layer: mask.to(self.model.device) for layer, mask in masks.items()}
+                self.masks[layer][row, head] = True
+
+    def of_layer(self, layer: int | None, device: torch.device) -> Tensor | None:
+        """The mask of the rows that a layer computes, on its device, or None if none of its heads is ablated."""
+        if layer is None or layer not in self.masks:
+            return None
+        self.masks[layer] = self.masks[layer].to(device)
+        return self.masks[layer] if self.computed is None else self.masks[layer][: self.computed[layer]]
 
     def select(self, rows: Tensor, computed: Sequence[int] | None = None) -> None:
         """Keep these rows, by index, in this order: for batches that lose rows while they run."""
-        self.masks = {layer: mask[rows] for layer, mask in self.masks.items()}
+        self.masks = {layer: mask[rows.to(mask.device)] for layer, mask in self.masks.items()}
         self.computed = computed
-
-    def mask(self, layer: int | None) -> Tensor | None:
-        """The heads that are ablated in the rows that a layer computes; None if there are none."""
-        mask = self.masks.get(layer)
-        return mask if mask is None or layer is None or self.computed is None else mask[: self.computed[layer]]
 
 
 _INSTALLED = "is_installed_for_ablation"
@@ -162,12 +163,12 @@ class _Around:
         if (other := _exchange.get()) is not None:
             query, key, value = other(module, query, key, value)
         rows = _active.get()
-        mask = None if rows is None else rows.mask(getattr(module, "layer_idx", None))
+        layer = getattr(module, "layer_idx", None)
+        mask = None if rows is None else rows.of_layer(layer, query.device)
         if rows is None or mask is None:
             return attend(module, query, key, value, attention_mask, **kwargs)
         if len(mask) != len(query):
             raise SafetyHeadsError(f"{len(mask)} head sets were given for a batch of {len(query)} rows.")
-        mask = mask.to(query.device)
         return _attend_ablated(attend, rows.ablation, mask, module, query, key, value, attention_mask, **kwargs)
 
 

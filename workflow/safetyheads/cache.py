@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
+from safetyheads.decoder import input_device
 from safetyheads.errors import SafetyHeadsError
 
 
@@ -39,11 +40,17 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows, in this order; one may be there twice. Rows that keep their place are not copied."""
-        indices = indices.to(self.room[0].device)
         moved = (indices != torch.arange(len(indices), device=indices.device)).nonzero().squeeze(1)
         for room in self.room:
             room[moved, :, : self.length] = room[indices[moved], :, : self.length]
         self._show(len(indices), self.length)
+
+
+def select_rows(cache: Cache, rows: Sequence[Tensor]) -> None:
+    """Keep `rows[l]` of layer l of a cache, by index, in this order, whatever device its keys and values are on."""
+    layers: Sequence[Any] = cache.layers
+    for layer, of_layer in zip(layers, rows):
+        layer.batch_select_indices(of_layer.to(layer.keys.device) if layer.get_seq_length() else of_layer)
 
 
 class Places(NamedTuple):
@@ -60,7 +67,7 @@ class Filling:
 
     def __init__(self, model: PreTrainedModel, rows: int, width: int, new_tokens: int) -> None:
         """`width` is the length of the prompts, padding included. Raises SafetyHeadsError for recurrent layers."""
-        self.rows, self.width, self.capacity, self.device = rows, width, width + new_tokens, model.device
+        self.rows, self.width, self.capacity, self.device = rows, width, width + new_tokens, input_device(model)
         self.logits = torch.empty(0)  # (B, vocabulary)
         self.result = DynamicCache(config=model.config)
         self.rooms: dict[int, tuple[Tensor, Tensor]] = {}  # keys and values (B, N_kv, capacity, d) by layer
@@ -116,10 +123,11 @@ class _Into(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         made = key_states, value_states
+        to, source = (places.to(key_states.device) for places in (self.to, self.source))  # where this layer computes
         padding = self.filling.width - key_states.shape[2]
         for room, states in zip(self.filling.room(self.layer, made), made):
-            room[self.to, :, :padding] = 0
-            room[self.to, :, padding : self.filling.width] = states[self.source]
+            room[to, :, :padding] = 0
+            room[to, :, padding : self.filling.width] = states[source]
         return made
 
 

@@ -1,6 +1,7 @@
 """Model folders, checked before anything is loaded: are the weights there and whole, can heads be ablated?"""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 _WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+INDEX = "model.safetensors.index.json"
+"""Lists the shards of weights that are in several files."""
 
 
 def weight_files(folder: Path) -> list[str]:
@@ -21,29 +24,10 @@ def weight_files(folder: Path) -> list[str]:
     """
     from safetensors import SafetensorError, safe_open
 
-    if (folder / "adapter_config.json").exists():
-        raise SafetyHeadsError(f"{folder} holds a PEFT adapter. Merge it into its model and save that as safetensors.")
-    if (folder / _WEIGHTS).exists():
-        names, shards = [_WEIGHTS], [_WEIGHTS]
-    elif (folder / _INDEX).exists():
-        index = read_json(folder / _INDEX)
-        shards = sorted(set(index.get("weight_map", {}).values()))
-        names = [_INDEX, *shards]
-    else:
-        pickled = sorted(path.name for path in folder.glob("*.bin*"))
-        found = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
-        raise SafetyHeadsError(
-            f"The model folder {folder} has neither {_WEIGHTS} nor {_INDEX}; it has {found}. Pickled weights (.bin, "
-            ".pt) are never loaded: choose a repository or revision with safetensors, or convert the model with "
-            "`save_pretrained` of transformers and name the new folder with `path:`."
-        )
-    missing = [name for name in shards if not (folder / name).is_file()]
-    if missing or not shards:
-        raise SafetyHeadsError(
-            f"{folder / _INDEX} lists {len(shards)} files of weights, of which {len(missing)} are missing: "
-            f"{', '.join(missing)}. Copy or download them again."
-        )
-    for name in shards:
+    names = weight_names(f"The model folder {folder}", {path.name for path in folder.iterdir()}, folder / INDEX)
+    for name in names:
+        if name == INDEX:
+            continue
         try:
             with safe_open(folder / name, framework="np"):
                 pass
@@ -53,6 +37,34 @@ def weight_files(folder: Path) -> list[str]:
                 "clone made with git, run `git lfs pull`."
             ) from None
     return names
+
+
+def weight_names(where: str, names: Collection[str], index: Path) -> list[str]:
+    """Which of `names`, the files of a model, its weights are read from: one file, or an index and its shards.
+
+    `where` names the model's folder or repository, `index` is its index, read if it is used. Raises SafetyHeadsError if
+    there are none, only pickled ones, or not all of them.
+    """
+    if "adapter_config.json" in names:
+        raise SafetyHeadsError(f"{where} holds a PEFT adapter. Merge it into its model and save that as safetensors.")
+    if _WEIGHTS in names:
+        return [_WEIGHTS]
+    if INDEX not in names:
+        pickled = sorted(name for name in names if name.endswith(_PICKLED) or ".bin." in name)
+        found = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
+        raise SafetyHeadsError(
+            f"{where} has neither {_WEIGHTS} nor {INDEX}; it has {found}. Pickled weights (.bin, "
+            ".pt) are never loaded: choose a repository or revision with safetensors, or convert the model with "
+            "`save_pretrained` of transformers and name the new folder with `path:`."
+        )
+    shards = sorted(set(read_json(index).get("weight_map", {}).values()))
+    missing = [name for name in shards if name not in names]
+    if missing or not shards:
+        raise SafetyHeadsError(
+            f"{where} has {INDEX}, which lists {len(shards)} files of weights, of which {len(missing)} are missing: "
+            f"{', '.join(missing)}. Copy or download them again."
+        )
+    return [INDEX, *shards]
 
 
 def architecture(folder: Path) -> tuple["PreTrainedConfig", "type[PreTrainedModel]"]:

@@ -10,7 +10,19 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from safetyheads.config_types import Count, HeadPair, KeywordList, Matching, Names, Number, Repo, Seed, Text
+from safetyheads.config_types import (
+    Count,
+    HeadPair,
+    KeywordList,
+    Matching,
+    MaxMemory,
+    Names,
+    Number,
+    Repo,
+    Seed,
+    Shards,
+    Text,
+)
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import check_in_grid, parse_head
 
@@ -112,10 +124,22 @@ class Model(Section):
     chat_template: Text | None = Field(
         default=None, description="Chat template (Jinja), used where the tokenizer comes without one."
     )
+    gpus: Count = Field(default=1, description="GPUs that a job with this model gets; its layers are spread over them.")
+    max_memory: MaxMemory | None = Field(
+        default=None,
+        description="Most memory for the weights of a model that is larger than its GPUs: `{0: 20GiB, cpu: 60GiB}`, by "
+        "GPU of the job (from 0) and in main memory. What is left stays on disk. Weights that are elsewhere are "
+        "brought to the device for each pass, which is slow.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         self._allow_only_with(self._need_one_of("path", "repo", "demo"), "repo", "revision")
+        if beyond := [key for key in self.max_memory or () if isinstance(key, int) and key >= self.gpus]:
+            raise ValueError(
+                f"found GPU {beyond[0]} in max_memory with gpus: {self.gpus}; allowed: cpu, and GPUs from 0 to "
+                f"{self.gpus - 1}"
+            )
         return self
 
 
@@ -274,6 +298,27 @@ class Attribution(Section):
     )
 
 
+class Speed(Section):
+    """How fast jobs are, for estimates and `shards: auto`; it changes no result."""
+
+    device: Literal["auto", "a100", "h100", "h200", "cpu"] = Field(
+        default="auto",
+        description="The device to reckon with. `auto`: the CPU with `device: cpu`, else an A100; the estimate that is "
+        "printed takes the CPU also where `device: auto` finds no GPU.",
+    )
+    scoring: Number | None = Field(
+        default=None,
+        description="Tera-operations per second that scoring achieves here, as `benchmarks/scoring.py` prints it.",
+    )
+    generation: Number | None = Field(
+        default=None,
+        description="The same of completions, as `benchmarks/generation.py` prints it.",
+    )
+    start: Number | None = Field(
+        default=None, description="Seconds from the start of a job to the loading of its model."
+    )
+
+
 class Compute(Section):
     """Where and how the work is done."""
 
@@ -281,11 +326,13 @@ class Compute(Section):
         default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes a GPU if there is one."
     )
     token_budget: Count = Field(default=8192, description="Tokens per batch; it sets the batch size.")
-    shards: Count = Field(
+    shards: Shards = Field(
         default=1,
-        description="Jobs that share the batches of one cell's completions. More than there are batches is harmless: "
-        "a job without one loads the model for nothing. A change makes all completions, and what follows, again.",
+        description="Jobs that share the batches of one cell's completions. `auto`: as many as make jobs of about an "
+        "hour by `speed`. More than there are batches is harmless: a job without one loads the model for nothing. A "
+        "change makes all completions, and what follows, again.",
     )
+    speed: Speed = Field(default=Speed(), description="How fast jobs are, to estimate their time.")
     threads: Count = Field(default=1, description="CPU threads of each job.")
 
 

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
@@ -92,6 +92,19 @@ Repo = Annotated[
     str,
     Matching(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", "a Hugging Face repository, such as 'organisation/name'"),
 ]
+MemorySize = Annotated[str, Matching(r"\d+(?:\.\d+)? ?[KMGT]?i?B", "a size, such as 20GiB or 500MB")]
+MaxMemory = Annotated[
+    dict[Annotated[int, Field(ge=0)] | Literal["cpu"], MemorySize],
+    Field(min_length=1),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "minProperties": 1,
+            "propertyNames": {"pattern": r"^(?:\d+|cpu)$"},
+            "additionalProperties": {"type": "string", "pattern": r"^\d+(?:\.\d+)? ?[KMGT]?i?B$"},
+        }
+    ),
+]
 HeadName = Annotated[
     str,
     Matching(r"L\d+H\d+", "a head, such as L02H26 (layer 2, head 26)"),
@@ -129,4 +142,18 @@ KeywordList = Annotated[
             ]
         }
     ),
+]
+
+
+def _shards(value: Any) -> Any:
+    if value == "auto" or (type(value) is int and value >= 1):
+        return value
+    close = nearest(value, ["auto"]) if isinstance(value, str) else ""
+    raise ValueError(f"found {value!r}; allowed: a whole number of at least 1, or auto.{close}")
+
+
+Shards = Annotated[
+    int | str,
+    BeforeValidator(_shards),
+    WithJsonSchema({"anyOf": [{"enum": ["auto"]}, {"type": "integer", "minimum": 1}]}),
 ]

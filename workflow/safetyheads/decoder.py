@@ -1,11 +1,15 @@
 """The parts of a decoder that scoring and generation reach for: its grid of heads, its layers, its final norm."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from inspect import signature
 from typing import NamedTuple
 
 import torch
+from accelerate.hooks import add_hook_to_module, remove_hook_from_module
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from safetyheads.ablation import States, exchange
@@ -24,6 +28,13 @@ def grid(model: PreTrainedModel) -> tuple[int, int]:
     """(layers, query heads per layer) of a model."""
     config = model.config.get_text_config(decoder=True)
     return config.num_hidden_layers, config.num_attention_heads
+
+
+def input_device(model: PreTrainedModel) -> torch.device:
+    """Where a model's inputs go and its logits come from; of weights that are not there, `model.device` is `meta`."""
+    hook = getattr(model, "_hf_hook", None)  # of accelerate, for a model that is spread over several devices
+    device = getattr(hook, "execution_device", None)
+    return model.device if device is None else torch.device(device)
 
 
 def decoder(model: PreTrainedModel) -> Decoder:
@@ -45,7 +56,7 @@ def decoder(model: PreTrainedModel) -> Decoder:
             hooks.callback(module.register_forward_hook(lambda module, *_: called.append(module)).remove)
         hooks.enter_context(exchange(watch))
         hooks.enter_context(torch.inference_mode())
-        model(torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
+        model(torch.zeros(1, 1, dtype=torch.long, device=input_device(model)), use_cache=False)
     attending = {module for module, _ in seen}
     stacks = [
         (parent, child)
@@ -93,14 +104,35 @@ def cache_argument(model: PreTrainedModel) -> str:
 def in_float32(model: PreTrainedModel) -> None:
     """Compute the final norm and the output layer of a 16-bit model in float32.
 
-    The scores compare logits closely: upcasting 16-bit logits would keep their rounding.
+    The scores compare logits closely: upcasting 16-bit logits would keep their rounding. The output layer's weights
+    stay in 16 bits, and are upcast a piece at a time: with a large vocabulary they are a large part of the model.
     """
     norm, output = decoder(model).norm, model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    output.weight = nn.Parameter(output.weight.detach().float(), requires_grad=False)  # unties it, where it was tied
-    if output.bias is not None:
-        output.bias = nn.Parameter(output.bias.detach().float(), requires_grad=False)
     norm.float()
     norm.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))
+    _replace_forward(output, partial(_linear_in_float32, output))
+
+
+_PIECE = 2**22
+"""Weights of the output layer that are upcast at a time: 16 MiB in float32."""
+
+
+def _linear_in_float32(layer: nn.Linear, states: Tensor) -> Tensor:
+    rows = max(1, _PIECE // layer.in_features)
+    pieces = torch.split(layer.weight, rows)
+    logits = torch.cat([functional.linear(states.float(), weights.float()) for weights in pieces], dim=-1)
+    return logits if layer.bias is None else logits + layer.bias.float()
+
+
+def _replace_forward(module: nn.Module, forward: Callable[..., Tensor]) -> None:
+    """Let a module compute `forward` for good; accelerate, where it brings the module's weights, still does."""
+    hook = getattr(module, "_hf_hook", None)
+    if hook is None:
+        module.forward = forward
+        return
+    remove_hook_from_module(module)
+    module.forward = forward
+    add_hook_to_module(module, hook)
 
 
 def check_numbers(model: PreTrainedModel, *states: Tensor) -> None:

@@ -1,12 +1,10 @@
-"""Files from the network, from a pinned address or a Hugging Face repository: whole and verified, or not at all."""
+"""Files from the network, from a pinned address: whole and verified, or not at all."""
 
 import logging
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
-from typing import Literal
 
 import httpx2
 import tenacity
@@ -18,6 +16,53 @@ log = logging.getLogger(__name__)
 
 _BUSY = {408, 425, 429}
 _LONGEST_WAIT = 60.0  # seconds
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How often something is tried, and how long in between, where an error may pass by itself.
+
+    There are `attempts` in all: the second one after `first_wait` seconds, then after twice as long each time, or as
+    long as the server asks, but at most a minute. `timeout`: seconds without an answer, or a byte, that are an error.
+    """
+
+    attempts: int = 5
+    first_wait: float = 1.0
+    timeout: float = 30.0
+
+    def retrying(
+        self,
+        may_pass: Callable[[BaseException], bool],
+        reason: Callable[[BaseException], str],
+        asked: Callable[[BaseException], float | None],
+    ) -> tenacity.Retrying:
+        """Calls what it is given until it succeeds, or fails for good.
+
+        `asked` is how many seconds the server wants to be left alone, if it says so.
+        """
+        backoff = tenacity.wait_exponential(multiplier=self.first_wait, max=_LONGEST_WAIT)
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            longer = (asked(error) if error is not None else None) or 0.0
+            return max(backoff(state), min(longer, _LONGEST_WAIT))
+
+        def tell(state: tenacity.RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            seconds = state.next_action.sleep if state.next_action else 0
+            if error is not None:
+                log.warning("Try %d failed: %s. Next try in %g s.", state.attempt_number, reason(error), seconds)
+
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception(may_pass),
+            stop=tenacity.stop_after_attempt(self.attempts),
+            wait=wait,
+            before_sleep=tell,
+            reraise=True,
+        )
+
+
+PATIENCE = Patience()
 
 
 def sha256_of(path: Path) -> str:
@@ -46,27 +91,17 @@ def download(
     destination: Path,
     sha256: str | None = None,
     *,
-    attempts: int = 5,
-    first_wait: float = 1.0,
-    timeout: float = 30.0,
+    patience: Patience = PATIENCE,
 ) -> None:
     """Fetch `url` into the file `destination`, which then holds the whole, verified body; otherwise nothing is kept.
 
-    Failed connections, timeouts (`timeout` seconds without an answer or a byte), cut-off bodies, HTTP 408, 425, 429 and
-    5xx are tried again, `attempts` times in all, after `first_wait` seconds, then twice as long each time, or as long
-    as the server asks. Proxies come from the environment. Raises SafetyHeadsError for any other answer, when the
-    attempts are used up, and for a wrong checksum.
+    Failed connections, timeouts, cut-off bodies, HTTP 408, 425, 429 and 5xx are tried again. Proxies come from the
+    environment. Raises SafetyHeadsError for any other answer, when the attempts are used up, and for a wrong checksum.
     """
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_may_pass),
-        stop=tenacity.stop_after_attempt(attempts),
-        wait=_Wait(first_wait),
-        before_sleep=_log_retry,
-        reraise=True,
-    )
+    retrying = patience.retrying(_may_pass, lambda error: f"{url}: {_reason(error)}", _asked_wait)
 
     def write_to(temporary: Path) -> None:
-        retrying(_fetch, url, temporary, timeout)
+        retrying(_fetch, url, temporary, patience.timeout)
         verify(temporary, sha256, url)
 
     try:
@@ -104,99 +139,6 @@ def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-class _Wait(tenacity.wait.wait_base):
-    """Exponential back-off, or what the server's Retry-After asks for if that is longer."""
-
-    def __init__(self, first: float) -> None:
-        self._backoff = tenacity.wait_exponential(multiplier=first, max=_LONGEST_WAIT)
-
-    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
-        error = retry_state.outcome.exception() if retry_state.outcome else None
-        asked = error.response.headers.get("Retry-After", "") if isinstance(error, httpx2.HTTPStatusError) else ""
-        seconds = float(asked) if asked.isascii() and asked.isdigit() else 0.0
-        return max(self._backoff(retry_state), min(seconds, _LONGEST_WAIT))
-
-
-def _log_retry(state: tenacity.RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    wait = state.next_action.sleep if state.next_action else 0
-    if error is not None:
-        log.warning(
-            "Try %d of %s failed: %s. Next try in %g s.", state.attempt_number, state.args[0], _reason(error), wait
-        )
-
-
-def download_from_hub(repo: str, revision: str | None, file: str, destination: Path, sha256: str | None = None) -> None:
-    """Copy one file of a Hugging Face data set at `revision` to `destination`, through the normal Hugging Face cache.
-
-    Raises SafetyHeadsError as `hub_errors` does, and for a wrong checksum; `destination` is then left as it was.
-    """
-    from huggingface_hub import hf_hub_download
-
-    with hub_errors("dataset", repo, revision, file):
-        cached = Path(hf_hub_download(repo, file, repo_type="dataset", revision=revision))
-    verify(cached, sha256, f"{file} of the data set {repo} at revision {revision or 'main'}")
-    artifacts.replace(destination, lambda temporary: shutil.copyfile(cached, temporary))
-
-
-@contextmanager
-def hub_errors(
-    kind: Literal["model", "dataset"], repo: str, revision: str | None, file: str | None = None
-) -> Iterator[None]:
-    """Turn the errors of huggingface_hub within the block into SafetyHeadsErrors that say what to do.
-
-    Nothing of the original message is repeated, because it can hold the user's token.
-    """
-    from huggingface_hub import errors
-
-    name = {"model": "model", "dataset": "data set"}[kind]
-    page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{repo}"
-    at = f"{repo} at revision {revision or 'main'}"
-    by_hand = f"fetch it on another machine (`hf download {repo} --repo-type {kind}`) and name it with `path:`"
-    try:
-        yield
-    except errors.GatedRepoError:
-        problem = (
-            f"Access to the {name} {repo} is restricted. Accept its licence at {page}, make a token with read access, "
-            "log in with `hf auth login`, then run again."
-        )
-    except errors.RepositoryNotFoundError:
-        problem = (
-            f"Hugging Face has no {name} {repo}, or not for you. Check the spelling at {page}; if it is private, log "
-            "in with `hf auth login`."
-        )
-    except errors.RevisionNotFoundError:
-        problem = f"The {name} {repo} has no revision {revision!r}. Its revisions are listed at {page}/commits/main."
-    except errors.RemoteEntryNotFoundError:
-        problem = f"The {name} {at} has no file {file!r}. Its files are listed at {page}/tree/{revision or 'main'}."
-    except errors.LocalEntryNotFoundError as error:
-        cause = error.__cause__
-        if cause is None or isinstance(cause, errors.OfflineModeIsEnabled):
-            problem = (
-                f"The {name} {at} is not, or not wholly, in the Hugging Face cache, and downloads are switched off. "
-                f"Run once with network access and without HF_HUB_OFFLINE=1, or {by_hand}."
-            )
-        else:
-            problem = _unreachable(f"{name} {at}", cause, by_hand)
-    except (httpx2.HTTPError, errors.XetDownloadError) as error:
-        problem = _unreachable(f"{name} {at}", error, by_hand)
-    except errors.HFValidationError:
-        problem = f"{repo!r} is not the name of a repository. Write owner/name, as in the address of its page."
-    except OSError as error:
-        problem = (
-            f"The {name} {at} cannot be stored in the Hugging Face cache: {error.strerror or type(error).__name__}. "
-            "Free some space, or set HF_HOME to a folder with enough of it."
-        )
-    else:
-        return
-    raise SafetyHeadsError(problem)
-
-
-def _unreachable(what: str, error: BaseException, by_hand: str) -> str:
-    status = error.response.status_code if isinstance(error, httpx2.HTTPStatusError) else None
-    if status == 401:
-        return f"Hugging Face does not accept your login for the {what}. Log in again with `hf auth login`."
-    if status == 403:
-        return f"Your Hugging Face token may not read the {what}. Make one with read access and `hf auth login` again."
-    reason = f"HTTP {status}" if status else type(error).__name__
-    return f"Hugging Face cannot be reached for the {what} ({reason}). Check the network and the proxy, or {by_hand}."
+def _asked_wait(error: BaseException) -> float | None:
+    asked = error.response.headers.get("Retry-After", "") if isinstance(error, httpx2.HTTPStatusError) else ""
+    return float(asked) if asked.isascii() and asked.isdigit() else None

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +19,8 @@ from transformers import DynamicCache, PreTrainedModel
 from safetyheads.ablation import Ablation, ablate
 from safetyheads.artifacts import Parts
 from safetyheads.batches import Pieces, padded
-from safetyheads.cache import takes_fewer_rows
-from safetyheads.decoder import cache_argument, check_numbers, grid
+from safetyheads.cache import select_rows, takes_fewer_rows
+from safetyheads.decoder import cache_argument, check_numbers, grid, input_device
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.following import Followers
 from safetyheads.heads import Head, HeadSet
@@ -114,18 +113,18 @@ def decode(
     follow: bool = True,
 ) -> np.ndarray:
     """Complete one batch. Returns token ids (rows, max_new_tokens), filled up with -1, or with -2 after an end."""
-    model, new = passes.model, decoding.max_new_tokens
+    model, device, new = passes.model, input_device(passes.model), decoding.max_new_tokens
     keys = [(tuple(row.token_ids), row.query_id, row.sample) for row in rows]
     longest = max(len(row.token_ids) for row in rows)
     follow = follow and takes_fewer_rows(model, longest + new)
     batch = Followers(keys if follow else range(len(rows)), [row.heads for row in rows], len(passes.layers))
     prompts = [tuple(rows[like].token_ids) for like in batch.like]
     head_sets = [() if added else rows[like].heads for like, added in zip(batch.like, batch.added)]
-    noise = torch.stack([gumbel(row, decoding) for row in rows]).to(model.device)  # (rows, max_new_tokens, k)
-    eos = torch.tensor(list(eos_token_ids), dtype=torch.long, device=model.device)
+    noise = torch.stack([gumbel(row, decoding) for row in rows]).to(device)  # (rows, max_new_tokens, k)
+    eos = torch.tensor(list(eos_token_ids), dtype=torch.long, device=device)
     tokens = np.full((len(rows), new), _RUNNING)
     logits, cache = prefill(passes, prompts, head_sets, ablation, new, batch.starts.tolist())
-    visible = torch.ones(len(prompts), longest, dtype=torch.long, device=model.device)
+    visible = torch.ones(len(prompts), longest, dtype=torch.long, device=device)
     for row, prompt in zip(visible, prompts):
         row[: -len(prompt)] = 0
     with ablate(model, ablation, head_sets) as ablated, batch.left_out(passes.layers):
@@ -140,11 +139,9 @@ def decode(
             if (moves := batch.go_on(ids, ended)) is not None:
                 if not len(batch.like):
                     break
-                order = torch.from_numpy(moves.order).to(model.device)
+                order = torch.from_numpy(moves.order).to(device)
                 chosen, visible = chosen[order], visible[order]
-                cached: list[Any] = cache.layers
-                for layer, keys_and_values in enumerate(cached):
-                    keys_and_values.batch_select_indices(moves.sources(layer, batch.computed[layer]))
+                select_rows(cache, [moves.sources(layer, computed) for layer, computed in enumerate(batch.computed)])
                 if ablated is not None:
                     ablated.select(order, batch.computed)
             logits, visible = _step(model, chosen, visible, cache)
@@ -172,7 +169,7 @@ def check_padding(passes: PartialForward, *prompts: Sequence[int]) -> None:
 
     In 16 bits that is a warning, as rounding may choose other experts.
     """
-    rows, device = [(*ids, ids[-1]) for ids in prompts], passes.model.device
+    rows, device = [(*ids, ids[-1]) for ids in prompts], input_device(passes.model)
     expected = [passes.whole(torch.tensor([ids], device=device), None, [()]).logits[0] for ids in rows]
     width, count = max(map(len, prompts)), len(prompts)
     _, cache = prefill(passes, list(map(tuple, prompts)), [()] * count, None, 1, starts=[0] * count)
@@ -198,7 +195,7 @@ def may_follow(passes: PartialForward, prompt: Sequence[int]) -> bool:
     layers, heads = grid(passes.model)
     sets = [(), *(tuple(Head(layer, head) for head in range(heads)) for layer in sorted({layers // 2, layers - 1}))]
     ids = (*prompt[-_CHECKED_TOKENS:], prompt[-1])
-    batch, device = Followers([0] * len(sets), sets, layers), passes.model.device
+    batch, device = Followers([0] * len(sets), sets, layers), input_device(passes.model)
     sets, prompts = [sets[like] for like in batch.like], [ids[:-1]] * len(sets)
     expected = passes.whole(torch.tensor([ids] * len(sets), device=device), CHECKED, sets).logits
     try:

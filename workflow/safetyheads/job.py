@@ -1,10 +1,12 @@
 """What the jobs of the pipeline share: a log and readable errors, the model, the record of how a result was made."""
 
 import logging
+import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,23 +22,19 @@ LIBRARIES = ("accelerate", "numpy", "pandas", "pyarrow", "tokenizers", "torch", 
 
 
 @contextmanager
-def logged(log: str) -> Iterator[None]:
+def logged(log: str, *, online: bool = False) -> Iterator[None]:
     """Write log messages and warnings of the block to the file `log`; progress bars stay on the terminal.
 
-    An error ends the process with status 1: a SafetyHeadsError as its message alone, any other with its traceback.
+    Unless `online`, Hugging Face is not asked for anything within the block, as with HF_HUB_OFFLINE=1. An error ends
+    the process with status 1: a SafetyHeadsError as its message alone, any other with its traceback.
     """
-    logging.basicConfig(
-        filename=log,
-        filemode="w",
-        level=logging.INFO,
-        format="%(levelname)s: %(message)s",
-        encoding="utf-8",
-        force=True,
-    )
+    logging.basicConfig(handlers=[_handler(log)], level=logging.INFO, force=True)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it tells addresses, which may be signed
     logging.captureWarnings(True)
     warnings.simplefilter("default")
     try:
-        yield
+        with nullcontext() if online else _offline():
+            yield
     except SafetyHeadsError as error:
         logging.error("%s", error)
         sys.exit(1)
@@ -52,27 +50,86 @@ def logged(log: str) -> Iterator[None]:
         sys.exit(1)
 
 
-def model_folder(settings: Config, name: str, *, download: bool = False) -> Path:
-    """Where the files of a model are. Raises SafetyHeadsError if they are not there."""
+def _handler(log: str) -> logging.Handler:
+    handler = logging.FileHandler(log, mode="w", encoding="utf-8")
+    handler.setFormatter(_WithoutTokens("%(levelname)s: %(message)s"))
+    return handler
+
+
+class _WithoutTokens(logging.Formatter):
+    """Messages and tracebacks without the user's Hugging Face token, whatever library wrote them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        for token in filter(None, map(os.environ.get, ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))):
+            text = text.replace(token, "hf_***")
+        return re.sub(r"\bhf_\w{8,}", "hf_***", text)
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    before = os.environ.get("HF_HUB_OFFLINE")
+    constants: Any = sys.modules.get("huggingface_hub.constants")  # read the environment when it was imported
+    was = None if constants is None else constants.HF_HUB_OFFLINE
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    if constants is not None:
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        if constants is not None:
+            constants.HF_HUB_OFFLINE = was
+        if before is None:
+            del os.environ["HF_HUB_OFFLINE"]
+        else:
+            os.environ["HF_HUB_OFFLINE"] = before
+
+
+def model_folder(settings: Config, name: str, revision: str | None = None, *, download: bool = False) -> Path:
+    """Where the files of a model are, at `revision` or that of the configuration.
+
+    Raises SafetyHeadsError if they are not there; with `download` they are fetched.
+    """
     model = settings.model(name)
     if model.demo:
         return Path(settings.results) / "models" / name
-    return models.locate(path=model.path, repo=model.repo, revision=model.revision, local_files_only=not download)
+    return models.locate(path=model.path, repo=model.repo, revision=revision or model.revision, download=download)
 
 
-def open_model(settings: Config, name: str) -> "PreTrainedModel":
-    """Load a model for scoring or generation, with the threads, device, dtype and attention of the configuration."""
+def open_model(settings: Config, name: str, description: Path) -> "PreTrainedModel":
+    """Load a model for scoring or generation, with the threads, device, dtype and attention of the configuration.
+
+    `description` is `models/{name}.json`. Raises SafetyHeadsError if it is not that of the model's files.
+    """
     import torch
 
     torch.set_num_threads(settings.compute.threads)  # their number can change the last bits of floats
-    folder, wanted = model_folder(settings, name), settings.model(name)
-    return models.load(folder, dtype=wanted.dtype, device=settings.compute.device, attention=wanted.attention)
+    folder = _described_folder(settings, name, description, tokenizer=False)
+    model = settings.model(name)
+    return models.load(
+        folder,
+        dtype=model.dtype,
+        device=settings.compute.device,
+        attention=model.attention,
+        gpus=model.gpus,
+        max_memory=model.max_memory,
+    )
 
 
-def open_tokenizer(settings: Config, name: str, description: Mapping[str, Any]) -> "PreTrainedTokenizerBase":
-    """Load a model's tokenizer; `description` is what `models/{name}.json` holds."""
-    folder, template = model_folder(settings, name), settings.model(name).chat_template
-    return models.load_tokenizer(folder, description["tokenizer"], template)
+def open_tokenizer(settings: Config, name: str, description: Path) -> "PreTrainedTokenizerBase":
+    """Load a model's tokenizer; `description` and errors are those of `open_model`."""
+    folder = _described_folder(settings, name, description, tokenizer=True)
+    kind = artifacts.read_json(description)["tokenizer"]
+    return models.load_tokenizer(folder, kind, settings.model(name).chat_template)
+
+
+def _described_folder(settings: Config, name: str, description: Path, *, tokenizer: bool) -> Path:
+    """A model's folder, after a look at the files of its tokenizer, or at all others."""
+    identity = artifacts.read_json(description)
+    folder = model_folder(settings, name, identity["revision"])
+    files = {name: sha for name, sha in identity["files"].items() if (name in models.TOKENIZER_FILES) == tokenizer}
+    models.verify(folder, files, description.stat().st_mtime)
+    return folder
 
 
 def provenance(
@@ -110,4 +167,7 @@ def provenance(
 def _device_kind(model: "PreTrainedModel") -> str:
     import torch
 
-    return torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
+    from safetyheads.decoder import input_device
+
+    device = input_device(model)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

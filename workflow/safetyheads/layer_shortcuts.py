@@ -97,7 +97,7 @@ def leading(layer: nn.Module, rows: Callable[[], tuple[int, Tensor]]) -> Forward
         everything, (count, standing_for) = len(hidden_states), rows()
         if count == everything:
             return forward(hidden_states, *args, **kwargs)
-        args, kwargs = _each(lambda value: _of_rows(value, everything, slice(count)), args, kwargs)
+        args, kwargs = _each(lambda value: _of_rows(value, everything, first=count), args, kwargs)
         output = forward(hidden_states[:count], *args, **kwargs)
         standing_for = standing_for.to(hidden_states.device)
         return (output[0][standing_for], *output[1:]) if isinstance(output, tuple) else output[standing_for]
@@ -177,10 +177,11 @@ def _without_cache(value: Any) -> Any:
     return None if isinstance(value, Cache) else value
 
 
-def _of_rows(value: Any, rows: int, chosen: Tensor | slice) -> Any:
-    """The chosen rows of an argument that has a row for each of the batch: masks, positions."""
-    per_row = isinstance(value, Tensor) and value.dim() > 1 and value.shape[0] == rows > 1
-    return value[chosen] if per_row else value
+def _of_rows(value: Any, rows: int, chosen: Tensor | None = None, *, first: int = 0) -> Any:
+    """The chosen rows, or the `first` ones, of an argument that has a row for each of the batch: masks, positions."""
+    if not isinstance(value, Tensor) or value.dim() < 2 or not value.shape[0] == rows > 1:
+        return value
+    return value[:first] if chosen is None else value[chosen.to(value.device)]
 
 
 def _at_the_end(value: Any, length: int) -> Any:

@@ -5,28 +5,24 @@ Only safetensors are read, and code that comes with a model is never run. Only `
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from safetyheads import hub
 from safetyheads.checkpoint import architecture, read_json, weight_files
-from safetyheads.download import hub_errors, sha256_of
+from safetyheads.download import sha256_of
 from safetyheads.errors import SafetyHeadsError
+from safetyheads.placement import MaxMemory, Placement
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
-WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt"]
-"""What is downloaded of a repository; never pickled weights (.bin, .pt) or code (.py)."""
-UNWANTED = ["*/*", "consolidated*.safetensors"]
-"""Other formats of the same weights, which some repositories hold in folders, or beside their own."""
-
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model"),
     *("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tekken.json"),
     *("chat_template.jinja", "chat_template.json"),
@@ -42,10 +38,11 @@ _PROBES = (
 )
 
 
-def locate(*, path: str | None, repo: str | None, revision: str | None, local_files_only: bool = False) -> Path:
-    """The folder of a model: `path`, or the Hugging Face cache's snapshot of `repo` at `revision`, fetched if needed.
+def locate(*, path: str | None, repo: str | None, revision: str | None, download: bool = False) -> Path:
+    """The folder of a model: `path`, or the Hugging Face cache's snapshot of `repo` at `revision`.
 
-    Raises SafetyHeadsError, saying what to do, when there is no such folder or the repository cannot be had.
+    Only with `download` is the network asked, for what is missing there. Raises SafetyHeadsError, saying what to do,
+    when there is no such folder or the repository cannot be had.
     """
     if path is not None:
         folder = Path(path).expanduser()
@@ -57,18 +54,7 @@ def locate(*, path: str | None, repo: str | None, revision: str | None, local_fi
         return folder
     if repo is None:
         raise SafetyHeadsError("A model needs `path:` (a folder) or `repo:` (a name on Hugging Face).")
-    from huggingface_hub import snapshot_download
-
-    with hub_errors("model", repo, revision):
-        return Path(
-            snapshot_download(
-                repo,
-                revision=revision,
-                local_files_only=local_files_only,
-                allow_patterns=WANTED,
-                ignore_patterns=UNWANTED,
-            )
-        )
+    return hub.snapshot(repo, revision, architecture) if download else hub.cached(repo, revision)
 
 
 def describe(
@@ -91,8 +77,10 @@ def describe(
     config, class_ = architecture(folder)
     grid = config.get_text_config(decoder=True)
     kind, tokenizer = _tokenizer(folder, chat_template)
-    names = ["config.json", "generation_config.json", *weights, *_TOKENIZER_FILES]
+    names = ["config.json", "generation_config.json", *weights, *TOKENIZER_FILES]
     files = {name: sha256_of(folder / name) for name in sorted(names) if (folder / name).is_file()}
+    for name, digest in files.items():
+        _check_file(folder / name, hub.cached_sha256(folder / name) or digest, digest, "that Hugging Face has")
     template = tokenizer.chat_template
     return {
         "model": model,
@@ -113,19 +101,45 @@ def describe(
         "revision": folder.name if source == "repo" and folder.parent.name == "snapshots" else revision,
         "files": files,
         "tokenizer": kind,
-        "tokenizer_sha256": _hash({name: digest for name, digest in files.items() if name in _TOKENIZER_FILES}),
+        "tokenizer_sha256": _hash({name: digest for name, digest in files.items() if name in TOKENIZER_FILES}),
         "chat_template_sha256": None if template is None else _hash(template),
         "planted": None if planted is None else list(planted),
     }
 
 
-def load(folder: Path, *, dtype: str = "auto", device: str = "auto", attention: str = "auto") -> "PreTrainedModel":
+def verify(folder: Path, files: Mapping[str, str], since: float) -> None:
+    """Raise SafetyHeadsError if one of `files`, name -> sha256, is not there, or not what it was at the time `since`.
+
+    Only what has changed since then is hashed, as gigabytes take seconds: the system notes the time of the last change
+    to a file's content, name or rights (ctime), which no program can set. A copy on another disk is hashed each time.
+    """
+    for name, digest in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise SafetyHeadsError(
+                f"{path}, which was there when the model was described, is missing. Copy it back; for a model of "
+                "Hugging Face, delete its file in results/models and run again where there is a network."
+            )
+        if max(path.stat().st_ctime, path.lstat().st_ctime) >= since:
+            _check_file(path, digest, sha256_of(path), "that was described in results/models")
+
+
+def load(
+    folder: Path,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    attention: str = "auto",
+    gpus: int | Sequence[int] = 1,
+    max_memory: MaxMemory | None = None,
+) -> "PreTrainedModel":
     """Load the model in `folder` for measuring: frozen, in evaluation mode, with `ablation.install` done.
 
     `dtype` auto is float32 on the CPU, bfloat16 on a GPU; tf32 is float32 and, on a GPU, TF32 products in the whole
-    process. `device` auto is the GPU if there is one. `attention` is explained in `attention.implementation`. Raises
-    SafetyHeadsError if the device is not there or too small, if the attention cannot be had, and if any parameter is
-    not in the checkpoint.
+    process. `device` auto is the GPU if there is one. `attention` is explained in `attention.implementation`. With
+    several `gpus`, how many from the first on, or which, the layers are spread over them; `max_memory` limits the
+    weights by place among the GPUs and in main memory (`cpu`): what is left stays on disk. Raises SafetyHeadsError if
+    the device is not there or too small, if the attention cannot be had, and if any parameter is not in the checkpoint.
     """
     import torch
 
@@ -136,7 +150,8 @@ def load(folder: Path, *, dtype: str = "auto", device: str = "auto", attention: 
 
     weight_files(folder)
     config, class_ = architecture(folder)
-    where = _device(device)
+    placement = Placement(device, gpus, max_memory)
+    where = placement.first
     precision = ("float32" if where.type == "cpu" else "bfloat16") if dtype == "auto" else dtype
     if where.type == "cuda":
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
@@ -149,7 +164,7 @@ def load(folder: Path, *, dtype: str = "auto", device: str = "auto", attention: 
                 folder,
                 config=config,
                 dtype=torch.float32 if precision == "tf32" else getattr(torch, precision),
-                device_map={"": where},
+                **placement.arguments,
                 attn_implementation=attend,
                 use_safetensors=True,
                 local_files_only=True,
@@ -160,11 +175,12 @@ def load(folder: Path, *, dtype: str = "auto", device: str = "auto", attention: 
     except torch.OutOfMemoryError:
         raise SafetyHeadsError(
             f"The model in {folder} does not fit into the memory of {where} as {precision}. Free the device, take a "
-            "larger one, or set `dtype: bfloat16`."
+            "larger one, set `dtype: bfloat16`, or spread the model: see `gpus` and `max_memory` in config/README.md."
         ) from None
     loaded: PreTrainedModel = result[0]
     report: dict[str, Any] = result[1]
     _check_loaded(folder, report)
+    placement.check(loaded)
     loaded.requires_grad_(False)
     install(loaded)
     if loaded.dtype != torch.float32:
@@ -228,17 +244,14 @@ def _eos_token_ids(folder: Path, others: Iterable[int | list[int] | None]) -> li
     return sorted({id_ for ids in named if ids is not None for id_ in (ids if isinstance(ids, list) else [ids])})
 
 
-def _device(device: str) -> "torch.device":
-    import torch
-
-    count = torch.cuda.device_count()
-    where = torch.device(("cuda" if count else "cpu") if device == "auto" else device)
-    if where.type == "cuda" and (where.index or 0) >= count:
+def _check_file(path: Path, expected: str, found: str, which: str) -> None:
+    if found != expected:
         raise SafetyHeadsError(
-            f"`compute: device: {device}` was asked for; GPUs that torch {torch.__version__} sees here (counted from "
-            f"0): {count}. Use auto or cpu; if there is a GPU, install its driver and a torch that is built for CUDA."
+            f"{path} is not the file {which}: expected sha256 {expected}, found {found}. It changed. "
+            "Put the right one back: in the Hugging Face cache, delete the model's file in results/models and "
+            f"{path.resolve()}, and run again where there is a network. If you changed a model of your own on purpose, "
+            "run again with `--forcerun models`."
         )
-    return where
 
 
 def _check_loaded(folder: Path, report: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from safetyheads.ablation import Ablation, Kind, ablate
-from safetyheads.decoder import cache_argument, check_numbers, decoder, grid
+from safetyheads.decoder import cache_argument, check_numbers, decoder, grid, input_device
 from safetyheads.heads import Head, HeadSet
 from safetyheads.layer_shortcuts import Forward, Inputs, last_position, replaced, resumed, shared
 
@@ -114,7 +114,7 @@ class PartialForward:
         rows = torch.tensor(chosen, dtype=torch.long, device=kept.ids.device)
         forwards: dict[int, Forward] = {}
         if self.shortcut:
-            inputs = Inputs(kept.inputs[layer], rows)
+            inputs = Inputs(kept.inputs[layer], rows.to(kept.inputs[layer].device))
             forwards = dict.fromkeys(range(layer), self._skip)
             split = self.shortcut is Shortcut.SPLIT
             if split and layer == len(self.layers) - 1:
@@ -168,7 +168,7 @@ class PartialForward:
         for layer in (*range(layers // 2, layers - 1), *reversed(range(layers // 2))):
             kinds.setdefault(_kind(self.model, self.layers, layer), layer)
         sets = [tuple(Head(layer, head) for head in range(heads)) for layer in sorted({*kinds.values(), layers - 1})]
-        ids = torch.tensor([list(prompt)], device=self.model.device)
+        ids = torch.tensor([list(prompt)], device=input_device(self.model))
         self.shortcut = Shortcut.NONE
         plain, *ablated = [self.whole(ids, CHECKED, [heads]) for heads in ((), *sets)]
         for level in (Shortcut.SPLIT, Shortcut.RESUME):
@@ -183,7 +183,7 @@ class PartialForward:
     def tolerance(self) -> float:
         """What checks allow, as a share of the largest value."""
         tolerance = TOLERANCE.get(self.model.dtype, TOLERANCE[torch.float32])
-        if self.model.device.type == "cuda" and torch.get_float32_matmul_precision() != "highest":  # TF32
+        if input_device(self.model).type == "cuda" and torch.get_float32_matmul_precision() != "highest":  # TF32
             tolerance = max(tolerance, TOLERANCE[torch.float16])
         return tolerance
 

@@ -8,6 +8,7 @@ from transformers import DynamicCache
 
 from safetyheads.ablation import Ablation
 from safetyheads.cache import Filling
+from safetyheads.decoder import input_device
 from safetyheads.heads import HeadSet
 from safetyheads.partial_forward import PartialForward
 
@@ -57,7 +58,7 @@ def _first(heads: HeadSet, layers: int) -> int:
 def _each_alone(passes: PartialForward, filling: Filling, ablation: Ablation | None, units: Units) -> None:
     """Run units of one length as whole passes."""
     if units:
-        ids = torch.tensor([prompt for prompt, _ in units], device=passes.model.device)
+        ids = torch.tensor([prompt for prompt, _ in units], device=input_device(passes.model))
         places = filling.places(list(units.values()))
         top = passes.whole(ids, ablation, [heads for _, heads in units], filling.into(places))
         filling.take(places, top.logits)
@@ -78,7 +79,7 @@ def _all_resumed(
         members[prompts.index(prompt)].extend(rows)
         plain |= {row: (starts[row], _first(heads, layers)) for row in rows}
     places = filling.places(members, plain)
-    ids = torch.tensor(prompts, device=passes.model.device)
+    ids = torch.tensor(prompts, device=input_device(passes.model))
     kept = passes.keep(ids, ablation, (), filling.into(places), layers=resumed_at)
     filling.take(places, kept.top.logits)
     for layer in resumed_at:

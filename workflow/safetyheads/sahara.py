@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from safetyheads.ablation import Ablation
 from safetyheads.artifacts import Parts
 from safetyheads.batches import chunks
-from safetyheads.decoder import grid
+from safetyheads.decoder import grid, input_device
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head, HeadSet, all_heads
 from safetyheads.partial_forward import Top
@@ -107,7 +107,7 @@ class _States:
         """The matrices M (some candidates, prompts, d_model), float64, of the group with each candidate, in turn."""
         for _, _, part in self.sweep.run(name, group, candidates, self._of_batch):
             width = part.shape[-1]
-        prompts, device = len(self.sweep.prompts), self.sweep.passes.model.device
+        prompts, device = len(self.sweep.prompts), input_device(self.sweep.passes.model)
         batches = [(block, batch) for block in self.sweep.blocks(candidates) for batch in block.batches]
         for chosen in chunks(range(len(candidates)), max(1, MEMORY // (8 * prompts * width))):
             states = np.empty((len(chosen), prompts, width), np.float32)

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from safetyheads.ablation import Ablation
 from safetyheads.artifacts import Parts
 from safetyheads.batches import Batch, Block, Pieces, blocks, equal
+from safetyheads.decoder import input_device
 from safetyheads.heads import Head, HeadSet
 from safetyheads.partial_forward import Kept, PartialForward, Top
 
@@ -84,7 +85,7 @@ class Sweep:
         self.passes.check(max(self.prompts, key=len))
 
     def _ids(self, prompts: Sequence[int]) -> Tensor:
-        return torch.tensor([list(self.prompts[index]) for index in prompts], device=self.passes.model.device)
+        return torch.tensor([list(self.prompts[index]) for index in prompts], device=input_device(self.passes.model))
 
     def _resume(self, kept: Kept, layer: int, sets: Sequence[HeadSet]) -> Top:
         """The top of all prompts x head sets, prompt by prompt."""

@@ -24,13 +24,13 @@ with logged(snakemake.log[0]):
     plan, heads = parse_plan(snakemake.wildcards.plan), tuple(map(parse_head, snakemake.params.heads))
     check_plan(plan, heads, grid, name)
     assignments = assign(plan, list(prompts["query_id"]), grid, **scores, heads=heads, **snakemake.params.random)
-    model = open_model(settings, name)
+    model = open_model(settings, name, Path(snakemake.input.model))
     record = provenance(snakemake.params, Path(snakemake.input.model), model, Path(snakemake.input.prompts))
     budget = settings.compute.token_budget
     parts = artifacts.Parts(output, record, prompts, budget, assignments)
     rows = complete(
         model,
-        open_tokenizer(settings, name, description),
+        open_tokenizer(settings, name, Path(snakemake.input.model)),
         prompts,
         assignments,
         Ablation.of(snakemake.params.ablation),

@@ -7,7 +7,7 @@ from safetyheads.config import Config
 from safetyheads.job import logged, model_folder
 from safetyheads.models import describe
 
-with logged(snakemake.log[0]):
+with logged(snakemake.log[0], online="repo" in snakemake.params.model):
     name, params = snakemake.wildcards.model, snakemake.params.model
     settings = Config.model_validate(snakemake.config)
     description = describe(

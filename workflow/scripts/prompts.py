@@ -9,7 +9,7 @@ from safetyheads.job import logged, open_tokenizer, provenance
 with logged(snakemake.log[0]):
     name = snakemake.wildcards.model
     description = artifacts.read_json(snakemake.input.model)
-    tokenizer = open_tokenizer(Config.model_validate(snakemake.config), name, description)
+    tokenizer = open_tokenizer(Config.model_validate(snakemake.config), name, Path(snakemake.input.model))
     queries = artifacts.read(Path(snakemake.input.dataset))
     rows = prompts.build(queries, snakemake.params.template, tokenizer, description["context_length"])
     record = provenance(snakemake.params, Path(snakemake.input.model))

@@ -11,7 +11,7 @@ from safetyheads.ships import ships
 with logged(snakemake.log[0]):
     output, settings = Path(snakemake.output[0]), Config.model_validate(snakemake.config)
     prompts = artifacts.read(Path(snakemake.input.prompts), ["query_id", "token_ids"])
-    model = open_model(settings, snakemake.wildcards.model)
+    model = open_model(settings, snakemake.wildcards.model, Path(snakemake.input.model))
     record = provenance(snakemake.params, Path(snakemake.input.model), model, Path(snakemake.input.prompts))
     budget = settings.compute.token_budget
     parts = artifacts.Parts(output, record, prompts, budget)

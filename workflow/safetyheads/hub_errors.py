@@ -1,0 +1,183 @@
+"""What Hugging Face refuses, in words that say what to do. Nothing of the original messages, which can hold a token."""
+
+import errno
+import os
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+import httpx2
+
+from safetyheads.errors import SafetyHeadsError
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of Hugging Face: a repository, or one file of it."""
+
+    kind: Literal["model", "dataset"]
+    repo: str
+    revision: str | None
+    file: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{'model' if self.kind == 'model' else 'data set'} {self.repo}"
+
+    @property
+    def at(self) -> str:
+        return f"{self.name} at revision {self.revision or 'main'}"
+
+    @property
+    def page(self) -> str:
+        return f"https://huggingface.co/{'datasets/' if self.kind == 'dataset' else ''}{self.repo}"
+
+    @property
+    def by_hand(self) -> str:
+        return (
+            f"fetch it on another machine (`hf download {self.repo} --repo-type {self.kind}`) and name it with `path:`"
+        )
+
+
+@contextmanager
+def hub_errors(wanted: Wanted) -> Iterator[None]:
+    """Turn the errors of huggingface_hub within the block into SafetyHeadsErrors."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except (OSError, httpx2.HTTPError, errors.HFValidationError, errors.XetDownloadError) as error:
+        problem = explain(error, wanted)
+    else:
+        return
+    raise SafetyHeadsError(problem)
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """What went wrong on the way, where huggingface_hub only says that a file is not in its cache."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    return error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that an error comes from."""
+    response = getattr(cause_of(error), "response", None)
+    return None if response is None else int(response.status_code)
+
+
+def explain(error: BaseException, wanted: Wanted) -> str:
+    """What an error of huggingface_hub means for the user."""
+    from huggingface_hub import errors, get_token
+
+    error, status = cause_of(error), status_of(error)
+    login = "Your login is not accepted: log in again with" if get_token() else "You are not logged in: do so with"
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        return (
+            f"The {wanted.at} is not, or not wholly, in the Hugging Face cache, and downloads are switched off: with "
+            "HF_HUB_OFFLINE=1, and in every job that computes. Delete its file in results/models or results/datasets, "
+            f"if there is one, and run where there is a network, without HF_HUB_OFFLINE=1; or {wanted.by_hand}."
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return (
+            f"The {wanted.name} has no revision {wanted.revision!r} (HTTP 404). Its revisions are listed at "
+            f"{wanted.page}/commits/main."
+        )
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return (
+            f"The {wanted.at} has no file {wanted.file!r} (HTTP 404). Its files are listed at "
+            f"{wanted.page}/tree/{wanted.revision or 'main'}."
+        )
+    if isinstance(error, errors.GatedRepoError):
+        first = "" if get_token() else "log in with `hf auth login` (a token with read access is enough), "
+        return (
+            f"Access to the {wanted.name} is restricted (HTTP {status}). Accept its licence at {wanted.page}, wait for "
+            f"the approval if it needs one, {first}then run again."
+        )
+    if status == 401:
+        return (
+            f"Hugging Face wants a login for the {wanted.name}, or there is none of that name (HTTP 401). Check the "
+            f"spelling at {wanted.page}. {login} `hf auth login`, or set HF_TOKEN."
+        )
+    if status == 403:
+        return (
+            f"Your Hugging Face token may not read the {wanted.name} (HTTP 403). If its page, {wanted.page}, asks for "
+            "the acceptance of a licence, accept it; else make a token that may read it, and `hf auth login` again."
+        )
+    if status == 404:
+        return (
+            f"Hugging Face has no {wanted.name}, or not for you (HTTP 404). Check the spelling at {wanted.page}; if it "
+            "is private, log in with `hf auth login`."
+        )
+    if status == 429:
+        wait = asked_wait(error)
+        later = f"It asks to wait {wait:g} seconds." if wait else "Wait some minutes."
+        return (
+            f"Hugging Face got too many requests from you, also after a while, and refuses the {wanted.at} (HTTP 429). "
+            f"{later} Then run again: what has come so far is kept. Logged in (`hf auth login`) one may ask more often."
+        )
+    if isinstance(error, errors.HFValidationError):
+        return f"{wanted.repo!r} is not the name of a repository. Write owner/name, as in the address of its page."
+    if isinstance(error, httpx2.HTTPError | errors.XetDownloadError):
+        return (
+            f"Hugging Face cannot be reached for the {wanted.at}: {reason(error)}. Check the network and the proxy and "
+            f"run again (what has come so far is kept), or {wanted.by_hand}."
+        )
+    if isinstance(error, errors.FileMetadataError):
+        return (
+            f"{endpoint()} does not answer as Hugging Face does when it is asked for the {wanted.at}. Check "
+            "HF_ENDPOINT and the proxy."
+        )
+    detail = getattr(error, "strerror", None) or type(error).__name__
+    return (
+        f"The {wanted.at} cannot be stored in the Hugging Face cache: {detail}. Free some space, or set HF_HOME to a "
+        "folder with enough of it."
+    )
+
+
+def asked_wait(error: BaseException) -> float | None:
+    """Seconds that the server asks to wait before the next try, if it does."""
+    from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
+
+    response = getattr(cause_of(error), "response", None)
+    if response is None:
+        return None
+    asked = response.headers.get("Retry-After", "")
+    if asked.isascii() and asked.isdigit():
+        return float(asked)
+    limit = parse_ratelimit_headers(response.headers) if response.status_code == 429 else None
+    return float(limit.reset_in_seconds) if limit is not None and limit.remaining == 0 else None
+
+
+def reason(error: BaseException) -> str:
+    """Why there was no useful answer, in a few words without any address but the server's."""
+    error = cause_of(error)
+    status = status_of(error)
+    if status is not None:
+        return f"{endpoint()} answers with HTTP {status}"
+    if isinstance(error, httpx2.TimeoutException):
+        return f"{endpoint()} does not answer in time"
+    numbers = {getattr(link, "errno", None) for link in _chain(error)}
+    if errno.ECONNREFUSED in numbers:
+        return f"{endpoint()} refuses the connection"
+    if any(type(link).__name__ == "gaierror" for link in _chain(error)):
+        return f"the name of {endpoint()} is not known here (DNS)"
+    if any(isinstance(link, ssl.SSLError) for link in _chain(error)):
+        return f"the certificate of {endpoint()} is not accepted (TLS)"
+    return f"{type(error).__name__} with {endpoint()}"
+
+
+def endpoint() -> str:
+    """The server that stands for Hugging Face, without credentials that its address may hold."""
+    parts = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__
