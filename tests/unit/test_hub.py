@@ -1,9 +1,10 @@
 """Models from Hugging Face: fetched once, resumed, verified, or refused with advice. The hub is a stand-in."""
 
 import json
-import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,27 +12,18 @@ from pathlib import Path
 import pytest
 from hub_stand_in import COMMIT, Answer, StandIn, always, serving
 
+import safetyheads
 from safetyheads import models
 from safetyheads.errors import SafetyHeadsError
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_a"
 TOKEN = "hf_aVerySecretTokenOfTheUser"
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["safetyheads.hub", "safetyheads.models"])  # what takes long to import; no client yet
-
-
-def _fetch(environment: dict[str, str], output: Path, revision: str | None, inspected: bool) -> None:
-    """What a process of its own does, with a client that has not read its environment yet."""
-    os.environ.update(environment)
-    with output.open("w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    from safetyheads.checkpoint import architecture
-    from safetyheads.download import Patience
-    from safetyheads.hub import snapshot
-
-    inspect = architecture if inspected else str
-    print(snapshot("some/model", revision, inspect, patience=Patience(attempts=2, first_wait=0.01, timeout=2)))
+FETCH = """
+from safetyheads.checkpoint import architecture
+from safetyheads.download import Patience
+from safetyheads.hub import snapshot
+print(snapshot("some/model", {!r}, {}, patience=Patience(attempts=2, first_wait=0.01, timeout=2)))
+"""
 
 
 @pytest.fixture
@@ -53,15 +45,19 @@ class Fetching:
         self.output, self.home = home.with_suffix(".out"), home
         settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_TOKEN": TOKEN, "HF_HUB_ETAG_TIMEOUT": "2"}
         settings |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-        self.process = PROCESSES.Process(target=_fetch, args=(settings | more, self.output, revision, inspected))
-        self.process.start()
+        settings |= {"PYTHONPATH": str(Path(safetyheads.__file__).parents[1])}
+        code = FETCH.format(revision, "architecture" if inspected else "str")
+        with self.output.open("w") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code], env={**os.environ, **settings, **more}, stdout=file, stderr=file
+            )
 
-    def end(self) -> tuple[int | None, str]:
+    def end(self) -> tuple[int, str]:
         """Its exit status and last line. The token is nowhere."""
-        self.process.join(60)
+        self.process.wait(120)
         for path in (self.output, *self.home.rglob("*")):
             assert not path.is_file() or TOKEN.encode() not in path.read_bytes(), path
-        return self.process.exitcode, self.output.read_text().strip().splitlines()[-1]
+        return self.process.returncode, self.output.read_text().strip().splitlines()[-1]
 
 
 def fetch(hub: StandIn, home: Path, revision: str | None = None, **environment: str) -> Path:
@@ -147,7 +143,7 @@ def test_a_download_that_was_killed_goes_on_where_it_ended(hub, model, tmp_path,
         time.sleep(0.02)
     time.sleep(0.3)
     getattr(fetching.process, signal)()
-    fetching.process.join(30)
+    fetching.process.wait(30)
     hub.stop_at = None
     folder = fetch(hub, tmp_path / "home", COMMIT)
     for name in ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"):
