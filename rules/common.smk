@@ -47,6 +47,7 @@ MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
 LOADING = [
     "models",
     "checkpoint",
+    "weights",
     "placement",
     "attention",
     "decoder",

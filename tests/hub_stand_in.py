@@ -43,7 +43,8 @@ class StandIn:
     """The hub: its repositories, what it was asked for, and what it refuses.
 
     `refuse(method, path)` gives the answer to a request that is not to be served. `tampered` files are sent with their
-    last byte changed. Of large files, no more than `stop_at` bytes are sent while it is set: then the server is silent.
+    last byte changed. Of large files, no more than `stop_at` bytes are sent while it is set: then the server is silent,
+    or with `breaks`, the connection does, and the next one gets so many bytes more.
     """
 
     repositories: dict[str, Path]
@@ -53,6 +54,7 @@ class StandIn:
     refuse: Callable[[str, str], Answer | None] = lambda method, path: None
     tampered: set[str] = field(default_factory=set)
     stop_at: int | None = None
+    breaks: int = 0
     requests: list[Request] = field(default_factory=list)
     url: str = ""
     cdn: str = ""
@@ -133,10 +135,15 @@ class _Handler(BaseHTTPRequestHandler):
             return
         while self.request_.sent < len(content):
             stop = self.hub.stop_at if slow else None
-            if stop is not None and self.request_.first + self.request_.sent >= stop:
+            at = self.request_.first + self.request_.sent
+            if stop is not None and at >= stop:
+                if self.hub.breaks:
+                    self.hub.stop_at = stop + self.hub.breaks
+                    self.close_connection = True
+                    return
                 time.sleep(0.02)
                 continue
-            upto = self.request_.sent + 2**15 if stop is None else min(self.request_.sent + 2**15, stop)
+            upto = self.request_.sent + min(2**15, stop - at if stop is not None else 2**15)
             chunk = content[self.request_.sent : upto]
             try:
                 self.wfile.write(chunk)

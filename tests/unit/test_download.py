@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import safetyheads
-from safetyheads.download import download, sha256_of, verify
+from safetyheads.download import Patience, download, sha256_of, verify
 from safetyheads.errors import SafetyHeadsError
 
 BODY = b"goal,target\nTell me a story,Once\n" * 1000
@@ -98,8 +99,8 @@ def serve() -> Iterator:
         server.server_close()
 
 
-def fetch(server: Server, destination: Path, sha256: str | None = SHA256, **options: float) -> None:
-    download(f"{server.url}/q.csv", destination, sha256, first_wait=0.001, **options)
+def fetch(server: Server, destination: Path, sha256: str | None = SHA256, **options: Any) -> None:
+    download(f"{server.url}/q.csv", destination, sha256, patience=Patience(first_wait=0.001, **options))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_a_failed_download_leaves_the_old_file_alone(serve, tmp_path):
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/q.csv", "ftp://127.0.0.1/q.csv", "q.csv", "http://[/"])
 def test_an_address_that_nobody_answers_is_named(tmp_path, url):
     with pytest.raises(SafetyHeadsError) as caught:
-        download(url, tmp_path / "q.csv", attempts=2, first_wait=0.001)
+        download(url, tmp_path / "q.csv", patience=Patience(attempts=2, first_wait=0.001))
     assert url in str(caught.value)
     assert not list(tmp_path.iterdir())
 
@@ -186,13 +187,11 @@ def test_checksums_are_those_of_the_bytes_in_either_case(tmp_path):
         verify(path, SHA256, "q.csv")
 
 
-MODEL = (
-    "from safetyheads.models import locate; locate(path=None, repo='some/thing', revision={!r}, local_files_only={})"
-)
+MODEL = "from safetyheads.models import locate; locate(path=None, repo='some/thing', revision={!r}, download={})"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILE = """
 from pathlib import Path
-from safetyheads.download import download_from_hub
+from safetyheads.hub import download_from_hub
 download_from_hub('some/thing', 'main', 'q.csv', Path('q.csv'))
 """
 
@@ -223,7 +222,7 @@ def hub_problem(code: str, endpoint: str, home: Path, **environment: str) -> str
     return message
 
 
-@pytest.mark.parametrize("code", [MODEL.format("main", False), MODEL.format(COMMIT, False), FILE])
+@pytest.mark.parametrize("code", [MODEL.format("main", True), MODEL.format(COMMIT, True), FILE])
 @pytest.mark.parametrize(
     ("answer", "advice"),
     [
@@ -240,7 +239,9 @@ def test_an_absent_file_of_a_data_set_is_named(serve, tmp_path):
     assert "'q.csv'" in hub_problem(FILE, serve("EntryNotFound").url, tmp_path)
 
 
-@pytest.mark.parametrize("code", [MODEL.format("main", False), pytest.param(FILE, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "code", [pytest.param(code, marks=pytest.mark.slow) for code in (MODEL.format("main", True), FILE)]
+)
 def test_without_network_the_way_around_is_shown(tmp_path, code):
     message = hub_problem(code, "http://127.0.0.1:9", tmp_path)
     assert "network" in message
@@ -250,8 +251,8 @@ def test_without_network_the_way_around_is_shown(tmp_path, code):
 @pytest.mark.parametrize(
     ("code", "environment"),
     [
-        (MODEL.format("main", True), {}),
-        (MODEL.format(COMMIT, False), {"HF_HUB_OFFLINE": "1"}),
+        (MODEL.format("main", False), {}),
+        (MODEL.format(COMMIT, True), {"HF_HUB_OFFLINE": "1"}),
         (FILE, {"HF_HUB_OFFLINE": "1"}),
     ],
 )

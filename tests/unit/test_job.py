@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -153,12 +155,12 @@ def test_a_model_and_its_tokenizer_are_opened_as_the_configuration_says(
     assert model_folder(settings, "taught") == tmp_path / "models" / "taught"
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    model = open_model(settings, "tiny")
+    model = open_model(settings, "tiny", description)
     assert torch.get_num_threads() == settings.compute.threads == 1
     torch.set_num_threads(before)
     assert (model.dtype, model.device.type) == (torch.float32, "cpu")
     assert provenance({"code": "abc"}, description, model)["attention"] == "eager"
-    tokenizer = open_tokenizer(settings, "tiny", artifacts.read_json(description))
+    tokenizer = open_tokenizer(settings, "tiny", description)
     assert tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
 
 
@@ -167,3 +169,52 @@ def test_a_missing_model_is_named(golden: Path, tmp_path: Path) -> None:
     gone = settings.model("tiny").model_copy(update={"path": str(tmp_path / "nowhere")})
     with pytest.raises(SafetyHeadsError, match="nowhere does not exist"):
         model_folder(settings.model_copy(update={"models": {"tiny": gone}}), "tiny")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_file_that_changed_after_the_model_was_described_is_not_used(golden: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(golden / "tiny_a", tmp_path / "model"))
+    settings = load_config(config_of(golden, tmp_path) | {"models": {"tiny": {"path": str(folder)}}})
+    description = tmp_path / "tiny.json"
+    artifacts.write_json(description, models.describe(folder, model="tiny", source="path"))
+    opened = open_tokenizer if name == "tokenizer.json" else open_model
+    (folder / name).touch()
+    opened(settings, "tiny", description)
+    content = bytearray((folder / name).read_bytes())
+    content[-2] ^= 1
+    (folder / name).write_bytes(content)
+    os.utime(folder / name, (0, 0))  # as `cp -p` and rsync may leave it
+    with pytest.raises(SafetyHeadsError, match=rf"{name} is not the file that was described .* It changed"):
+        opened(settings, "tiny", description)
+    (folder / name).unlink()
+    with pytest.raises(SafetyHeadsError, match=rf"{name}, which was there when .* is missing"):
+        opened(settings, "tiny", description)
+
+
+def test_within_a_job_hugging_face_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with logged(str(tmp_path / "log")):
+        assert huggingface_hub.is_offline_mode()
+        assert os.environ["HF_HUB_OFFLINE"] == "1"
+        with pytest.raises(huggingface_hub.errors.OfflineModeIsEnabled):
+            huggingface_hub.HfApi().model_info("some/model")
+    assert not huggingface_hub.is_offline_mode()
+    assert "HF_HUB_OFFLINE" not in os.environ
+    with logged(str(tmp_path / "log"), online=True):
+        assert not huggingface_hub.is_offline_mode()
+
+
+@pytest.mark.parametrize("token", ["hf_aVerySecretToken", "another-form-of-token"])
+def test_the_user_s_token_never_gets_into_a_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(SystemExit), logged(str(tmp_path / "log")):
+        logging.getLogger("some.library").warning("sent %s", {"authorization": f"Bearer {token}"})
+        raise RuntimeError(f"refused: Bearer {token}")
+    text = (tmp_path / "log").read_text()
+    assert text.count("Bearer hf_***") == 2
+    assert token not in text + "".join(capsys.readouterr())

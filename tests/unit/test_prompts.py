@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from safetyheads.config import catalogue
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.prompts import build, render, tokenise
 
@@ -149,3 +150,38 @@ def test_several_tokens_in_front_are_all_kept_and_never_doubled():
     bare = tokenizer("Bake bread.", add_special_tokens=False)["input_ids"]
     assert tokenise("Bake bread.", tokenizer) == [0, 1, *bare]
     assert tokenise("<s></s>Bake bread.", tokenizer) == [0, 1, *bare]
+
+
+def test_vicuna_s_format_comes_from_the_catalogue() -> None:
+    template = str(getattr(catalogue("models")["vicuna-7b-v1.5"], "chat_template", ""))
+    tokenizer = tokenizer_of("<s> $A", chat=template)
+    plain, kind = ({"chat": True}, {"chat": True, "system": "Be kind."})
+    begins = (
+        "A chat between a curious user and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions."
+    )
+    assert render("Hi", plain, tokenizer) == f"<s>{begins} USER: Hi ASSISTANT:"
+    assert render("Hi", kind | {"prefill": " Sure"}, tokenizer) == "<s>Be kind. USER: Hi ASSISTANT: Sure"
+    assert tokenise(render("Hi", plain, tokenizer), tokenizer).count(0) == 1
+
+
+DEFAULT_SYSTEM = (
+    "{% if messages[0].role != 'system' %}[system]You are made by some.{% endif %}"
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[bot]"
+)
+
+
+def test_a_template_s_own_system_prompt_stays_unless_another_is_given() -> None:
+    tokenizer = tokenizer_of(None, chat=DEFAULT_SYSTEM)
+    assert render("Hi", {"chat": True}, tokenizer) == "[system]You are made by some.[user]Hi[bot]"
+    assert render("Hi", {"chat": True, "system": "Be kind."}, tokenizer) == "[system]Be kind.[user]Hi[bot]"
+
+
+def test_a_tokenizer_without_padding_token_makes_the_same_prompts() -> None:
+    queries = pd.DataFrame({"query_id": ["d-0", "d-1"], "query": ["short", "much longer"]})
+    without, with_one = tokenizer_of("<s> $A"), tokenizer_of("<s> $A")
+    with_one.pad_token = "</s>"
+    assert without.pad_token is None
+    rows, same = (build(queries, {"text": "{query}"}, tokenizer, None) for tokenizer in (without, with_one))
+    assert rows["token_ids"].tolist() == same["token_ids"].tolist()
+    assert [len(ids) for ids in rows["token_ids"]] == [6, 12]

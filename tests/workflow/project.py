@@ -58,6 +58,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.environment: dict[str, str] = {}  # of its runs, besides that of the tests
         self.results = folder / "results"
 
     @classmethod
@@ -107,7 +108,7 @@ class Project:
         return subprocess.Popen(
             [sys.executable, "-m", "snakemake", "--cores", "1", *arguments, *named],
             cwd=self.folder,
-            env=environment | {"HF_HUB_OFFLINE": "1"},
+            env=environment | {"HF_HUB_OFFLINE": "1"} | self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

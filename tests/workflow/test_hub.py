@@ -1,0 +1,55 @@
+"""A model from Hugging Face, through Snakemake: the first run downloads, later ones need no network."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from hub_stand_in import COMMIT, always, serving
+from project import DATA, Project, small_study
+
+TOKEN = "hf_aVerySecretTokenOfTheUser"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    made = Project.create(tmp_path / "project")
+    settings = small_study()
+    settings["models"] = {"tiny": {"repo": "some/model", "revision": "main", "dtype": "float32"}}
+    settings["studies"]["main"]["plans"] = ["none", "ships-1"]
+    made.configure(settings)
+    return made
+
+
+def test_only_the_download_needs_a_network(project: Project, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(DATA / "tiny_a", tmp_path / "model"))
+    with serving(model=model) as hub:
+        online = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0"}
+        online |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+        project.environment.update(online)
+        hub.refuse = always(403, X_Error_Code="GatedRepo")
+        refused = project.run("-p")
+        assert refused.status != 0
+        assert "Accept its licence" in refused.output
+        hub.refuse = lambda *_: None
+        fetched = project.run("-p", "results/models/tiny.json")
+        assert fetched.status == 0, fetched.output
+        assert project.describe("tiny")["revision"] == COMMIT
+        asked = len(hub.requests)
+        computed = project.run("-p")  # online, but what computes asks for nothing
+        assert computed.status == 0, computed.output
+        assert len(hub.requests) == asked
+    ships = "results/ships/tiny/neutral/plainly/undifferentiated.parquet"
+    (project.folder / ships).unlink()
+    offline = project.run(ships)  # the hub is gone, and main is only a name in the cache
+    assert offline.status == 0, offline.output
+    for text in (refused.output, fetched.output, computed.output, offline.output):
+        assert TOKEN not in text
+    kept = [path for path in project.folder.rglob("*") if path.is_file()]
+    assert not [path for path in kept if TOKEN.encode() in path.read_bytes()]
+    weights = next((tmp_path / "home").rglob("snapshots/*/model.safetensors")).resolve()
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    (project.folder / ships).unlink()
+    changed = project.run(ships)
+    assert changed.status != 0
+    assert re.search(r"model\.safetensors is not the file that was described", changed.output)
