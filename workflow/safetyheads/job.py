@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetyheads import artifacts, models
+from safetyheads import artifacts, gpu_lease, models
 from safetyheads.config import Config
 from safetyheads.derived import ROLES, take_attention
 from safetyheads.errors import SafetyHeadsError
@@ -107,9 +107,8 @@ def open_model(settings: Config, name: str, description: Path) -> "PreTrainedMod
     torch.set_num_threads(settings.compute.threads)  # their number can change the last bits of floats
     folder = _described_folder(settings, name, description, tokenizer=False)
     model = settings.model(name)
-    loaded = models.load(
-        folder, dtype=model.dtype, device=settings.compute.device, gpus=model.gpus, max_memory=model.max_memory
-    )
+    device = gpu_lease.take(settings.compute.device, model.gpus)
+    loaded = models.load(folder, dtype=model.dtype, device=device, gpus=model.gpus, max_memory=model.max_memory)
     if model.attention_from:
         take_attention(loaded, _described_folder(settings, name, description, tokenizer=False, role="attention_from"))
     return loaded
