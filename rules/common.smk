@@ -48,6 +48,7 @@ LOADING = [
     "models",
     "derived",
     "checkpoint",
+    "weights",
     "placement",
     "decoder",
     "ablation",

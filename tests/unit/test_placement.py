@@ -6,19 +6,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-import transformers
 from accelerate import dispatch_model
 from pandas.testing import assert_frame_equal
 from transformers import PreTrainedModel
 
-from safetyheads import models
 from safetyheads.ablation import Ablation, Kind, install
 from safetyheads.artifacts import Parts
-from safetyheads.decoder import in_float32, input_device
+from safetyheads.decoder import input_device
 from safetyheads.generation import Decoding, Row, generate
-from safetyheads.heads import Head, all_heads
-from safetyheads.partial_forward import PartialForward, Shortcut
-from safetyheads.placement import in_bytes
+from safetyheads.heads import all_heads
 from safetyheads.sahara import sahara
 from safetyheads.ships import ships
 

@@ -78,14 +78,14 @@ def in_float32(model: PreTrainedModel) -> None:
     _replace_forward(output, partial(_linear_in_float32, output))
 
 
-_PIECE = 2**22
-"""Weights of the output layer that are upcast at a time: 16 MiB in float32."""
+_PIECES, _SMALLEST = 64, 2**20
+"""In how many pieces the output layer's weights are upcast, none of fewer weights than this."""
 
 
 def _linear_in_float32(layer: nn.Linear, states: Tensor) -> Tensor:
-    rows = max(1, _PIECE // layer.in_features)
-    pieces = torch.split(layer.weight, rows)
-    logits = torch.cat([functional.linear(states.float(), weights.float()) for weights in pieces], dim=-1)
+    weights = max(_SMALLEST, layer.weight.numel() // _PIECES)
+    pieces = torch.split(layer.weight, max(1, weights // layer.in_features))
+    logits = torch.cat([functional.linear(states.float(), piece.float()) for piece in pieces], dim=-1)
     return logits if layer.bias is None else logits + layer.bias.float()
 
 

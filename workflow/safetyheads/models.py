@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from safetyheads import hub
-from safetyheads.checkpoint import architecture, read_json, weight_files
+from safetyheads.checkpoint import INDEX, architecture, read_json, weight_files
 from safetyheads.download import sha256_of
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.placement import MaxMemory, Placement
@@ -145,8 +145,9 @@ def load(
     from safetyheads.ablation import install
     from safetyheads.decoder import in_float32
     from safetyheads.memory import save_page_faults
+    from safetyheads.weights import weights
 
-    weight_files(folder)
+    shards = [name for name in weight_files(folder) if name != INDEX]
     config, class_ = architecture(folder)
     placement = Placement(device, gpus, max_memory)
     where = placement.first
@@ -155,13 +156,15 @@ def load(
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     else:
         save_page_faults()
+    number = torch.float32 if precision == "tf32" else getattr(torch, precision)
     capped = getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None) is not None
     try:
         with _quiet():
             result: Any = class_.from_pretrained(
-                folder,
+                folder if placement.on_disk else None,  # the disk's part stays in the model's own files
+                state_dict=None if placement.on_disk else weights(folder, shards, number),
                 config=config,
-                dtype=torch.float32 if precision == "tf32" else getattr(torch, precision),
+                dtype=number,
                 **placement.arguments,
                 attn_implementation="eager" if capped or not class_._supports_sdpa else "sdpa",
                 use_safetensors=True,

@@ -54,6 +54,11 @@ class Placement:
             "offload_folder": self.folder.name,
         }
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether some of the weights may stay on disk."""
+        return self.folder is not None
+
     def check(self, model: "PreTrainedModel") -> None:
         """Raise SafetyHeadsError if weights are on disk although nobody asked for that."""
         if self.folder is None:
