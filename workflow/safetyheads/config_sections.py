@@ -314,11 +314,12 @@ class Speed(Section):
     )
     scoring: Number | None = Field(
         default=None,
-        description="Tera-operations per second that scoring achieves here, as `benchmarks/scoring.py` prints it.",
+        description="Tera-operations per second that scoring achieves here: min. TFLOP / seconds of the variant `partial` "
+        "of `benchmarks/scoring.py`.",
     )
     generation: Number | None = Field(
         default=None,
-        description="The same of completions, as `benchmarks/generation.py` prints it.",
+        description="The same of completions: the variant `packed` of `benchmarks/generation.py`.",
     )
     start: Number | None = Field(
         default=None, description="Seconds from the start of a job to the loading of its model."
