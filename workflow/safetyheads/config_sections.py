@@ -314,8 +314,8 @@ class Speed(Section):
     )
     scoring: Number | None = Field(
         default=None,
-        description="Tera-operations per second that scoring achieves here: min. TFLOP / seconds of the variant `partial` "
-        "of `benchmarks/scoring.py`.",
+        description="Tera-operations per second that scoring achieves here: min. TFLOP / seconds of the variant "
+        "`partial` of `benchmarks/scoring.py`.",
     )
     generation: Number | None = Field(
         default=None,
