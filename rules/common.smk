@@ -46,6 +46,7 @@ MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
 # Those that read, write, report or only check are left out.
 LOADING = [
     "models",
+    "derived",
     "checkpoint",
     "weights",
     "placement",
@@ -58,7 +59,7 @@ PASSES = [*LOADING, "layer_shortcuts", "partial_forward", "batches"]
 CODE = {
     "datasets": ["datasets", "demo_requests"],
     "datasets_download": [],
-    "models": ["models", "checkpoint"],
+    "models": ["models", "checkpoint", "derived"],
     "models_train": ["ablation", "demo", "demo_requests"],
     "prompts": ["prompts"],
     "ships": [*PASSES, "sweep", "ships"],
@@ -180,8 +181,13 @@ def download_params(wildcards):
 
 
 def model_source(wildcards):
-    """The files of a local model, or the demo's folder; nothing for one of the hub, whose revision says it all."""
+    """The files of a local model, or the demo's folder; nothing for one of the hub, whose revision says it all.
+
+    For a derived model, the descriptions of both that it is made of.
+    """
     model = known(settings.model, wildcards.model)
+    if sources := settings.sources(wildcards.model):
+        return [MODEL.format(model=source) for source in sources]
     if model.demo:
         return f"<results>/models/{wildcards.model}"
     files = Path(model.path).glob("*") if model.path else []
@@ -218,7 +224,7 @@ def attention(wildcards):
 
 
 def chat_template(wildcards):
-    return known(settings.model, wildcards.model).chat_template or ""
+    return known(settings.chat_template, wildcards.model) or ""
 
 
 def template_params(wildcards):

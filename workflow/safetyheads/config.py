@@ -207,6 +207,16 @@ class Declarations(Section):
         """What `name` stands for. Raises SafetyHeadsError for an unknown one; so do the methods below."""
         return cast(Model, self._named("models", name))
 
+    def sources(self, name: str) -> tuple[str, ...]:
+        """The names of the models that a derived model is made of, attention first; none for any other model."""
+        model = self.model(name)
+        return (model.attention_from, model.rest_from) if model.attention_from and model.rest_from else ()
+
+    def chat_template(self, name: str) -> str | None:
+        """The chat template for a model whose tokenizer has none; a derived model's is that of its rest."""
+        model = self.model(name)
+        return model.chat_template or (self.chat_template(model.rest_from) if model.rest_from else None)
+
     def dataset(self, name: str) -> Dataset:
         return cast(Dataset, self._named("datasets", name))
 
@@ -230,6 +240,8 @@ class Declarations(Section):
         model = self.model(name)
         if model.path:
             return local_grid((folder or Path()) / model.path)
+        if model.rest_from:
+            return self.grid(model.rest_from, folder)
         size = self.size(name, folder)
         return (size.shape.layers, size.shape.heads) if size else None
 
@@ -240,6 +252,8 @@ class Declarations(Section):
             return DEMO_SIZE
         if model.path:
             return local_size((folder or Path()) / model.path)
+        if model.rest_from:
+            return self.size(model.rest_from, folder)
         known = (entry for entry in catalogue("models").values() if isinstance(entry, CatalogueModel))
         return next((entry.size for entry in known if entry.repo == model.repo), None)
 

@@ -42,6 +42,9 @@ def _study(
             if known is not None and name not in known:
                 yield f"{where}: found {name!r}, which is not known; allowed: {_listed(known)}.{nearest(name, known)}"
     models = [used.name for used in _used(study, lists, "models") if used.name in config.known("models")]
+    derived = {name: list(_sources(config, values, name)) for name in models}
+    yield from (problem for problems in derived.values() for problem in problems)
+    models = [name for name in models if not derived[name]]
     sets = [used.name for used in _used(study, lists, "datasets") if used.name in config.known("datasets")]
     for where, name in _used(study, lists, "plans"):
         try:
@@ -52,12 +55,24 @@ def _study(
         yield from (f"{where}: {problem}" for problem in _plan(config, values, plan, models, folder))
         if plan.source in config.known("datasets"):
             sets.append(str(plan.source))
-    for name in models:
+    parts = [part for name in models for part in config.sources(name)]
+    for name in dict.fromkeys([*models, *parts]):
         yield from _model_folder(name, config.model(name).path, folder)
     for name in sets:
         path = config.dataset(name).path
         if path and not (folder / path).is_file():
             yield f"datasets.{name}.path: found {path!r}, where there is no file ({_at(folder, path)}); allowed: a file"
+
+
+def _sources(config: "Declarations", values: Mapping[str, Any], name: str) -> Iterator[str]:
+    """What is wrong with the models that a derived one is made of."""
+    known = _names(config, values, "models") or []
+    for role, source in zip(("attention_from", "rest_from"), config.sources(name)):
+        where = f"models.{name}.{role}: found {source!r}"
+        if source not in known:
+            yield f"{where}, which is not known; allowed: {_listed(known)}.{nearest(source, known)}"
+        elif source in config.known("models") and config.sources(source):
+            yield f"{where}, which is derived itself; allowed: a model with path, repo or demo"
 
 
 def _plan(

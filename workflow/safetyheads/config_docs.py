@@ -81,6 +81,7 @@ _ABOUT = {
           local: {path: /models/my-model, dtype: bfloat16}
           hub: {repo: mistralai/Mistral-7B-Instruct-v0.2, revision: 63a8b081895390a26e140280378bc85ec8bce07a}
           demo: {demo: {seed: 3, planted: [L00H02, L03H05]}}     # or {demo: true}
+          mixed: {attention_from: llama-2-7b, rest_from: llama-2-7b-chat}
         """,
     ),
     "datasets": (

@@ -99,7 +99,7 @@ class Demo(Section):
 
 
 class Model(Section):
-    """A language model: exactly one of `path`, `repo`, `demo`."""
+    """A language model: exactly one of `path`, `repo`, `demo`, or `attention_from` together with `rest_from`."""
 
     path: Text | None = Field(default=None, description="Folder with config.json, tokenizer and safetensors weights.")
     repo: Repo | None = Field(default=None, description="Hugging Face repository, downloaded into the normal cache.")
@@ -109,6 +109,14 @@ class Model(Section):
     )
     demo: Annotated[Demo | None, BeforeValidator(_demo, json_schema_input_type=Literal[True] | Demo)] = Field(
         default=None, description="`true`, or settings: train the demo model."
+    )
+    attention_from: Text | None = Field(
+        default=None,
+        description="Name of a model whose attention weights are put into those of `rest_from`, which has the same "
+        "shape: a derived model. It is made in memory; its tokenizer and all else are those of `rest_from`.",
+    )
+    rest_from: Text | None = Field(
+        default=None, description="Name of the model that a derived model has all but its attention weights from."
     )
     dtype: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = Field(
         default="auto",
@@ -134,7 +142,11 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        self._allow_only_with(self._need_one_of("path", "repo", "demo"), "repo", "revision")
+        source = self._need_one_of("path", "repo", "demo", "rest_from")
+        self._allow_only_with(source, "repo", "revision")
+        self._allow_only_with(source, "rest_from", "attention_from")
+        if source == "rest_from" and self.attention_from is None:
+            raise ValueError("found rest_from without attention_from; allowed: both, the names of two models")
         if beyond := [key for key in self.max_memory or () if isinstance(key, int) and key >= self.gpus]:
             raise ValueError(
                 f"found GPU {beyond[0]} in max_memory with gpus: {self.gpus}; allowed: cpu, and GPUs from 0 to "
@@ -308,11 +320,12 @@ class Speed(Section):
     )
     scoring: Number | None = Field(
         default=None,
-        description="Tera-operations per second that scoring achieves here, as `benchmarks/scoring.py` prints it.",
+        description="Tera-operations per second that scoring achieves here: min. TFLOP / seconds of the variant "
+        "`partial` of `benchmarks/scoring.py`.",
     )
     generation: Number | None = Field(
         default=None,
-        description="The same of completions, as `benchmarks/generation.py` prints it.",
+        description="The same of completions: the variant `packed` of `benchmarks/generation.py`.",
     )
     start: Number | None = Field(
         default=None, description="Seconds from the start of a job to the loading of its model."

@@ -73,8 +73,9 @@ OF_PEAK, OF_BANDWIDTH, GPU_CALL, GPU_START = 0.5, 0.7, 0.5e-3, 30.0
 
 CPU_SCORING, CPU_GENERATION, CPU_BANDWIDTH = 0.0775 * TERA, 0.0612 * TERA, 15.0 * GIGA
 """For each thread: benchmarks/results, size bench on two threads of an AMD EPYC, float32."""
-CPU_CALL, CPU_START = 0.4e-3, 9.0
-"""Measured with the same threads on models so small that little but calls is left, and on jobs without any work."""
+CPU_CALL, CPU_START = 0.6e-3, 6.0
+"""Roughly, from processor times on a machine that was busy with other work: a layer's call in a model of d 64, and the
+imports of torch, transformers and Snakemake."""
 
 
 def speed_of(device: str, dtype: str, threads: int) -> Speed:

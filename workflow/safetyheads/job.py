@@ -11,8 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetyheads import artifacts, models
+from safetyheads import artifacts, gpu_lease, models
 from safetyheads.config import Config
+from safetyheads.derived import ROLES, take_attention
 from safetyheads.errors import SafetyHeadsError
 
 if TYPE_CHECKING:
@@ -106,28 +107,38 @@ def open_model(settings: Config, name: str, description: Path) -> "PreTrainedMod
     torch.set_num_threads(settings.compute.threads)  # their number can change the last bits of floats
     folder = _described_folder(settings, name, description, tokenizer=False)
     model = settings.model(name)
-    return models.load(
+    device = gpu_lease.take(settings.compute.device, model.gpus)
+    loaded = models.load(
         folder,
         dtype=model.dtype,
-        device=settings.compute.device,
+        device=device,
         attention=model.attention,
         gpus=model.gpus,
         max_memory=model.max_memory,
     )
+    if model.attention_from:
+        take_attention(loaded, _described_folder(settings, name, description, tokenizer=False, role="attention_from"))
+    return loaded
 
 
 def open_tokenizer(settings: Config, name: str, description: Path) -> "PreTrainedTokenizerBase":
     """Load a model's tokenizer; `description` and errors are those of `open_model`."""
     folder = _described_folder(settings, name, description, tokenizer=True)
     kind = artifacts.read_json(description)["tokenizer"]
-    return models.load_tokenizer(folder, kind, settings.model(name).chat_template)
+    return models.load_tokenizer(folder, kind, settings.chat_template(name))
 
 
-def _described_folder(settings: Config, name: str, description: Path, *, tokenizer: bool) -> Path:
-    """A model's folder, after a look at the files of its tokenizer, or at all others."""
+def _described_folder(
+    settings: Config, name: str, description: Path, *, tokenizer: bool, role: str = "rest_from"
+) -> Path:
+    """A model's folder, after a look at the files of its tokenizer, or at all others; of a derived one, by role."""
     identity = artifacts.read_json(description)
-    folder = model_folder(settings, name, identity["revision"])
-    files = {name: sha for name, sha in identity["files"].items() if (name in models.TOKENIZER_FILES) == tokenizer}
+    files, revision = identity["files"], identity["revision"]
+    if settings.sources(name):
+        files = {file.removeprefix(f"{role}/"): sha for file, sha in files.items() if file.startswith(f"{role}/")}
+        name, revision = identity[role]["model"], identity[role]["revision"]
+    folder = model_folder(settings, name, revision)
+    files = {file: sha for file, sha in files.items() if (file in models.TOKENIZER_FILES) == tokenizer}
     models.verify(folder, files, description.stat().st_mtime)
     return folder
 
@@ -152,7 +163,7 @@ def provenance(
     if description is not None:
         identity = artifacts.read_json(description)
         kept = ("repo", "revision", "files", "tokenizer_sha256", "chat_template_sha256")
-        record["model"] = {key: identity[key] for key in kept}
+        record["model"] = {key: identity[key] for key in (*kept, *(role for role in ROLES if role in identity))}
     if model is not None:
         record |= {
             "attention": model.config.get_text_config(decoder=True)._attn_implementation,

@@ -4,18 +4,26 @@ from pathlib import Path
 
 from safetyheads import artifacts
 from safetyheads.config import Config
+from safetyheads.derived import check_pair, recipe
 from safetyheads.job import logged, model_folder
 from safetyheads.models import describe
 
 with logged(snakemake.log[0], online="repo" in snakemake.params.model):
     name, params = snakemake.wildcards.model, snakemake.params.model
     settings = Config.model_validate(snakemake.config)
-    description = describe(
-        model_folder(settings, name, download=True),
-        model=name,
-        source="demo" if "demo" in params else "repo" if "repo" in params else "path",
-        repo=params.get("repo"),
-        revision=params.get("revision"),
-        planted=params.get("demo", {}).get("planted"),
-    )
+    sources = settings.sources(name)
+    if sources:
+        described = [artifacts.read_json(path) for path in snakemake.input]
+        folders = [model_folder(settings, part["model"], part["revision"]) for part in described]
+        check_pair(*zip(sources, folders, strict=True))
+        description = recipe(name, *described)
+    else:
+        description = describe(
+            model_folder(settings, name, download=True),
+            model=name,
+            source="demo" if "demo" in params else "repo" if "repo" in params else "path",
+            repo=params.get("repo"),
+            revision=params.get("revision"),
+            planted=params.get("demo", {}).get("planted"),
+        )
     artifacts.write_json(Path(snakemake.output[0]), description)
