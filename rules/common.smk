@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from functools import cache
 from itertools import product
 from typing import NamedTuple
 
@@ -84,6 +85,7 @@ def known(lookup, name):
         sys.exit(str(error))
 
 
+@cache
 def cells():
     """All cells of all studies, with the plain model's, in a fixed order."""
     found = set()
