@@ -22,10 +22,17 @@ if not workflow.config_settings.configfiles:
 sys.path.insert(0, str(ROOT / "workflow"))
 os.environ.update(PYTHONPATH=str(ROOT / "workflow"))
 
+# Jobs on a cluster's nodes find everything downloaded.
+if workflow.remote_exec:
+    os.environ.update(HF_HUB_OFFLINE="1")
+
+from safetyheads.cluster import check_profile
 from safetyheads.config import check_keys_once, load_config
 from safetyheads.errors import SafetyHeadsError
 
 try:
+    if workflow.is_main_process:
+        check_profile(sys.argv[1:], [Path("profiles"), ROOT / "profiles"])
     for file in workflow.configfiles:
         check_keys_once(Path(file))
     settings = load_config(config)
@@ -64,3 +71,7 @@ rule attribution:
     input:
         ships_of_studies(),
         sahara_of_studies(),
+
+
+onstart:
+    check_cluster()

@@ -6,6 +6,7 @@ from functools import cache
 from itertools import product
 from typing import NamedTuple
 
+from safetyheads.cluster import check_slurm
 from safetyheads.errors import nearest
 from safetyheads.fingerprint import fingerprint
 from safetyheads.plans import parse_plan
@@ -289,4 +290,24 @@ def gpus():
     return int(
         wanted.startswith("cuda")
         or (wanted == "auto" and shutil.which("nvidia-smi") is not None)
+    )
+
+
+def check_cluster():
+    """Stop before the first job is sent, where Slurm would refuse it or never tell its end."""
+    if workflow.executor_plugin.name != "slurm":
+        return
+    wanted = {}
+    for job in workflow.dag.needrun_jobs():
+        if not workflow.is_local(job.rule):
+            models = wanted.setdefault(job.resources.get("slurm_partition"), set())
+            models.update(filter(None, [job.resources.get("gpu_model")]))
+    known(
+        lambda partitions: check_slurm(
+            partitions,
+            status_command=workflow.executor_settings.status_command,
+            seconds_before_status=workflow.executor_settings.init_seconds_before_status_checks,
+            folder=Path(workflow.workdir_init),
+        ),
+        wanted,
     )

@@ -125,10 +125,10 @@ class _States:
                 offset = batch.candidates[0]  # the candidates of a batch follow each other, as the chosen ones do
                 low, high = max(chosen[0], offset), min(chosen[-1], batch.candidates[-1]) + 1
                 if low < high:
-                    part = self.parts.load(f"{name}-{batch.name}")  # one at a time
-                    if part is None:
+                    kept = self.parts.load(f"{name}-{batch.name}")  # one at a time
+                    if kept is None:
                         raise _Gone
-                    states[low - chosen[0] : high - chosen[0], block.prompts] = part[
+                    states[low - chosen[0] : high - chosen[0], block.prompts] = kept[
                         :, low - offset : high - offset
                     ].swapaxes(0, 1)
             yield torch.from_numpy(states).to(device if device.type == "cuda" else "cpu").double()
