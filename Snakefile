@@ -73,5 +73,8 @@ rule attribution:
         sahara_of_studies(),
 
 
+announce()
+
+
 onstart:
     check_cluster()

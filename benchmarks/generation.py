@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from counts import Shape, full_pass, generation_bytes, generation_operations
 from measure import Peaks, Variant, fresh_parts, in_turn
 from options import device_of, dtype_name, dtype_of, timing_parser
 from outcome import Work, outcome, publish, row
@@ -18,6 +17,7 @@ from transformers import PreTrainedModel
 from safetyheads.ablation import ablate
 from safetyheads.generation import Decoding, Row, generate
 from safetyheads.heads import HeadSet
+from safetyheads.operations import Shape, full_pass, generation_bytes, generation_operations
 
 Tokens = dict[tuple[int, int], list[int]]
 """New tokens by (prompt, head set)."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from counts import Shape, full_pass, scoring_bytes, scoring_operations
 from measure import Peaks, Variant, fresh_parts, in_turn
 from options import device_name, device_of, dtype_name, dtype_of, timing_parser
 from outcome import Work, outcome, publish, row
@@ -20,6 +19,7 @@ from transformers import PreTrainedModel
 
 from safetyheads.ablation import ablate
 from safetyheads.heads import HeadSet, all_heads
+from safetyheads.operations import Shape, full_pass, scoring_bytes, scoring_operations
 from safetyheads.sahara import sahara
 from safetyheads.ships import divergence, ships
 

@@ -6,11 +6,11 @@ from math import sqrt
 
 import pandas as pd
 import torch
-from counts import Shape
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from safetyheads.ablation import Ablation, Kind, install
 from safetyheads.heads import Head, HeadSet, all_heads
+from safetyheads.operations import Shape
 
 ABLATION = Ablation(Kind.UNDIFFERENTIATED, 1e-5)
 

@@ -1,5 +1,6 @@
 """Everything that the rules call: which files the studies need, the settings and the code that determine a job."""
 
+import re
 import shutil
 import sys
 from functools import cache
@@ -8,7 +9,9 @@ from typing import NamedTuple
 
 from safetyheads.cluster import check_slurm
 from safetyheads.errors import nearest
+from safetyheads.estimate import Estimates
 from safetyheads.fingerprint import fingerprint
+from safetyheads.hours import announcement, planned
 from safetyheads.plans import parse_plan
 
 NAME = r"[A-Za-z0-9][^/]*"
@@ -35,6 +38,8 @@ SAHARA = "<results>/sahara/{model}/{dataset}/{template}/{ablation}.parquet"
 COMPLETIONS = "<results>/completions/{model}/{dataset}/{template}/{ablation}/{plan}/{decoding}.parquet"
 VERDICTS = "<results>/verdicts/{model}/{dataset}/{template}/{ablation}/{plan}/{decoding}/{judge}.parquet"
 SHARD = COMPLETIONS.replace("{decoding}.", ".{decoding}.{shard}-of-{shards}.")
+
+estimates = Estimates(settings)
 
 # In the folder of a local model; its other files do not matter.
 MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
@@ -266,12 +271,52 @@ def completion_inputs(wildcards):
     return {name: pattern.format(**wildcards) for name, pattern in inputs.items()}
 
 
+def shards(keyed):
+    """The number of jobs that share a cell's completions."""
+    key = (keyed.model, keyed.dataset, keyed.template, keyed.plan, keyed.decoding)
+    return known(lambda of: estimates.shards(*of), key)
+
+
 def shard_paths(wildcards):
     """The parts of a cell's completions."""
-    count = settings.compute.shards
+    count = shards(wildcards)
     return [
         SHARD.format(**wildcards, shard=shard, shards=count) for shard in range(count)
     ]
+
+
+def models_of_several_shards():
+    """A constraint on the model that looks ahead: what follows must be a cell whose completions several jobs share.
+
+    With a count in the configuration these are all cells, also those that no study has.
+    """
+    if settings.compute.shards != "auto":
+        return NAME
+    found = {"/".join(cell[:6]) for cell in cells() if shards(cell) > 1}
+    return rf"(?=(?:{'|'.join(map(re.escape, sorted(found)))})\.parquet$){NAME}"
+
+
+def announce():
+    """Tell on the terminal, once and not in every job, how many hours the studies take; nothing where it is minutes."""
+    if not workflow.is_main_process:
+        return
+    keyed, found = cells(), Estimates(settings, gpu=gpus() > 0)
+    ships = {cell[:4] for cell in keyed if parse_plan(cell.plan).kind == "ships"}
+    sahara = {
+        attributed(cell)[:4] for cell in keyed if parse_plan(cell.plan).kind == "sahara"
+    }
+    completions = {cell[:6] for cell in keyed}
+    told = announcement(
+        found,
+        planned(
+            found,
+            [key[:3] for key in sorted(ships)],
+            [key[:3] for key in sorted(sahara)],
+            [(*key[:3], *key[4:]) for key in sorted(completions)],
+        ),
+    )
+    if told:
+        print(told, file=sys.stderr)
 
 
 def code(rule):

@@ -26,8 +26,8 @@ rule completions:
         "../workflow/scripts/completions.py"
 
 
-# With `compute: shards:` above 1, the batches of each cell are made by that many jobs and then put together.
-if settings.compute.shards > 1:
+# With `compute: shards:`, the batches of a cell are made by several jobs and then put together.
+if settings.compute.shards != 1:
 
     ruleorder: completions_merged > completions
 
@@ -50,6 +50,8 @@ if settings.compute.shards > 1:
             COMPLETIONS,
         log:
             "<results>/logs/completions_merged/{model}/{dataset}/{template}/{ablation}/{plan}/{decoding}.log",
+        wildcard_constraints:
+            model=models_of_several_shards(),
         conda:
             ENVIRONMENT
         params:

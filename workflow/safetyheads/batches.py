@@ -75,10 +75,11 @@ def padded(prompts: Sequence[Sequence[int]], new_tokens: int, token_budget: int)
     """
     order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), prompts[index], index))
     batches: list[list[int]] = []
-    while order:
-        rows = max(1, token_budget // (len(prompts[order[0]]) + new_tokens))
-        batches.append(order[:rows])
-        order = order[rows:]
+    start = 0
+    while start < len(order):
+        rows = max(1, token_budget // (len(prompts[order[start]]) + new_tokens))
+        batches.append(order[start : start + rows])
+        start += rows
     return batches
 
 

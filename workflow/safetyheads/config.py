@@ -13,7 +13,7 @@ from typing import Any, cast
 import yaml
 from pydantic import Field, ValidationError
 
-from safetyheads.config_checks import check_studies, local_grid
+from safetyheads.config_checks import check_studies
 from safetyheads.config_errors import describe, prune
 from safetyheads.config_sections import (
     DEMO_GRID,
@@ -33,6 +33,9 @@ from safetyheads.config_sections import (
 )
 from safetyheads.config_types import AblationName, Folder, HeadNames, HeadSetName, Name
 from safetyheads.errors import SafetyHeadsError, nearest
+from safetyheads.model_sizes import ModelSize, local_grid, local_size, size_of_shape
+from safetyheads.operations import Shape
+from safetyheads.query_counts import Queries, count_queries
 
 __all__ = [
     "BUILT_IN",
@@ -87,14 +90,25 @@ BUILT_IN: Mapping[str, Mapping[str, Section]] = MappingProxyType(
 class CatalogueModel(Model):
     """A model of config/catalogue/models.yaml."""
 
-    remarks = frozenset({"layers", "heads", "kv_heads", "head_dim", "gated", "note"})
+    remarks = frozenset(
+        {"layers", "heads", "kv_heads", "head_dim", "hidden", "intermediate", "vocabulary", "tied", "gated", "note"}
+    )
 
     layers: int = Field(description="Number of layers.")
     heads: int = Field(description="Query heads per layer.")
     kv_heads: int = Field(description="Key/value heads per layer.")
     head_dim: int = Field(description="Size of a head.")
+    hidden: int = Field(description="Width of the hidden states.")
+    intermediate: int = Field(description="Width of the MLP, which has a gate.")
+    vocabulary: int = Field(description="Number of tokens, as the output layer has them.")
+    tied: bool = Field(default=False, description="Embedding and output layer are one matrix.")
     gated: bool = Field(default=False, description="Access has to be asked for at huggingface.co.")
     note: str = Field(default="", description="What to know before using it.")
+
+    @property
+    def size(self) -> ModelSize:
+        wide = (self.hidden, self.intermediate, self.vocabulary)
+        return size_of_shape(Shape(self.layers, self.heads, *wide, self.kv_heads, self.head_dim), self.tied)
 
 
 class CatalogueDataset(Dataset):
@@ -105,6 +119,9 @@ class CatalogueDataset(Dataset):
     licence: str = Field(description="Licence of the data.")
     rows: int = Field(description="Number of queries.")
     note: str = Field(default="", description="What to know before using it.")
+
+
+DEMO_SIZE = size_of_shape(Shape(*DEMO_GRID, hidden=64, intermediate=96, vocabulary=512, kv_heads=8), tied=True)
 
 
 @cache
@@ -175,12 +192,34 @@ class Declarations(Section):
         Known are the demo model, the catalogue's repositories and local folders (relative to `folder`).
         """
         model = self.model(name)
-        if model.demo:
-            return DEMO_GRID
         if model.path:
             return local_grid((folder or Path()) / model.path)
-        sizes = [m for m in catalogue("models").values() if isinstance(m, CatalogueModel) and m.repo == model.repo]
-        return (sizes[0].layers, sizes[0].heads) if sizes else None
+        size = self.size(name, folder)
+        return (size.shape.layers, size.shape.heads) if size else None
+
+    def size(self, name: str, folder: Path | None = None) -> ModelSize | None:
+        """The size of a model; known as `grid` is, of local folders by their config.json."""
+        model = self.model(name)
+        if model.demo:
+            return DEMO_SIZE
+        if model.path:
+            return local_size((folder or Path()) / model.path)
+        known = (entry for entry in catalogue("models").values() if isinstance(entry, CatalogueModel))
+        return next((entry.size for entry in known if entry.repo == model.repo), None)
+
+    def queries(self, name: str, folder: Path | None = None) -> Queries | None:
+        """How many queries a data set has: of a local file (relative to `folder`) counted, else as the catalogue says.
+
+        None for a file that cannot be read, and for downloads that are not in the catalogue.
+        """
+        data = self.dataset(name)
+        if data.path:
+            return count_queries((folder or Path()) / data.path, data.file_format, data.query)
+        source = (data.demo, data.url, data.repo, data.file)
+        known = (entry for entry in catalogue("datasets").values() if isinstance(entry, CatalogueDataset))
+        return next(
+            (Queries(entry.rows) for entry in known if (entry.demo, entry.url, entry.repo, entry.file) == source), None
+        )
 
 
 class Config(Declarations):

@@ -1,6 +1,5 @@
 """Checks across sections: do the names that studies use exist, and do they fit together and the files on disk?"""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,8 +13,6 @@ from safetyheads.plans import Plan, check_plan, parse_plan
 if TYPE_CHECKING:
     from safetyheads.config import Declarations
 
-_LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
-_HEADS = ("num_attention_heads", "n_head", "num_heads")
 _REFERENCES = ("models", "datasets", "templates", "ablations", "decodings", "judges")
 
 
@@ -24,20 +21,6 @@ class Used(NamedTuple):
 
     where: str
     name: str
-
-
-def local_grid(folder: Path) -> tuple[int, int] | None:
-    """Layers and query heads per layer by the config.json of a model's folder; None if it does not say."""
-    try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(values, dict):
-        return None
-    inner = values.get("text_config")
-    values = values | inner if isinstance(inner, dict) else values
-    layers, heads = (next((values[key] for key in keys if key in values), None) for keys in (_LAYERS, _HEADS))
-    return (layers, heads) if isinstance(layers, int) and isinstance(heads, int) else None
 
 
 def check_studies(config: "Declarations", values: Mapping[str, Any], folder: Path) -> list[str]:

@@ -141,7 +141,18 @@ _ABOUT = {
         "How heads are scored. A step of Sahara scores every remaining head on every prompt.",
         "attribution: {steps: 5, rank: 1, representation: final_norm}",
     ),
-    "compute": ("Where the work is done, and in which portions.", 'compute: {device: "cuda:0", token_budget: 32768}'),
+    "compute": (
+        """
+        Where the work is done, and in which portions. Before a run that takes long, an estimate of its hours is
+        printed. It reckons with what `benchmarks/` measured on a CPU, and for GPUs with half of the datasheet's peak
+        until somebody measures; `speed` takes what your machine achieves: min. TFLOP / seconds of
+        `python benchmarks/scoring.py --size bench` and `python benchmarks/generation.py --size bench`, or of
+        `--size llama-2-7b` on a GPU.
+        """,
+        """
+        compute: {device: "cuda:0", token_budget: 32768, shards: auto, speed: {device: a100}}
+        """,
+    ),
     "report": ("The page `report/index.html`.", "report: {title: Safety heads of my model}"),
     "studies": (
         """
@@ -163,6 +174,9 @@ _ABOUT = {
 }
 """What each section is for, and an example."""
 
+_NESTED = {"models": "Demo", "compute": "Speed"}
+"""Section -> class of the mapping inside it."""
+
 
 def markdown() -> str:
     """The text of config/README.md."""
@@ -174,8 +188,8 @@ def markdown() -> str:
         parts.append(f"\n## {key}\n\n{dedent(about).strip()}\n\n```yaml\n{dedent(example).strip()}\n```\n")
         if (name := _class_of(top[key])) is not None:
             parts += ["\n", _keys(classes[name])]
-        if key == "models":
-            parts += ["\nUnder `demo:`\n\n", _keys(classes["Demo"])]
+        if key in _NESTED:
+            parts += [f"\nUnder `{_NESTED[key].lower()}:`\n\n", _keys(classes[_NESTED[key]])]
     return "".join([*parts, _PLANS, _catalogue()])
 
 
@@ -205,7 +219,8 @@ def _keys(section: Mapping[str, Any]) -> str:
     rows = []
     for key, entry in section["properties"].items():
         required = key in section.get("required", ())
-        default = "required" if required else f"`{_yaml(entry['default'])}`" if "default" in entry else ""
+        shown = "default" in entry and "$ref" not in entry
+        default = "required" if required else f"`{_yaml(entry['default'])}`" if shown else ""
         rows.append((f"`{key}`", _type(entry), default, entry["description"]))
     return _table(("key", "type", "default", "meaning"), rows)
 

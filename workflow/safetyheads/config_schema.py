@@ -16,13 +16,20 @@ class _Schema(GenerateJsonSchema):
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         made = super().default_schema(schema)
-        return {key: value for key, value in made.items() if key != "default" or value is not None}
+        return {key: _without_none(value) for key, value in made.items() if key != "default" or value is not None}
 
     def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
         return super().dict_schema(schema) | {"additionalProperties": False}
 
     def get_title_from_name(self, name: str) -> str:
         return name
+
+
+def _without_none(value: Any) -> Any:
+    """A default without the keys that are left out."""
+    if isinstance(value, dict):
+        return {key: _without_none(entry) for key, entry in value.items() if entry is not None}
+    return value
 
 
 def json_schema() -> dict[str, Any]:

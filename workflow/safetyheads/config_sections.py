@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from safetyheads.config_types import Count, HeadPair, KeywordList, Matching, Names, Number, Repo, Seed, Text
+from safetyheads.config_types import Count, HeadPair, KeywordList, Matching, Names, Number, Repo, Seed, Shards, Text
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import check_in_grid, parse_head
 
@@ -268,6 +268,27 @@ class Attribution(Section):
     )
 
 
+class Speed(Section):
+    """How fast jobs are, for estimates and `shards: auto`; it changes no result."""
+
+    device: Literal["auto", "a100", "h100", "h200", "cpu"] = Field(
+        default="auto",
+        description="The device to reckon with. `auto`: the CPU with `device: cpu`, else an A100; the estimate that is "
+        "printed takes the CPU also where `device: auto` finds no GPU.",
+    )
+    scoring: Number | None = Field(
+        default=None,
+        description="Tera-operations per second that scoring achieves here, as `benchmarks/scoring.py` prints it.",
+    )
+    generation: Number | None = Field(
+        default=None,
+        description="The same of completions, as `benchmarks/generation.py` prints it.",
+    )
+    start: Number | None = Field(
+        default=None, description="Seconds from the start of a job to the loading of its model."
+    )
+
+
 class Compute(Section):
     """Where and how the work is done."""
 
@@ -275,11 +296,13 @@ class Compute(Section):
         default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes a GPU if there is one."
     )
     token_budget: Count = Field(default=8192, description="Tokens per batch; it sets the batch size.")
-    shards: Count = Field(
+    shards: Shards = Field(
         default=1,
-        description="Jobs that share the batches of one cell's completions. More than there are batches is harmless: "
-        "a job without one loads the model for nothing. A change makes all completions, and what follows, again.",
+        description="Jobs that share the batches of one cell's completions. `auto`: as many as make jobs of about an "
+        "hour by `speed`. More than there are batches is harmless: a job without one loads the model for nothing. A "
+        "change makes all completions, and what follows, again.",
     )
+    speed: Speed = Field(default=Speed(), description="How fast jobs are, to estimate their time.")
     threads: Count = Field(default=1, description="CPU threads of each job.")
 
 

@@ -130,3 +130,17 @@ KeywordList = Annotated[
         }
     ),
 ]
+
+
+def _shards(value: Any) -> Any:
+    if value == "auto" or (type(value) is int and value >= 1):
+        return value
+    close = nearest(value, ["auto"]) if isinstance(value, str) else ""
+    raise ValueError(f"found {value!r}; allowed: a whole number of at least 1, or auto.{close}")
+
+
+Shards = Annotated[
+    int | str,
+    BeforeValidator(_shards),
+    WithJsonSchema({"anyOf": [{"enum": ["auto"]}, {"type": "integer", "minimum": 1}]}),
+]

@@ -1,8 +1,9 @@
-"""The least arithmetic and memory traffic that scoring and generation need, for decoders of Llama's shape.
+"""The least arithmetic and memory traffic that scoring and generation need, counted exactly for Llama's shape.
 
 Operations are 2 per multiply-add. Counted: projections, attention, gated MLP, output layer. Not counted: norms, rotary
 embedding, softmax, activation functions, embedding lookup, scores. With T tokens, D hidden, A = heads x head size,
-KV = key/value heads x head size, F of the MLP, V vocabulary, L layers, N heads, multiply-adds are:
+KV = key/value heads x head size, F of the MLP (3 D F is 2 D F where it has no gate), V vocabulary, L layers, N heads,
+multiply-adds are:
 
     whole layer          T (D (A + 2 KV) + A D + 3 D F) + A T (T + 1)      causal: query t sees t keys, twice A each
     last layer           T D 2 KV + D A + A D + 3 D F + 2 A T              keys and values everywhere, the rest once
@@ -36,11 +37,20 @@ class Shape:
     intermediate: int
     vocabulary: int
     kv_heads: int
+    head_dim: int | None = None
+    """Width of one head; by default hidden / heads."""
+    matrices: int = 3
+    """Of the MLP: 3 where it is gated, else 2."""
 
     @property
     def head_size(self) -> int:
         """Width of one head."""
-        return self.hidden // self.heads
+        return self.head_dim or self.hidden // self.heads
+
+    @property
+    def attention(self) -> int:
+        """Width of all query heads together: A."""
+        return self.heads * self.head_size
 
     @property
     def keys_and_values(self) -> int:
@@ -50,12 +60,12 @@ class Shape:
     @property
     def after_attention(self) -> int:
         """Weights of output projection and MLP of one layer."""
-        return self.hidden * (self.heads * self.head_size + 3 * self.intermediate)
+        return self.hidden * (self.attention + self.matrices * self.intermediate)
 
     @property
     def layer(self) -> int:
         """Weights of one layer, norms left out."""
-        return self.hidden * (self.heads * self.head_size + self.keys_and_values) + self.after_attention
+        return self.hidden * (self.attention + self.keys_and_values) + self.after_attention
 
     @property
     def output(self) -> int:
@@ -70,13 +80,13 @@ class Shape:
 
 def whole_layer(shape: Shape, tokens: int) -> int:
     """Operations of a layer at all positions."""
-    return 2 * (tokens * shape.layer + shape.hidden * tokens * (tokens + 1))
+    return 2 * (tokens * shape.layer + shape.attention * tokens * (tokens + 1))
 
 
 def last_layer(shape: Shape, tokens: int) -> int:
     """Operations of a layer of which the last position alone is needed."""
     once = shape.layer - shape.hidden * shape.keys_and_values  # query and output projection, MLP
-    return 2 * (tokens * shape.hidden * shape.keys_and_values + once + 2 * shape.hidden * tokens)
+    return 2 * (tokens * shape.hidden * shape.keys_and_values + once + 2 * shape.attention * tokens)
 
 
 def full_pass(shape: Shape, tokens: int) -> int:
@@ -98,9 +108,16 @@ def ablated_pass(shape: Shape, tokens: int, layer: int) -> int:
     return at_layer + above + 2 * shape.output
 
 
-def decoding_step(shape: Shape, visible: int) -> int:
-    """Operations of one more token that sees `visible` positions, itself included."""
-    return 2 * (shape.layers * (shape.layer + 2 * shape.hidden * visible) + shape.output)
+def visible(tokens: int, new_tokens: int) -> int:
+    """Positions that the decoding steps after a prompt of `tokens` see, all steps together: T + 1, ..., T + G - 1."""
+    steps = new_tokens - 1
+    return steps * tokens + steps * (steps + 1) // 2
+
+
+def decoding(shape: Shape, tokens: int, new_tokens: int) -> int:
+    """Operations of the tokens that follow the first new one, up to `new_tokens`, after a prompt of `tokens`."""
+    weights = (new_tokens - 1) * (shape.layers * shape.layer + shape.output)
+    return 2 * (weights + shape.layers * 2 * shape.attention * visible(tokens, new_tokens))
 
 
 def scoring_operations(shape: Shape, lengths: Sequence[int]) -> int:
@@ -116,7 +133,7 @@ def generation_operations(shape: Shape, lengths: Sequence[int], layers: Sequence
     return sum(
         plain_pass(shape, tokens)
         + sum(ablated_pass(shape, tokens, layer) for layer in layers)
-        + len(layers) * sum(decoding_step(shape, tokens + step) for step in range(1, new_tokens))
+        + len(layers) * decoding(shape, tokens, new_tokens)
         for tokens in lengths
     )
 
@@ -139,6 +156,6 @@ def generation_bytes(
     weights = batches * (2 + new_tokens - 1) * shape.weights
     kept = 2 * shape.layers * sum(lengths) * shape.hidden
     written = sum(tokens + new_tokens - 1 for tokens in lengths)
-    read = sum(tokens + step for tokens in lengths for step in range(1, new_tokens))
+    read = sum(visible(tokens, new_tokens) for tokens in lengths)
     cache = head_sets * shape.layers * shape.keys_and_values * (written + read)
     return width * (weights + kept + cache)
