@@ -338,6 +338,52 @@ def gpus():
     )
 
 
+LEAST_MINUTES = (
+    20  # of a job's time limit: a queue of slow disks may take its time to start one
+)
+LONGEST = "longest"  # the resource by which a profile limits the time that jobs ask for, in minutes
+UNKNOWN = (32_000_000_000, 12 * 3600.0)  # memory and seconds where sizes are unknown
+
+
+def estimated(rule, keyed):
+    """Bytes of memory and seconds that a job takes; `keyed` has the keys of its path."""
+    key = (keyed.model, keyed.dataset, keyed.template)
+    if rule.startswith("completions"):
+        count = shards(keyed)
+        job = estimates.completions(*key, keyed.plan, keyed.decoding, shards=count)
+    else:
+        job = getattr(estimates, rule)(*key)
+    return UNKNOWN if job is None else (job.host_memory, job.seconds)
+
+
+@cache
+def largest(rule):
+    """Bytes and seconds of the largest jobs of a rule in the studies: the tasks of a Slurm array have one request."""
+    kinds = {"ships": "ships", "sahara": "sahara"}
+    found = [(0, 0.0)]
+    for cell in cells():
+        kind = parse_plan(cell.plan).kind
+        if rule in kinds and kind == kinds[rule]:
+            found.append(estimated(rule, attributed(cell)))
+        elif rule not in kinds and (shards(cell) > 1) == (rule == "completions_part"):
+            found.append(estimated(rule, cell))
+    return tuple(map(max, zip(*found)))
+
+
+def memory(wildcards, attempt, rulename):
+    """MB of the machine's memory that a job asks for: a quarter more than estimated, as much again at each attempt."""
+    size = max(estimated(rulename, wildcards)[0], largest(rulename)[0])
+    return round(1.25 * size / 1e6) * attempt
+
+
+def runtime(wildcards, attempt, rulename):
+    """Minutes that a job asks for: twice the estimate, as much again at each attempt, within the profile's limit."""
+    seconds = max(estimated(rulename, wildcards)[1], largest(rulename)[1])
+    wanted = max(LEAST_MINUTES, round(2 * seconds / 60)) * attempt
+    limit = (workflow.resource_settings.default_resources or {}).get(LONGEST)
+    return wanted if limit is None else min(wanted, limit.value)
+
+
 def check_cluster():
     """Stop before the first job is sent, where Slurm would refuse it or never tell its end."""
     if workflow.executor_plugin.name != "slurm":
