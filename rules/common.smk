@@ -391,8 +391,9 @@ def check_cluster():
     wanted = {}
     for job in workflow.dag.needrun_jobs():
         if not workflow.is_local(job.rule):
-            models = wanted.setdefault(job.resources.get("slurm_partition"), set())
-            models.update(filter(None, [job.resources.get("gpu_model")]))
+            for partition in str(job.resources.get("slurm_partition", "")).split(","):
+                models = wanted.setdefault(partition, set())
+                models.update(filter(None, [job.resources.get("gpu_model")]))
     known(
         lambda partitions: check_slurm(
             partitions,

@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 ETC = Path("/etc/slurm")
 FILES = ("slurm.conf", "gres.conf")
@@ -146,11 +145,18 @@ def _start(slurm: Slurm) -> None:
     for number in range(GPUS):  # a GPU is counted by its device file
         os.mknod(folder / "devices" / f"nvidia{number}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     ETC.mkdir(exist_ok=True)
-    (folder / "gres.conf").write_text(f"NodeName={slurm.host} Name=gpu Type={MODEL} File={folder}/devices/nvidia[0-{GPUS - 1}]\n")
+    (folder / "gres.conf").write_text(
+        f"NodeName={slurm.host} Name=gpu Type={MODEL} File={folder}/devices/nvidia[0-{GPUS - 1}]\n"
+    )
     (folder / "slurm.conf").write_text(
         CONFIGURATION.format(
-            host=slurm.host, folder=folder, ports=_free_ports(2), model=MODEL, gpus=GPUS,
-            partition=PARTITION, cpu_partition=CPU_PARTITION,
+            host=slurm.host,
+            folder=folder,
+            ports=_free_ports(2),
+            model=MODEL,
+            gpus=GPUS,
+            partition=PARTITION,
+            cpu_partition=CPU_PARTITION,
         )
     )
     for name in FILES:
@@ -173,8 +179,15 @@ def _munge(folder: Path) -> None:
     key.write_bytes(os.urandom(1024))
     key.chmod(0o400)
     subprocess.run(
-        ["munged", "--force", f"--socket={folder}/socket", f"--key-file={key}", f"--pid-file={folder}/pid",
-         f"--log-file={folder}/log", f"--seed-file={folder}/seed"],
+        [
+            "munged",
+            "--force",
+            f"--socket={folder}/socket",
+            f"--key-file={key}",
+            f"--pid-file={folder}/pid",
+            f"--log-file={folder}/log",
+            f"--seed-file={folder}/seed",
+        ],
         check=True,
     )
 

@@ -78,16 +78,18 @@ def check_partitions(wanted: Mapping[str, Collection[str]], there: Mapping[str, 
     for partition, models in wanted.items():
         if partition not in there:
             listed = ", ".join(f"{name} ({' '.join(sorted(gpus)) or 'no GPU'})" for name, gpus in sorted(there.items()))
+            found = f"the partition {partition!r}, which is not there" if partition else "no partition"
             raise SafetyHeadsError(
-                f"{SETTINGS}: found the partition {partition!r}, which this cluster does not have; allowed: {listed}."
-                f"{nearest(partition, there)} Set gpu_partition and cpu_partition in the first lines of that file."
+                f"{SETTINGS}: found {found}; allowed: {listed}.{nearest(partition, there)} "
+                "Set gpu_partition and cpu_partition in the first lines of that file."
             )
         known = {gpu.split(":")[1].lower() for gpu in there[partition] if gpu.count(":") > 1}
         for model in models:
             if there[partition] and model.lower() not in known:
+                allowed = ", ".join(sorted(known)) or '""'
                 raise SafetyHeadsError(
                     f"{SETTINGS}: found gpu_model {model!r}, but partition {partition!r} has "
-                    f"{' '.join(sorted(there[partition]))}; allowed: {', '.join(sorted(known)) or 'gpu_model: empty'}."
+                    f"{' '.join(sorted(there[partition]))}; allowed: {allowed}."
                 )
 
 
@@ -139,7 +141,8 @@ def _said(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SafetyHeadsError(f"Slurm does not answer: {error}. Is this the cluster's login node?") from None
     if done.returncode != 0:
+        said = done.stderr.strip()
         raise SafetyHeadsError(
-            f"Slurm does not answer: `{' '.join(command)}` says {done.stderr.strip()!r}. Is this the cluster's login node?"
+            f"Slurm does not answer: `{' '.join(command)}` says {said!r}. Is this the cluster's login node?"
         )
     return done.stdout
