@@ -4,27 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from project import Project, Settings, small_study
+from project import Project
 from slurm import CPU_PARTITION, PARTITION, CannotStart, Slurm, slurm
-
-STUDY = "results/rates.parquet"
-FURTHER = [
-    f"results/{path}.parquet"
-    for path in (
-        "ships/tiny/neutral/plainly/scaling",
-        "sahara/tiny/neutral/plainly/scaling",
-        "completions/tiny/neutral/plainly/scaling/mine/short",
-    )
-]
-
-
-def settings() -> Settings:
-    """All stages, in batches of one row: there are many, so that a job is often in the middle."""
-    study = small_study()
-    study["decodings"]["short"] = {"top_k": 5, "samples": 4, "max_new_tokens": 8}
-    study["compute"] = {"token_budget": 1}
-    study["studies"]["main"] |= {"judges": ["paper"], "plans": ["none", "mine", "ships-1", "sahara-2"]}
-    return study
+from study import MINE, SAHARA, SHIPS, TARGETS, settings
 
 
 @pytest.fixture(scope="session")
@@ -54,20 +36,14 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def local(fresh: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The same study run on this machine, without Slurm."""
     project = fresh.copy(tmp_path_factory.mktemp("local") / "project")
-    project.make(STUDY, *FURTHER)
-    return project
-
-
-@pytest.fixture(scope="session")
-def prepared(local: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The local project without what `FURTHER` names."""
-    project = local.copy(tmp_path_factory.mktemp("prepared") / "project")
-    for path in FURTHER:
-        (project.folder / path).unlink()
+    project.make(*TARGETS)
     return project
 
 
 @pytest.fixture
-def project(prepared: Project, tmp_path: Path) -> Project:
-    """A copy of the prepared project."""
-    return prepared.copy(tmp_path / "project")
+def project(local: Project, tmp_path: Path) -> Project:
+    """A copy of the local project, in which scores and completions are to be made again."""
+    project = local.copy(tmp_path / "project")
+    for artefact in (SHIPS, SAHARA, MINE):
+        (project.results / f"{artefact}.parquet").unlink()
+    return project

@@ -20,10 +20,10 @@ ETC = Path("/etc/slurm")
 FILES = ("slurm.conf", "gres.conf")
 LOCK = Path("/run/lock/safetyheads-slurm")
 PACKAGES = {"slurmctld": "slurm-wlm", "slurmd": "slurm-wlm", "munged": "munge"}
-PARTITION, CPU_PARTITION, MODEL, GPUS = "a100", "cpu", "a100", 2
+CLUSTER, PARTITION, CPU_PARTITION, MODEL, GPUS = "safetyheads-tests", "a100", "cpu", "a100", 2
 
 CONFIGURATION = """
-ClusterName=test
+ClusterName={cluster}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
@@ -95,8 +95,7 @@ class Slurm:
     def stop_node(self) -> None:
         """The node dies: its daemon, and every process of its jobs."""
         _kill(_pid(self.folder / "slurmd.pid"))
-        for process in _descendants("slurmstepd"):
-            _kill(process)
+        _kill_jobs()
 
     def node_state(self) -> str:
         return self.call("sinfo", "--noheader", "--Node", "--partition", PARTITION, "--format=%T").strip()
@@ -150,6 +149,7 @@ def _start(slurm: Slurm) -> None:
     )
     (folder / "slurm.conf").write_text(
         CONFIGURATION.format(
+            cluster=CLUSTER,
             host=slurm.host,
             folder=folder,
             ports=_free_ports(2),
@@ -196,6 +196,7 @@ def _stop(slurm: Slurm) -> None:
     with suppress(Exception):
         subprocess.run(["scancel", "--user=root", "--full"], timeout=10, capture_output=True)
         slurm.wait_until(lambda: not slurm.jobs(), "jobs would not go", seconds=10)
+    _kill_jobs()
     for file in ("slurmd.pid", "slurmctld.pid", "munge/pid"):
         _kill(_pid(slurm.folder / file), signal.SIGTERM)
     for name in FILES:
@@ -216,19 +217,13 @@ def _kill(pid: int | None, by: signal.Signals = signal.SIGKILL) -> None:
             os.kill(pid, by)
 
 
-def _descendants(name: str) -> list[int]:
-    """Processes of this name and all that they started."""
-    parents: dict[int, list[int]] = {}
-    found: list[int] = []
+def _kill_jobs() -> None:
+    """End what jobs have started, also what has lost its parents, and the processes of Slurm that watch over it."""
+    mark = f"SLURM_CLUSTER_NAME={CLUSTER}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            before, _, after = (folder / "stat").read_text().rpartition(")")
-            parents.setdefault(int(after.split()[1]), []).append(int(folder.name))
-            if before.split("(", 1)[1] == name:
-                found.append(int(folder.name))
-    for process in found:
-        found.extend(child for child in parents.get(process, []) if child not in found)
-    return found
+            if mark in (folder / "environ").read_bytes() or (folder / "comm").read_text() == "slurmstepd\n":
+                _kill(int(folder.name))
 
 
 def _free_ports(count: int) -> list[int]:
