@@ -60,7 +60,7 @@ def check_slurm(
         min_job_age=min_job_age(_said("scontrol", "show", "config")),
         seconds=seconds_before_status,
     )
-    check_alone(folder, _said("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%A|%Z|%k"))
+    check_alone(folder, _said("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%F|%Z|%k"))
 
 
 def offered(sinfo: str) -> dict[str, set[str]]:
