@@ -58,7 +58,8 @@ def make_project(folder: Path, prompts: int) -> None:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=512, hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=1024, bos_token_id=1, eos_token_id=2,
+        num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=1024, bos_token_id=1,
+        eos_token_id=2,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder / "model")
     for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):

@@ -358,7 +358,7 @@ def estimated(rule, keyed):
 
 @cache
 def largest(rule):
-    """Bytes and seconds of the largest jobs of a rule in the studies: the tasks of a Slurm array have one request."""
+    """Bytes and seconds of the largest job that the studies have of a rule. Tasks of a Slurm array have one request."""
     kinds = {"ships": "ships", "sahara": "sahara"}
     found = [(0, 0.0)]
     for cell in cells():
