@@ -345,28 +345,28 @@ LONGEST = "longest"  # the resource by which a profile limits the time that jobs
 UNKNOWN = (32_000_000_000, 12 * 3600.0)  # memory and seconds where sizes are unknown
 
 
-def estimated(rule, keyed):
+def estimated(stage, keyed):
     """Bytes of memory and seconds that a job takes; `keyed` has the keys of its path."""
     key = (keyed.model, keyed.dataset, keyed.template)
-    if rule.startswith("completions"):
+    if stage.startswith("completions"):
         count = shards(keyed)
         job = estimates.completions(*key, keyed.plan, keyed.decoding, shards=count)
     else:
-        job = getattr(estimates, rule)(*key)
+        job = getattr(estimates, stage)(*key)
     return UNKNOWN if job is None else (job.host_memory, job.seconds)
 
 
 @cache
-def largest(rule):
+def largest(stage):
     """Bytes and seconds of the largest job that the studies have of a rule. Tasks of a Slurm array have one request."""
     kinds = {"ships": "ships", "sahara": "sahara"}
     found = [(0, 0.0)]
     for cell in cells():
         kind = parse_plan(cell.plan).kind
-        if rule in kinds and kind == kinds[rule]:
-            found.append(estimated(rule, attributed(cell)))
-        elif rule not in kinds and (shards(cell) > 1) == (rule == "completions_part"):
-            found.append(estimated(rule, cell))
+        if stage in kinds and kind == kinds[stage]:
+            found.append(estimated(stage, attributed(cell)))
+        elif stage not in kinds and (shards(cell) > 1) == (stage == "completions_part"):
+            found.append(estimated(stage, cell))
     return tuple(map(max, zip(*found)))
 
 
