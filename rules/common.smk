@@ -349,24 +349,23 @@ def estimated(stage, keyed):
     """Bytes of memory and seconds that a job takes; `keyed` has the keys of its path."""
     key = (keyed.model, keyed.dataset, keyed.template)
     if stage.startswith("completions"):
-        count = shards(keyed)
-        job = estimates.completions(*key, keyed.plan, keyed.decoding, shards=count)
+        key = (*key, keyed.plan, keyed.decoding, shards(keyed))
+        job = known(lambda of: estimates.completions(*of), key)
     else:
-        job = getattr(estimates, stage)(*key)
+        job = known(lambda of: getattr(estimates, stage)(*of), key)
     return UNKNOWN if job is None else (job.host_memory, job.seconds)
 
 
 @cache
 def largest(stage):
     """Bytes and seconds of the largest job that the studies have of a rule. Tasks of a Slurm array have one request."""
-    kinds = {"ships": "ships", "sahara": "sahara"}
     found = [(0, 0.0)]
     for cell in cells():
-        kind = parse_plan(cell.plan).kind
-        if stage in kinds and kind == kinds[stage]:
+        if stage.startswith("completions"):
+            if (shards(cell) > 1) == (stage == "completions_part"):
+                found.append(estimated(stage, cell))
+        elif parse_plan(cell.plan).kind == stage:
             found.append(estimated(stage, attributed(cell)))
-        elif stage not in kinds and (shards(cell) > 1) == (stage == "completions_part"):
-            found.append(estimated(stage, cell))
     return tuple(map(max, zip(*found)))
 
 
