@@ -22,10 +22,20 @@ if not workflow.config_settings.configfiles:
 sys.path.insert(0, str(ROOT / "workflow"))
 os.environ.update(PYTHONPATH=str(ROOT / "workflow"))
 
+from safetyheads.cluster import array_task, check_profile
 from safetyheads.config import check_keys_once, load_config
 from safetyheads.errors import SafetyHeadsError
 
+# A job on a cluster's node finds everything downloaded. A task of an array does its own work, and that alone.
+if workflow.remote_exec:
+    os.environ.update(HF_HUB_OFFLINE="1")
+    own = array_task(sys.argv, os.environ)
+    if own is not None:
+        os.execvp("sh", ["sh", "-c", own])
+
 try:
+    if workflow.is_main_process:
+        check_profile(sys.argv[1:], [Path("profiles"), ROOT / "profiles"])
     for file in workflow.configfiles:
         check_keys_once(Path(file))
     settings = load_config(config)
@@ -67,3 +77,7 @@ rule attribution:
 
 
 announce()
+
+
+onstart:
+    check_cluster()

@@ -3,9 +3,11 @@
 import re
 import shutil
 import sys
+from functools import cache
 from itertools import product
 from typing import NamedTuple
 
+from safetyheads.cluster import check_slurm
 from safetyheads.errors import nearest
 from safetyheads.estimate import Estimates
 from safetyheads.fingerprint import fingerprint
@@ -100,6 +102,7 @@ def known(lookup, name):
         sys.exit(str(error))
 
 
+@cache
 def cells():
     """All cells of all studies, with the plain model's, in a fixed order."""
     found = set()
@@ -357,4 +360,70 @@ def on_gpu():
     wanted = settings.compute.device
     return wanted.startswith("cuda") or (
         wanted == "auto" and shutil.which("nvidia-smi") is not None
+    )
+
+
+LEAST_MINUTES = (
+    20  # of a job's time limit: a queue of slow disks may take its time to start one
+)
+LONGEST = "longest"  # the resource by which a profile limits the time that jobs ask for, in minutes
+UNKNOWN = (32_000_000_000, 12 * 3600.0)  # memory and seconds where sizes are unknown
+
+
+def estimated(stage, keyed):
+    """Bytes of memory and seconds that a job takes; `keyed` has the keys of its path."""
+    key = (keyed.model, keyed.dataset, keyed.template)
+    if stage.startswith("completions"):
+        key = (*key, keyed.plan, keyed.decoding, shards(keyed))
+        job = known(lambda of: estimates.completions(*of), key)
+    else:
+        job = known(lambda of: getattr(estimates, stage)(*of), key)
+    return UNKNOWN if job is None else (job.host_memory, job.seconds)
+
+
+@cache
+def largest(stage):
+    """Bytes and seconds of the largest job that the studies have of a rule. Tasks of a Slurm array have one request."""
+    found = [(0, 0.0)]
+    for cell in cells():
+        if stage.startswith("completions"):
+            if (shards(cell) > 1) == (stage == "completions_part"):
+                found.append(estimated(stage, cell))
+        elif parse_plan(cell.plan).kind == stage:
+            found.append(estimated(stage, attributed(cell)))
+    return tuple(map(max, zip(*found)))
+
+
+def memory(wildcards, attempt, rulename):
+    """MB of the machine's memory that a job asks for: a quarter more than estimated, as much again at each attempt."""
+    size = max(estimated(rulename, wildcards)[0], largest(rulename)[0])
+    return round(1.25 * size / 1e6) * attempt
+
+
+def runtime(wildcards, attempt, rulename):
+    """Minutes that a job asks for: twice the estimate, as much again at each attempt, within the profile's limit."""
+    seconds = max(estimated(rulename, wildcards)[1], largest(rulename)[1])
+    wanted = max(LEAST_MINUTES, round(2 * seconds / 60)) * attempt
+    limit = (workflow.resource_settings.default_resources or {}).get(LONGEST)
+    return wanted if limit is None else min(wanted, limit.value)
+
+
+def check_cluster():
+    """Stop before the first job is sent, where Slurm would refuse it or never tell its end."""
+    if workflow.executor_plugin.name != "slurm":
+        return
+    wanted = {}
+    for job in workflow.dag.needrun_jobs():
+        if not workflow.is_local(job.rule):
+            for partition in str(job.resources.get("slurm_partition", "")).split(","):
+                models = wanted.setdefault(partition, set())
+                models.update(filter(None, [job.resources.get("gpu_model")]))
+    known(
+        lambda partitions: check_slurm(
+            partitions,
+            status_command=workflow.executor_settings.status_command,
+            seconds_before_status=workflow.executor_settings.init_seconds_before_status_checks,
+            folder=Path(workflow.workdir_init),
+        ),
+        wanted,
     )

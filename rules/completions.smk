@@ -12,6 +12,8 @@ rule completions:
     threads: settings.compute.threads
     resources:
         gpu=gpus,
+        mem_mb=memory,
+        runtime=runtime,
     params:
         ablation=ablation_params,
         heads=plan_heads,

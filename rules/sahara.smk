@@ -13,6 +13,8 @@ rule sahara:
     threads: settings.compute.threads
     resources:
         gpu=gpus,
+        mem_mb=memory,
+        runtime=runtime,
     params:
         ablation=ablation_params,
         attention=attention,

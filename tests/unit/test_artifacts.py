@@ -1,7 +1,10 @@
 """Artefacts: an exact schema, the same bytes for the same inputs, whole or not at all; parts that never mix."""
 
 import json
+import multiprocessing
 import os
+import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -255,3 +258,32 @@ def test_a_part_that_could_not_be_written_does_not_exist(tmp_path: Path) -> None
         parts.save("000000", np.array([{}], dtype=object))
     assert parts.load("000000") is None
     assert list(parts.folder.iterdir()) == []
+
+
+def copy_of_a_job(output: Path, seed: int, rounds: int) -> None:
+    """Make the same artefact again and again from 30 parts, each now and then a little late."""
+    chance = random.Random(seed)
+    for number in range(rounds):
+        path = output.with_name(f"{number}.txt")
+        parts, total = Parts(path, "same"), 0.0
+        for name in range(30):
+            part = parts.load(f"{name:06d}")
+            if part is None:
+                part = np.full(2000, float(name + number))
+                parts.save(f"{name:06d}", part)
+            total += part.sum()
+            time.sleep(chance.choice([0, 0, 0, 0.002]))
+        artifacts.write_text(path, f"{total}")
+        parts.remove()
+
+
+def test_copies_of_a_job_that_work_at_once_all_succeed_and_leave_the_same_whole_file(tmp_path: Path) -> None:
+    rounds, context = 12, multiprocessing.get_context("spawn")
+    copies = [context.Process(target=copy_of_a_job, args=(tmp_path / "x", seed, rounds)) for seed in range(4)]
+    for copy in copies:
+        copy.start()
+    for copy in copies:
+        copy.join()
+    assert [copy.exitcode for copy in copies] == [0] * len(copies)
+    made = {path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()}
+    assert made == {f"{n}.txt": f"{sum(2000.0 * (name + n) for name in range(30))}" for n in range(rounds)}

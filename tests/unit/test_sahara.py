@@ -291,3 +291,27 @@ def test_a_loose_plain_subspace_is_warned_about(
     with caplog.at_level(logging.WARNING):
         search(install(mini("llama")), frame(sequences(LENGTHS)), tmp_path, steps=1)
     assert "Plain model: sigma_1 / sigma_2 is" in caplog.text
+
+
+@pytest.mark.parametrize("further", [False, True], ids=["all parts", "a step's states, its scores are there"])
+@pytest.mark.parametrize("read", [1, 5, 40, 90])
+def test_a_second_copy_of_the_job_may_delete_the_parts_at_any_time(
+    read: int, further: bool, mini: Mini, sequences: Sequences, tmp_path: Path
+) -> None:
+    model, prompts = install(mini("llama_gqa")), frame(sequences(LENGTHS))
+    alone = search(model, prompts, tmp_path, token_budget=60)
+    reads: list[str] = []
+
+    class Shared(Parts):
+        def load(self, name: str) -> np.ndarray | None:
+            reads.append(name)
+            if len(reads) == read:
+                self.drop("step-" if further else "")
+                if further:  # what the other copy keeps of a finished step
+                    for step, rows in alone.groupby("step"):
+                        self.save(f"step-{step}", rows["score"].to_numpy())
+            return super().load(name)
+
+    parts = Shared(tmp_path / "shared.parquet", "same inputs")
+    assert search(model, prompts, tmp_path, token_budget=60, parts=parts).equals(alone)
+    assert len(reads) > read

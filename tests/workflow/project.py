@@ -102,11 +102,12 @@ class Project:
         path.write_text(text.replace(old, new), encoding="utf-8")
 
     def start(self, *arguments: str, configfile: str | None = "study.yaml") -> subprocess.Popen[str]:
-        """Start Snakemake on one core, in a process group of its own."""
+        """Start Snakemake on one core, or as a profile says, in a process group of its own."""
+        where = [] if "--workflow-profile" in arguments else ["--cores", "1"]
         named = ["--configfile", configfile] if configfile else []
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         return subprocess.Popen(
-            [sys.executable, "-m", "snakemake", "--cores", "1", *arguments, *named],
+            [sys.executable, "-m", "snakemake", *where, *arguments, *named],
             cwd=self.folder,
             env=environment | {"HF_HUB_OFFLINE": "1"} | self.environment,
             stdout=subprocess.PIPE,

@@ -106,6 +106,21 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(
     assert project.temporary_files() == []
 
 
+@pytest.mark.parametrize("cell", KILLED)
+def test_two_copies_of_a_job_at_once_give_the_bytes_of_one(
+    cell: str, sixteen: Project, uninterrupted: Project, tmp_path: Path
+) -> None:
+    project = sixteen.copy(tmp_path / "project")
+    cut(project, 1, 1)
+    copies = [project.start(f"results/{cell}.parquet", "--nolock") for _ in range(2)]
+    outputs = [copy.communicate(timeout=600)[0] for copy in copies]
+    assert [copy.returncode for copy in copies] == [0, 0], "\n".join(outputs)[-5000:]
+    assert (project.results / f"{cell}.parquet").read_bytes() == (
+        uninterrupted.results / f"{cell}.parquet"
+    ).read_bytes()
+    assert project.temporary_files() == []
+
+
 def parts(project: Project, cell: str) -> list[Path]:
     return list((project.results / cell).parent.glob(".*.parts-*/*.npy"))
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from errno import EEXIST, ENOENT, ESTALE
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 from safetyheads.errors import SafetyHeadsError
 
 SCHEMA_VERSION = 1
+ATTEMPTS = 5  # to write a part into a folder that another copy of the job deletes
 _METADATA = b"safetyheads"
 _TEXT, _TOKENS, _HEAD = pa.string(), pa.list_(pa.int32()), {"layer": pa.int16(), "head": pa.int16()}
 _PROMPTS = {"model": _TEXT, "dataset": _TEXT, "template": _TEXT}
@@ -136,7 +138,9 @@ class Parts:
     """The finished batches of an unfinished artefact, in a hidden folder beside it.
 
     The folder's name holds a digest of everything that determines the parts, so that those of another run are never
-    used: a restarted job continues after its last whole batch and gives the file of an uninterrupted one.
+    used: a restarted job continues after its last whole batch and gives the file of an uninterrupted one. Two copies of
+    one job may work at once (on a cluster, where one was taken for dead): what one has made serves both, and either may
+    finish and delete the folder while the other goes on.
     """
 
     def __init__(self, output: Path, *determined_by: Any) -> None:
@@ -150,12 +154,13 @@ class Parts:
         return self.folder / f"{name}.npy"
 
     def load(self, name: str) -> np.ndarray | None:
-        """The part `name`, mapped into memory, or None if it has not been made."""
-        return self[name] if self.path(name).exists() else None
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        """The part `name`, which has been made."""
-        part: np.ndarray = np.load(self.path(name), mmap_mode="r", allow_pickle=False)
+        """The part `name`, or None if it has not been made or another copy of this job has deleted it."""
+        try:
+            part: np.ndarray = np.load(self.path(name), allow_pickle=False)
+        except OSError as error:  # never mapped into memory: a file that another machine deletes takes the map with it
+            if error.errno not in (ENOENT, ESTALE):
+                raise
+            return None
         return part
 
     def save(self, name: str, array: np.ndarray) -> None:
@@ -165,7 +170,17 @@ class Parts:
             with temporary.open("wb") as file:
                 np.save(file, array, allow_pickle=False)
 
-        replace(self.path(name), write_to)
+        for attempt in range(ATTEMPTS):
+            try:
+                return replace(self.path(name), write_to)
+            except OSError as error:  # another copy of this job has just deleted the folder
+                if error.errno not in (EEXIST, ENOENT, ESTALE) or attempt == ATTEMPTS - 1:
+                    raise
+
+    def drop(self, prefix: str) -> None:
+        """Delete the parts whose names begin with `prefix`."""
+        for path in self.folder.glob(f"{prefix}*"):
+            path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Delete all parts, once the artefact itself is on disk."""

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterable
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def _within(folder: Path) -> list[Path]:
     )
 
 
+@cache  # rules share modules
 def _meaning(code: str) -> str:
     return ast.dump(_Wordless().visit(ast.parse(code)))
 

@@ -67,8 +67,14 @@ def sahara(
     for step in range(1, steps + 1):
         candidates = [head for head in heads if head not in group]
         scores = parts.load(f"step-{step}")
-        if scores is None:
-            found = [left_singular_vectors(matrices, rank) for matrices in states.of(f"step-{step}", group, candidates)]
+        while scores is None:
+            try:
+                found = [
+                    left_singular_vectors(matrices, rank) for matrices in states.of(f"step-{step}", group, candidates)
+                ]
+            except _Gone:
+                scores = parts.load(f"step-{step}")
+                continue
             scores = np.array([angle(base, vectors) for left, _ in found for vectors in left])
             loose = sum(int((gaps < GAP).sum()) for _, gaps in found)
             if loose:
@@ -77,7 +83,7 @@ def sahara(
                     *(step, loose, len(candidates), rank, rank + 1, GAP),
                 )
             parts.save(f"step-{step}", scores)
-            states.drop(f"step-{step}")
+            parts.drop(f"step-{step}-")
         best = int(np.argmax(scores))
         rows.append(
             pd.DataFrame(candidates, columns=["layer", "head"]).assign(
@@ -87,6 +93,10 @@ def sahara(
         group = (*group, candidates[best])
         log.info("Step %d: %s, %.3f degrees", step, candidates[best], scores[best])
     return pd.concat(rows, ignore_index=True)
+
+
+class _Gone(Exception):
+    """States were deleted: another copy of this job has got further."""
 
 
 class _States:
@@ -115,8 +125,10 @@ class _States:
                 offset = batch.candidates[0]  # the candidates of a batch follow each other, as the chosen ones do
                 low, high = max(chosen[0], offset), min(chosen[-1], batch.candidates[-1]) + 1
                 if low < high:
-                    part = self.parts[f"{name}-{batch.name}"]  # mapped into memory, one at a time
-                    states[low - chosen[0] : high - chosen[0], block.prompts] = part[
+                    kept = self.parts.load(f"{name}-{batch.name}")  # one at a time
+                    if kept is None:
+                        raise _Gone
+                    states[low - chosen[0] : high - chosen[0], block.prompts] = kept[
                         :, low - offset : high - offset
                     ].swapaxes(0, 1)
             yield torch.from_numpy(states).to(device if device.type == "cuda" else "cpu").double()
@@ -124,11 +136,6 @@ class _States:
     def _of_batch(self, plain: Top, ablated: Top) -> Tensor:
         states: Tensor = getattr(ablated, self.representation)
         return states.view(len(plain.logits), -1, states.shape[-1])
-
-    def drop(self, name: str) -> None:
-        """Delete the states of `name`, once what was made of them is kept."""
-        for path in self.parts.folder.glob(f"{name}-*"):
-            path.unlink()
 
 
 def left_singular_vectors(matrices: Tensor, rank: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,183 @@
+"""Completions of the plan `single` in 1, 2, 4 and 8 jobs: do they share the work evenly, and was the estimate right?
+
+Runs the pipeline itself, on a model of random weights, on this machine or through Slurm. The first run, of one job,
+calibrates the estimate (`compute: speed`); the others are compared with it. 64 jobs are simulated: the batches are
+dealt as they would be, each counted by its rows.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from options import count
+from outcome import RESULTS, print_table
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from safetyheads import artifacts
+from safetyheads.batches import padded
+from safetyheads.config import load_config
+from safetyheads.cost import generation_work
+from safetyheads.estimate import Estimates, prompt_tokens
+
+ROOT = Path(__file__).parents[1]
+CELL = "completions/random/requests/direct/undifferentiated/single/greedy"
+LAYERS, HEADS, WIDTH, NEW_TOKENS, BUDGET = 8, 8, 256, 32, 2048
+SIMULATED = 64
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--shards", type=count, nargs="+", default=[1, 2, 4, 8], help="default: 1 2 4 8")
+    options.add_argument("--prompts", type=count, default=64, help="more take longer; default: %(default)s")
+    options.add_argument("--save", action="store_true", help="keep the outcome in benchmarks/results")
+    options.add_argument(
+        "--snakemake",
+        default="--cores 1",
+        help="how jobs run, such as '--workflow-profile slurm'; default: '%(default)s'",
+    )
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_project(folder, given.prompts)
+        runs = [run(folder, shards, given.snakemake.split()) for shards in sorted({1, *given.shards})]
+        publish(folder, runs, given.save)
+
+
+def make_project(folder: Path, prompts: int) -> None:
+    """A model of random weights, and prompts of 20 to 40 words."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=512, hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=1024, bos_token_id=1,
+        eos_token_id=2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copy(ROOT / "tests" / "data" / "tiny_a" / file, folder / "model")
+    chance = np.random.default_rng(0)
+    words = ["the", "of", "a", "plain", "question", "about", "some", "thing"]
+    lines = [" ".join(chance.choice(words, size=chance.integers(20, 40))) for _ in range(prompts)]
+    (folder / "requests.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def settings(shards: int, **speed: float | str) -> dict[str, Any]:
+    """The configuration of a run with so many jobs."""
+    return {
+        "results": f"results-{shards}",
+        "models": {"random": {"path": "model", "dtype": "float32"}},
+        "datasets": {"requests": {"path": "requests.txt"}},
+        "decodings": {"greedy": {"max_new_tokens": NEW_TOKENS}},
+        "compute": {"token_budget": BUDGET, "shards": shards, "device": "cpu", "speed": {"device": "cpu", **speed}},
+        "studies": {
+            "main": {
+                "models": ["random"], "datasets": ["requests"], "templates": ["direct"], "plans": ["single"],
+                "ablations": ["undifferentiated"], "decodings": ["greedy"], "judges": ["paper"],
+            }
+        },
+    }  # fmt: skip
+
+
+def run(folder: Path, shards: int, how: Sequence[str]) -> dict[str, Any]:
+    """Seconds of each job and of the whole run, prompts not included."""
+    (folder / "study.yaml").write_text(yaml.safe_dump(settings(shards)), encoding="utf-8")
+    results = folder / f"results-{shards}"
+    snakemake(folder, [*how, f"results-{shards}/prompts/random/requests/direct.parquet"])
+    began = time.monotonic()
+    snakemake(folder, [*how, f"results-{shards}/{CELL}.parquet"])
+    wall = time.monotonic() - began
+    files = sorted((results / "benchmarks" / CELL).parent.glob("greedy*.jsonl"))
+    return {
+        "shards": shards,
+        "seconds": [json.loads(file.read_text().splitlines()[-1])["s"] for file in files],
+        "wall": wall,
+        "sha256": artifacts.digest(artifacts.read(results / f"{CELL}.parquet")),
+    }
+
+
+def snakemake(folder: Path, arguments: Sequence[str]) -> None:
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
+    done = subprocess.run(
+        [*command, *arguments, "--configfile", "study.yaml"], cwd=folder, capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        sys.exit(done.stderr[-3000:])
+
+
+def publish(folder: Path, runs: Sequence[dict[str, Any]], save: bool) -> None:
+    """Print the table and keep it if `save`. Everything is compared with what the run of one job lets expect."""
+    alone, most = runs[0], runs[-1]
+    overhead = (sum(most["seconds"]) - sum(alone["seconds"])) / (most["shards"] - 1) if most is not alone else 0.0
+    calibrated = calibrate(folder, alone["seconds"][0], overhead)
+    rows = []
+    for each in runs:
+        shards, seconds = each["shards"], each["seconds"]
+        work = [second - overhead for second in seconds]
+        job = Estimates(calibrated, folder, gpu=False).completions(*keys(), shards=shards)
+        expected = shards * job.seconds if job else float("nan")
+        each |= {
+            "overhead": overhead,
+            "balance": max(work) / (sum(work) / len(work)) - 1,
+            "estimate": expected,
+            "error": expected / sum(seconds) - 1,
+        }
+        rows.append(
+            [str(shards), f"{sum(seconds):.1f}", f"{max(seconds):.1f}", f"{each['balance']:.1%}", f"{overhead:.1f}",
+             f"{expected:.1f}", f"{each['error']:+.0%}", f"{each['wall']:.1f}"]
+        )  # fmt: skip
+    print_table(
+        ["jobs", "seconds of all", "of the longest", "more work than the mean", "overhead of each", "estimate of all",
+         "error", "whole run, seconds"], rows,
+    )  # fmt: skip
+    dealt = simulated(folder, most["shards"])
+    print(f"{SIMULATED} jobs, simulated: the longest has {dealt:.1%} more rows than the mean")
+    print("files are the same: " + ("yes" if len({each["sha256"] for each in runs}) == 1 else "NO"))
+    found = {
+        "benchmark": "shards",
+        "threads": 1,
+        "runs": list(runs),
+        "simulated": {"jobs": SIMULATED, "balance": dealt},
+    }
+    if save:
+        (RESULTS / "shards.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(found))
+
+
+def keys() -> tuple[str, str, str, str, str]:
+    model, dataset, template, _, plan, decoding = CELL.split("/")[1:]
+    return model, dataset, template, plan, decoding
+
+
+def calibrate(folder: Path, seconds: float, overhead: float) -> Any:
+    """The configuration with the speed that the run of one job was seen to have."""
+    first = load_config(settings(1), folder)
+    size, queries = first.size("random", folder), first.queries("requests", folder)
+    if size is None or queries is None:
+        raise ValueError("the benchmark's own model and data are always known")
+    tokens = prompt_tokens(first.template("direct"), queries.characters, size.shape.vocabulary)
+    layers = tuple(layer for layer in range(LAYERS) for _ in range(HEADS))
+    work = generation_work(size, queries.rows, tokens, layers, 1, NEW_TOKENS, BUDGET, 4)
+    rate = work.operations / max(1e-9, seconds - overhead) / 1e12
+    return load_config(settings(1, generation=rate, start=max(0.1, overhead)), folder)
+
+
+def simulated(folder: Path, shards: int) -> float:
+    """By how much the longest of 64 jobs exceeds their mean, in rows."""
+    prompts = artifacts.read(folder / f"results-{shards}" / "prompts/random/requests/direct.parquet", ["token_ids"])
+    rows = [list(ids) for ids in prompts["token_ids"] for _ in range(LAYERS * HEADS)]
+    batches = padded(rows, NEW_TOKENS, BUDGET)
+    dealt = [sum(map(len, batches[shard::SIMULATED])) for shard in range(SIMULATED)]
+    return max(dealt) / (sum(dealt) / SIMULATED) - 1
+
+
+if __name__ == "__main__":
+    main()

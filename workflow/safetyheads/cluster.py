@@ -1,0 +1,169 @@
+"""What would go wrong on a cluster late, silently or for ever, found before the first job is sent.
+
+Knows the commands of Slurm. Everything raises SafetyHeadsError, which says what to change.
+"""
+
+import base64
+import getpass
+import json
+import re
+import shutil
+import subprocess
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from safetyheads.errors import SafetyHeadsError, nearest
+
+OPTION = "--workflow-profile"
+SETTINGS = "profiles/slurm/config.yaml"
+ARRAY_CALLS = "--slurm-jobstep-array-execs"
+
+
+def check_profile(arguments: Sequence[str], folders: Collection[Path]) -> None:
+    """Raise if the command line names a profile that there is not: Snakemake goes on without it, on this machine.
+
+    `folders` are those in which profiles lie; a path to one is allowed too.
+    """
+    known = {file.parent.name for folder in folders for file in folder.glob("*/config*.yaml")}
+    for name in _profiles(arguments):
+        if name != "none" and not any((folder / name).exists() for folder in (Path(), *folders)):
+            raise SafetyHeadsError(
+                f"{OPTION}: found {name!r}, but there is no such profile; allowed: {', '.join(sorted(known))}, or the "
+                f"folder of one.{nearest(name, known)} Without it, the jobs would run here, on this machine."
+            )
+
+
+def _profiles(arguments: Sequence[str]) -> Iterator[str]:
+    """The values of --workflow-profile, also where it is shortened, as Snakemake allows."""
+    for argument, following in zip(arguments, [*arguments[1:], None]):
+        option, equals, value = argument.partition("=")
+        if len(option) > len("--workflow-") and OPTION.startswith(option):
+            if equals:
+                yield value
+            elif following is not None:
+                yield following
+
+
+def array_task(arguments: Sequence[str], environment: Mapping[str, str]) -> str | None:
+    """The shell command of this task of a Slurm array, if it was started with another task's, else None.
+
+    Snakemake's plugin (2.8) starts all tasks with the command of the first one, which then runs the task's own, and
+    fails it if the files of the *first* task are not there a minute later: as good as always, if tasks take their time.
+    """
+    task = environment.get("SLURM_ARRAY_TASK_ID")
+    if task is None or task == environment.get("SLURM_ARRAY_TASK_MIN"):
+        return None
+    for argument, following in zip(arguments, [*arguments[1:], ""]):
+        option, _, value = argument.partition("=")
+        if option == ARRAY_CALLS:
+            call = json.loads(base64.b64decode(value or following)).get(task)
+            return zlib.decompress(bytes.fromhex(call)).decode() if call else None
+    return None
+
+
+def check_slurm(
+    partitions: Mapping[str, Collection[str]], *, status_command: str, seconds_before_status: int, folder: Path
+) -> None:
+    """Raise if jobs sent to Slurm from `folder` would be refused, or never be heard of again.
+
+    `partitions` are those that jobs ask for, each with the GPU models that they ask for there (such as `a100`).
+    """
+    if shutil.which("sbatch") is None:
+        raise SafetyHeadsError(
+            "Slurm's commands (sbatch and others) are not on this machine. Run on the cluster's login node, or leave "
+            f"out `{OPTION} slurm` to compute here."
+        )
+    check_partitions(partitions, offered(_said("sinfo", "--noheader", "--format=%R|%G")))
+    check_status(
+        status_command,
+        sacct=_works("sacct", "--noheader", "--allocations", "--starttime=now"),
+        min_job_age=min_job_age(_said("scontrol", "show", "config")),
+        seconds=seconds_before_status,
+    )
+    check_alone(folder, _said("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%F|%Z|%k"))
+
+
+def offered(sinfo: str) -> dict[str, set[str]]:
+    """The GPUs of each partition, as generic resources (`gpu:a100:8`); from lines of `partition|resources`."""
+    found: dict[str, set[str]] = {}
+    for line in sinfo.splitlines():
+        partition, _, resources = line.strip().partition("|")
+        parts = re.sub(r"\([^)]*\)", "", resources).split(",")
+        found.setdefault(partition, set()).update(part for part in parts if part.startswith("gpu"))
+    return found
+
+
+def check_partitions(wanted: Mapping[str, Collection[str]], there: Mapping[str, Collection[str]]) -> None:
+    """Raise if a wanted partition is not there, or has GPUs but none of the wanted models."""
+    for partition, models in wanted.items():
+        if partition not in there:
+            listed = ", ".join(f"{name} ({' '.join(sorted(gpus)) or 'no GPU'})" for name, gpus in sorted(there.items()))
+            found = f"the partition {partition!r}, which is not there" if partition else "no partition"
+            raise SafetyHeadsError(
+                f"{SETTINGS}: found {found}; allowed: {listed}.{nearest(partition, there)} "
+                "Set gpu_partition and cpu_partition in the first lines of that file."
+            )
+        known = {gpu.split(":")[1].lower() for gpu in there[partition] if gpu.count(":") > 1}
+        for model in models:
+            if there[partition] and model.lower() not in known:
+                allowed = ", ".join(sorted(known)) or '""'
+                raise SafetyHeadsError(
+                    f"{SETTINGS}: found gpu_model {model!r}, but partition {partition!r} has "
+                    f"{' '.join(sorted(there[partition]))}; allowed: {allowed}."
+                )
+
+
+def min_job_age(configuration: str) -> int | None:
+    """Seconds after which Slurm forgets a job that ended, from `scontrol show config`."""
+    found = re.search(r"^MinJobAge\s*=\s*(\d+)", configuration, re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+def check_status(command: str, *, sacct: bool, min_job_age: int | None, seconds: int) -> None:
+    """Raise if the end of jobs would go unnoticed; `sacct` says whether the cluster's accounting answers."""
+    if sacct:
+        return  # also with squeue: it is replaced by sacct where it would forget jobs
+    if command != "squeue":
+        raise SafetyHeadsError(
+            f"{SETTINGS}: found `status: {command}`, but this cluster has no accounting that answers, so the run would "
+            "wait for ever; allowed: squeue. Set it in the first lines of that file."
+        )
+    if min_job_age is not None and min_job_age < 3 * seconds:
+        raise SafetyHeadsError(
+            f"{SETTINGS}: found slurm-init-seconds-before-status-checks: {seconds}, but this cluster has no accounting "
+            f"and forgets jobs {min_job_age} seconds after their end; allowed: at most {min_job_age // 3}."
+        )
+
+
+def check_alone(folder: Path, squeue: str) -> None:
+    """Raise if jobs of an earlier run still work in this folder; from lines of `job|folder|comment`."""
+    rows = [line.strip().split("|", 2) for line in squeue.splitlines()]
+    jobs = sorted({row[0] for row in rows if len(row) == 3 and Path(row[1]) == folder and row[2].startswith("rule_")})
+    if jobs:
+        raise SafetyHeadsError(
+            f"Jobs of an earlier run that was killed are still in Slurm's queue: {', '.join(jobs)}. They would be run "
+            f"twice. Either wait until they have ended (`squeue`): what they make is used. Or end them: `scancel "
+            f"{' '.join(jobs)}`: finished batches are kept. Then start again."
+        )
+
+
+def _works(*command: str) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _said(*command: str) -> str:
+    """What a command prints. Raises SafetyHeadsError if it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SafetyHeadsError(f"Slurm does not answer: {error}. Is this the cluster's login node?") from None
+    if done.returncode != 0:
+        said = done.stderr.strip()
+        raise SafetyHeadsError(
+            f"Slurm does not answer: `{' '.join(command)}` says {said!r}. Is this the cluster's login node?"
+        )
+    return done.stdout
