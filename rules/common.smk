@@ -39,7 +39,15 @@ MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
 
 # The modules, or folders of them, that determine the numbers of each rule.
 # Those that read, write, report or only check are left out.
-LOADING = ["models", "checkpoint", "weights", "placement", "decoder", "ablation", "heads"]
+LOADING = [
+    "models",
+    "checkpoint",
+    "weights",
+    "placement",
+    "decoder",
+    "ablation",
+    "heads",
+]
 PASSES = [*LOADING, "layer_shortcuts", "partial_forward", "batches"]
 CODE = {
     "datasets": ["datasets", "demo_requests"],
