@@ -61,7 +61,7 @@ def faulty(
     project.edit(
         "profiles/slurm/config.yaml",
         "    ?rule:\n",
-        '    ?rule:\n      ?if rule == "sahara":\n        mem_mb: 150 if attempt == 1 else 4000\n',
+        '    ?rule:\n      ?if rule == "sahara":\n        mem_mb: 450 if attempt == 1 else 4000\n',
     )
     with Watch(cluster, project.results, faults) as watch:
         result = project.run(*PROFILE, *TARGETS)
@@ -86,10 +86,11 @@ def test_the_files_are_those_of_a_local_run(faulty: tuple[Project, Watch, Finish
 
 
 def test_faults_are_seen_for_what_they_are(faulty: tuple[Project, Watch, Finished]) -> None:
-    _, _, result = faulty
+    project, _, result = faulty
     ends = Counter(re.findall(r"SLURM status is: '(\w+)'", result.output))
     assert ends == {"CANCELLED": 1, "TIMEOUT": 1, "FAILED": 1}, "requeueing is no failure"
-    assert "memory limit" in result.output, "without cgroups, a job killed for its memory counts as failed"
+    said = [log.read_text() for log in (project.folder / ".snakemake" / "slurm_logs").rglob("*.log")]
+    assert any("memory limit" in text for text in said), "without cgroups, a job killed for its memory counts as failed"
 
 
 @pytest.mark.parametrize("artefact", [SHIPS, SAHARA, MINE])
