@@ -207,7 +207,7 @@ def test_plain_values_are_sorted_and_rebuild_the_section(folder: Path) -> None:
             assert list(plain) == sorted(plain)
             assert rebuild(**plain).plain() == plain
     demo = {"planted": ["L01H03", "L02H06"], "seed": 0}
-    assert config.model("small").plain() == {"attention": "auto", "demo": demo, "dtype": "auto"}
+    assert config.model("small").plain() == {"attention": "auto", "demo": demo, "dtype": "auto", "gpus": 1}
 
 
 def test_head_names_are_kept_in_their_standard_form(folder: Path) -> None:

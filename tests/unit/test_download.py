@@ -226,7 +226,7 @@ def hub_problem(code: str, endpoint: str, home: Path, **environment: str) -> str
 @pytest.mark.parametrize(
     ("answer", "advice"),
     [
-        ("GatedRepo", "hf auth login"),
+        ("GatedRepo", "Accept its licence"),
         ("RepoNotFound", "spelling"),
         ("RevisionNotFound", "revision"),
     ],

@@ -95,7 +95,7 @@ def architecture(folder: Path) -> tuple["PreTrainedConfig", "type[PreTrainedMode
     class_: Any = AutoModelForCausalLM._model_mapping[type(config)]
     if class_.config_class is config.sub_configs.get("text_config"):
         config = config.get_text_config(decoder=True)  # the text decoder of a multimodal model is a class of its own
-    check_family(class_, config, what)
+    check_family(class_, config, what if "architectures" in raw else f"{folder} holds a {class_.__name__}, which")
     return config, class_
 
 

@@ -190,11 +190,11 @@ def check_padding(passes: PartialForward, *prompts: Sequence[int]) -> None:
 @torch.inference_mode()
 def may_follow(passes: PartialForward, prompt: Sequence[int]) -> bool:
     """Whether rows can follow others in this model: tries one token, and says so in the log where results differ."""
-    if not passes.shortcut or not takes_fewer_rows(passes.model, 2):
-        return False
     layers, heads = grid(passes.model)
     sets = [(), *(tuple(Head(layer, head) for head in range(heads)) for layer in sorted({layers // 2, layers - 1}))]
     ids = (*prompt[-_CHECKED_TOKENS:], prompt[-1])
+    if not passes.shortcut or not takes_fewer_rows(passes.model, len(ids)):
+        return False
     batch, device = Followers([0] * len(sets), sets, layers), input_device(passes.model)
     sets, prompts = [sets[like] for like in batch.like], [ids[:-1]] * len(sets)
     expected = passes.whole(torch.tensor([ids] * len(sets), device=device), CHECKED, sets).logits
