@@ -356,11 +356,16 @@ def gpus(wildcards):
 
 
 def on_gpu():
-    """Whether jobs run on GPUs: where there are any, or the configuration says so."""
+    """Whether jobs run on GPUs: where there are any, on a cluster's nodes, or where the configuration says so."""
     wanted = settings.compute.device
-    return wanted.startswith("cuda") or (
-        wanted == "auto" and shutil.which("nvidia-smi") is not None
-    )
+    there = shutil.which("nvidia-smi") is not None or by_slurm()
+    return wanted.startswith("cuda") or (wanted == "auto" and there)
+
+
+def by_slurm():
+    """Whether this process sends jobs to Slurm; known once all rules are read."""
+    plugin = workflow.executor_plugin
+    return plugin is not None and plugin.name == "slurm"
 
 
 LEAST_MINUTES = (
@@ -410,7 +415,7 @@ def runtime(wildcards, attempt, rulename):
 
 def check_cluster():
     """Stop before the first job is sent, where Slurm would refuse it or never tell its end."""
-    if workflow.executor_plugin.name != "slurm":
+    if not by_slurm():
         return
     wanted = {}
     for job in workflow.dag.needrun_jobs():
