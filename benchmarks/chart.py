@@ -22,7 +22,8 @@ _OTHER = "#b8c4c9"
 
 def read() -> list[dict[str, Any]]:
     """All saved outcomes: scoring first, small sizes first."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    paths = [path for kind in ("generation", "scoring") for path in sorted(RESULTS.glob(f"{kind}-*.json"))]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     return sorted(found, key=lambda run: (run["benchmark"] != "scoring", run["variants"][0]["operations"]))
 
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from options import count
-from outcome import RESULTS, print_table
+from options import count, device_name
+from outcome import RESULTS, print_table, slug
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from safetyheads import artifacts
@@ -138,17 +138,19 @@ def publish(folder: Path, runs: Sequence[dict[str, Any]], save: bool) -> None:
         ["jobs", "seconds of all", "of the longest", "more work than the mean", "overhead of each", "estimate of all",
          "error", "whole run, seconds"], rows,
     )  # fmt: skip
+    torch.set_num_threads(1)  # as the jobs do
+    device = device_name(torch.device("cpu"))
     dealt = simulated(folder, most["shards"])
     print(f"{SIMULATED} jobs, simulated: the longest has {dealt:.1%} more rows than the mean")
     print("files are the same: " + ("yes" if len({each["sha256"] for each in runs}) == 1 else "NO"))
     found = {
         "benchmark": "shards",
-        "threads": 1,
+        "device": device,
         "runs": list(runs),
         "simulated": {"jobs": SIMULATED, "balance": dealt},
     }
     if save:
-        (RESULTS / "shards.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        (RESULTS / f"shards-{slug(device)}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found))
 
 
