@@ -8,7 +8,7 @@ import pytest
 import scipy.linalg
 import torch
 from definition import defined
-from members import TEXTS, configuration, eager, logits, own_logits, pairs, plain, with_tokenizer
+from members import TEXTS, configuration, eager, installed, logits, own_logits, pairs, plain, with_tokenizer
 from registry import FAMILIES, HEADS, LAYERS, Family
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -104,8 +104,9 @@ def test_its_scores_are_those_of_whole_passes_by_definition(family: Family, fold
 
 def decoder_norm(family: Family) -> torch.nn.Module:
     """The final norm of the model that computes by definition."""
-    names = {module: name for name, module in plain(family).named_modules()}
-    return eager(family).get_submodule(names[decoder(plain(family)).norm])
+    model = installed(family)
+    names = {module: name for name, module in model.named_modules()}
+    return eager(family).get_submodule(names[decoder(model).norm])
 
 
 def test_its_completions_are_those_of_transformers(family: Family, folder: Folder, tmp_path: Path) -> None:
