@@ -182,8 +182,8 @@ def load(
         ) from None
     except ImportError as error:
         raise SafetyHeadsError(
-            f"The model in {folder} needs a package that is not installed: {error}\nIf it is quantised (config.json has "
-            "`quantization_config`), choose one that is not."
+            f"The model in {folder} needs a package that is not installed: {error}\nIf it is quantised (config.json "
+            "has `quantization_config`), choose one that is not."
         ) from None
     loaded: PreTrainedModel = result[0]
     report: dict[str, Any] = result[1]
