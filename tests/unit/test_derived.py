@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from safetyheads import models
@@ -112,6 +113,16 @@ def test_a_missing_weight_is_named(make: Make, tmp_path: Path) -> None:
     mixed, other = models.load(make("model", "llama", 1), device="cpu"), make("other", "gpt2", 1)
     with pytest.raises(SafetyHeadsError, match="no weight 'model.layers.0.self_attn.q_proj.weight'"):
         take_attention(mixed, other)
+
+
+def test_quantised_attention_is_refused_not_copied_without_its_scales(make: Make) -> None:
+    mixed, folder = models.load(make("model", "llama", 1), device="cpu"), make("other", "llama", 2)
+    key = "model.layers.1.self_attn.q_proj.weight"
+    for path in folder.glob("*.safetensors"):
+        tensors = load_file(path)
+        save_file({k: t.to(torch.float8_e4m3fn) if k == key else t for k, t in tensors.items()}, path)
+    with pytest.raises(SafetyHeadsError, match=f"'{key}' is quantised in .+float8_e4m3fn"):
+        take_attention(mixed, folder)
 
 
 def test_the_recipe_names_both_with_their_files() -> None:

@@ -245,6 +245,12 @@ def test_attention_that_cannot_be_had_is_explained(tmp_path):
         models.load(TINY, device="cpu", attention="flash_attention_2")
 
 
+def test_a_quantised_model_whose_package_is_not_installed_is_explained(folder: Path) -> None:
+    edit(folder / "config.json", quantization_config={"quant_method": "gptq", "bits": 4, "group_size": 128})
+    with pytest.raises(SafetyHeadsError, match=r"needs a package that is not installed: .+GPTQ[^$]+quantised"):
+        models.load(folder, device="cpu")
+
+
 def test_a_device_that_is_not_there_is_an_error():
     with pytest.raises(SafetyHeadsError, match=r"^`compute: device: cuda:99` .+ GPUs .+: \d+\. Use auto or cpu.*$"):
         models.load(TINY, device="cuda:99")

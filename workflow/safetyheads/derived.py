@@ -123,4 +123,9 @@ def _overwrite(weight: Any, tensor: Any, key: str, folder: Path) -> None:
         raise SafetyHeadsError(
             f"{key!r} is {tuple(tensor.shape)} in {folder}, where the derived model has {tuple(weight.shape)}."
         )
+    if weight.is_floating_point() and (not tensor.is_floating_point() or tensor.dtype.itemsize < 2):
+        raise SafetyHeadsError(
+            f"{key!r} is quantised in {folder} ({str(tensor.dtype).removeprefix('torch.')}), so its numbers mean "
+            "nothing without their scales. Derive from models that are not quantised."
+        )
     weight.copy_(tensor)

@@ -67,9 +67,9 @@ def lease(devices: Sequence[str], count: int, folder: Path) -> Iterator[list[str
             while len(held) < count:
                 for device in devices:
                     if len(held) < count and device not in held:
-                        file = locks.enter_context((folder / f"{device.replace('/', '-')}.lock").open("a"))
+                        file = (folder / f"{device.replace('/', '-')}.lock").open("a")
                         if _locked(file):
-                            held[device] = file
+                            held[device] = locks.enter_context(file)
                         else:
                             file.close()
                 if len(held) < count:

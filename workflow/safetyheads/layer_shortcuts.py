@@ -99,8 +99,9 @@ def leading(layer: nn.Module, rows: Callable[[], tuple[int, Tensor]]) -> Forward
             return forward(hidden_states, *args, **kwargs)
         args, kwargs = _each(lambda value: _of_rows(value, everything, first=count), args, kwargs)
         output = forward(hidden_states[:count], *args, **kwargs)
-        standing_for = standing_for.to(hidden_states.device)
-        return (output[0][standing_for], *output[1:]) if isinstance(output, tuple) else output[standing_for]
+        states = output[0] if isinstance(output, tuple) else output
+        states = states[standing_for.to(states.device)]  # a layer may be on another device than what it is fed
+        return (states, *output[1:]) if isinstance(output, tuple) else states
 
     return run
 
@@ -147,7 +148,9 @@ def _attended(
             inside = set(reached.module.modules())
         else:
             raise SafetyHeadsError(f"{type(layer).__name__} does not come to the attention interface.")
-    states = (query, key, value) if places is None else (query[places], key[places], value[places])
+    if places is not None:
+        query, key, value = (state[places.to(state.device)] for state in (query, key, value))
+    states = (query, key, value)
     return [states], {module: width for module, width in widths.items() if module in inside}
 
 
