@@ -311,7 +311,7 @@ class Attribution(Section):
 
 
 class Speed(Section):
-    """How fast jobs are, for estimates and `shards: auto`; it changes no result."""
+    """How fast jobs are, for estimates and `shards: auto`. It changes no result, but with `shards: auto` their number."""
 
     device: Literal["auto", "a100", "h100", "h200", "cpu"] = Field(
         default="auto",
@@ -338,14 +338,20 @@ class Compute(Section):
     device: Annotated[str, Matching(r"auto|cpu|cuda(?::\d+)?", "auto, cpu, cuda, or one GPU such as cuda:0")] = Field(
         default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes a GPU if there is one."
     )
-    token_budget: Count = Field(default=8192, description="Tokens per batch; it sets the batch size.")
+    token_budget: Count = Field(
+        default=8192,
+        description="Tokens per batch; it sets the batch size. With `shards: auto`, a change may change their number.",
+    )
     shards: Shards = Field(
         default=1,
         description="Jobs that share the batches of one cell's completions. `auto`: as many as make jobs of about an "
         "hour by `speed`. More than there are batches is harmless: a job without one loads the model for nothing. A "
         "change makes all completions, and what follows, again.",
     )
-    speed: Speed = Field(default=Speed(), description="How fast jobs are, to estimate their time.")
+    speed: Speed = Field(
+        default=Speed(),
+        description="How fast jobs are, to estimate their time. With `shards: auto`, set it before the first run.",
+    )
     threads: Count = Field(default=1, description="CPU threads of each job.")
 
 
