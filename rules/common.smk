@@ -351,8 +351,19 @@ def code(rule):
 
 
 def gpus(wildcards):
-    """GPUs that a job asks for: its model's, where there are any and the configuration does not rule them out."""
-    return known(settings.model, wildcards.model).gpus if on_gpu() else 0
+    """GPUs that a job asks for: its model's, where there are any and the configuration does not rule them out.
+
+    Tasks of a Slurm array have one request: there it is what the studies' largest model needs.
+    """
+    if not on_gpu():
+        return 0
+    own = known(settings.model, wildcards.model).gpus
+    return max(own, most_gpus()) if by_slurm() else own
+
+
+@cache
+def most_gpus():
+    return max(settings.model(cell.model).gpus for cell in cells())
 
 
 def on_gpu():

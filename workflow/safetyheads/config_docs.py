@@ -237,7 +237,13 @@ def _type(entry: Mapping[str, Any]) -> str:
         return " or ".join(map(_type, entry["anyOf"]))
     if "const" in entry or "enum" in entry:
         return ", ".join(f"`{_yaml(value)}`" for value in entry.get("enum", [entry.get("const")]))
-    words = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true`, `false`"}
+    words = {
+        "string": "text",
+        "integer": "whole number",
+        "number": "number",
+        "boolean": "`true`, `false`",
+        "object": "mapping",
+    }
     return words.get(entry["type"], "list")
 
 

@@ -311,7 +311,7 @@ class Attribution(Section):
 
 
 class Speed(Section):
-    """How fast jobs are, for estimates and `shards: auto`. It changes no result, but with `shards: auto` their number."""
+    """How fast jobs are, for estimates. It changes no result, but with `shards: auto` the number of jobs."""
 
     device: Literal["auto", "a100", "h100", "h200", "cpu"] = Field(
         default="auto",
