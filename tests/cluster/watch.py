@@ -29,7 +29,7 @@ class Watch:
         self.made: dict[str, set[tuple[int, int]]] = defaultdict(set)  # part -> each file that it was
         self.workers: set[Process] = set()
         self.at_once: list[int] = []  # GPU jobs that run, at each look
-        self.requests: dict[str, str] = {}  # running job -> GPUs that it was given
+        self.requests: dict[str, set[str]] = {}  # running job -> GPUs that it was given
         self.arrays: set[str] = set()
         self._end = threading.Event()
 
@@ -47,8 +47,9 @@ class Watch:
         while not self._end.is_set():
             self._look_at_parts()
             if time.monotonic() - last > 0.3:
-                self.workers |= set(self.processes())
                 self._look_at_queue()
+                self.workers |= set(self.processes())
+                self._look_at_queue()  # again, so that each process was seen in a job that runs
                 last = time.monotonic()
             for name, fault in list(self.pending.items()):
                 if fault(self):
@@ -66,11 +67,12 @@ class Watch:
                         self.made[name].add((status.st_ino, status.st_mtime_ns))
 
     def _look_at_queue(self) -> None:
-        rows = self.slurm.call("squeue", "--noheader", "--array", "--states=RUNNING", "--format=%i|%b").split()
-        running = [row.split("|") for row in rows]
-        self.at_once.append(sum("gpu" in gpus for _, gpus in running))
-        self.requests |= dict(running)
-        self.arrays |= {job.split("_")[0] for job, _ in running if "_" in job}
+        wanted = ",".join(f"{name}:40" for name in ("JobArrayID", "tres-per-job", "tres-per-node"))
+        said = self.slurm.call("squeue", "--noheader", "--array", "--states=RUNNING", f"--Format={wanted}")
+        running = {job: set(gpus) - {"N/A"} for job, *gpus in map(str.split, said.splitlines())}
+        self.at_once.append(sum(any("gpu" in gpu for gpu in gpus) for gpus in running.values()))
+        self.requests |= running
+        self.arrays |= {job.split("_")[0] for job in running if "_" in job}
 
     def parts(self, artefact: str) -> int:
         """How many parts of an unfinished artefact there are now."""
