@@ -223,6 +223,8 @@ def test_epsilon_may_be_written_as_yaml_does_not_expect_it(written: Any, folder:
 
 REFUSED = [
     # key to set, its value, where the problem is, what the line says besides
+    ("models.tiny.max_memory", {"gpu": "1GB"}, "models.tiny.max_memory", ["found memory of 'gpu'; allowed: cpu, or"]),
+    ("models.tiny.max_memory", {"cpu": "much"}, "models.tiny.max_memory.cpu", ["a size, such as 20GiB"]),
     ("models.tiny.dtyp", "float32", "models.tiny.dtyp", ["allowed here: path, repo", "Did you mean 'dtype'?"]),
     ("modles", {}, "modles", ["allowed here: results, models", "Did you mean 'models'?"]),
     ("studies.main.plan", ["none"], "studies.main.plan", ["Did you mean 'plans'?"]),

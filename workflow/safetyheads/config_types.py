@@ -32,6 +32,17 @@ class Matching:
         return text
 
 
+def _places(value: Any) -> Any:
+    wrong = (
+        [key for key in value if key != "cpu" and not (type(key) is int and key >= 0)]
+        if isinstance(value, dict)
+        else []
+    )
+    if wrong:
+        raise ValueError(f"found memory of {wrong[0]!r}; allowed: cpu, or the number of a GPU, from 0")
+    return value
+
+
 def _number(value: Any) -> Any:
     """YAML reads 1e-5 as text and 1.0e-5 as a number: take both."""
     if isinstance(value, str):
@@ -96,6 +107,7 @@ MemorySize = Annotated[str, Matching(r"\d+(?:\.\d+)? ?[KMGT]?i?B", "a size, such
 MaxMemory = Annotated[
     dict[Annotated[int, Field(ge=0)] | Literal["cpu"], MemorySize],
     Field(min_length=1),
+    BeforeValidator(_places),
     WithJsonSchema(
         {
             "type": "object",
