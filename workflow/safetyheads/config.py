@@ -16,21 +16,18 @@ from pydantic import Field, ValidationError
 from safetyheads.config_checks import check_studies
 from safetyheads.config_errors import describe, prune
 from safetyheads.config_sections import (
-    DEMO_GRID,
     AblationConfig,
     Attribution,
     Compute,
-    Dataset,
     Decoding,
-    Demo,
     Judge,
-    Model,
     Random,
     Report,
     Section,
     Study,
     Template,
 )
+from safetyheads.config_sources import DEMO_GRID, Dataset, Demo, Model
 from safetyheads.config_types import AblationName, Folder, HeadNames, HeadSetName, Name
 from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.model_sizes import ModelSize, local_grid, local_size, size_of_shape

@@ -18,7 +18,7 @@ from safetyheads.config_schema import json_schema
 FOLDER = Path(__file__).parents[2] / "config"
 
 _INTRODUCTION = """
-<!-- Made by `python -m safetyheads.config_docs` from the classes in workflow/safetyheads/config_sections.py. -->
+<!-- Made by `python -m safetyheads.config_docs` from the classes in config_sections.py and config_sources.py. -->
 
 # Configuration
 
