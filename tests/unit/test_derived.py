@@ -104,9 +104,9 @@ def test_models_of_other_classes_do_not_mix(make: Make) -> None:
         check_pair(("one", make("first", "llama", 1)), ("two", make("second", "qwen2", 2)))
 
 
-def test_another_vocabulary_and_other_ends_may_mix(make: Make) -> None:
-    first, second = make("first", "llama", 1, vocab_size=61, eos_token_id=5), make("second", "llama", 2)
-    check_pair(("one", first), ("two", second))
+def test_another_vocabulary_other_ends_and_keys_of_no_meaning_may_mix(make: Make) -> None:
+    first = make("first", "llama", 1, vocab_size=61, eos_token_id=5, trained_by="us")
+    check_pair(("one", first), ("two", make("second", "llama", 2)))
 
 
 def test_a_missing_weight_is_named(make: Make, tmp_path: Path) -> None:
@@ -163,6 +163,10 @@ def study(models_: dict[str, Any]) -> dict[str, Any]:
         ),
         ({"attention_from": "mixed", "rest_from": "llama-2-7b"}, "found 'mixed', which is derived itself"),
         (
+            {"attention_from": "llama-2-7b", "rest_from": "small"},
+            "models.mixed: found models of 32 layers of 32 heads and 4 layers of 8 heads; allowed: two models of",
+        ),
+        (
             {"attention_from": "llama-2-7b", "rest_from": "gone"},
             "models.gone.path: found '/nowhere', where there is no folder",
         ),
@@ -175,7 +179,7 @@ def study(models_: dict[str, Any]) -> dict[str, Any]:
 def test_what_cannot_be_derived_is_told_before_any_job(declared: dict[str, Any], said: str) -> None:
     other = {"attention_from": "llama-2-7b", "rest_from": "llama-2-7b-chat"}
     with pytest.raises(SafetyHeadsError) as error:
-        load_config(study({"mixed": declared, "other": other, "gone": {"path": "/nowhere"}}))
+        load_config(study({"mixed": declared, "other": other, "gone": {"path": "/nowhere"}, "small": {"demo": True}}))
     assert said in str(error.value)
 
 

@@ -258,3 +258,14 @@ def test_without_network_the_way_around_is_shown(tmp_path, code):
 )
 def test_what_is_not_in_the_cache_is_not_found_offline(tmp_path, code, environment):
     assert "cache" in hub_problem(code, "http://127.0.0.1:9", tmp_path, **environment)
+
+
+def test_passwords_and_signatures_of_an_address_are_not_told(serve, tmp_path, caplog):
+    started = serve("503", "404")
+    host = started.url.removeprefix("http://")
+    url, patience = f"http://me:secret@{host}/queries.csv?sig=secret@", Patience(first_wait=0.001)
+    with pytest.raises(SafetyHeadsError, match=rf"^http://{host}/queries.csv\?\.\.\. cannot be downloaded: ") as error:
+        download(url, tmp_path / "file", patience=patience)
+    assert started.seen == ["/queries.csv?sig=secret@"] * 2
+    assert f"http://{host}/queries.csv?...: HTTP 503" in caplog.text
+    assert "secret" not in f"{error.value}{caplog.text}"

@@ -18,7 +18,7 @@ import safetyheads
 from safetyheads import artifacts, models
 from safetyheads.config import load_config
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.job import LIBRARIES, logged, model_folder, open_model, open_tokenizer, provenance
+from safetyheads.job import LIBRARIES, common, logged, model_folder, open_model, open_tokenizer, provenance
 
 PACKAGES = Path(safetyheads.__file__).parents[1]
 
@@ -120,6 +120,12 @@ def test_the_record_has_the_hash_of_the_prompts_template(tmp_path: Path) -> None
     assert "template_hash" not in provenance({"code": "c"})
 
 
+def test_a_record_of_several_jobs_says_where_they_differ() -> None:
+    a100, h100 = ({"code": "1f", "device": device, "config": {"seed": 0}} for device in ("A100", "H100"))
+    assert common([a100, a100]) == a100
+    assert common([a100, h100, a100]) == {"code": "1f", "device": ["A100", "H100"], "config": {"seed": 0}}
+
+
 def test_16_bits_are_recorded(description: Path, golden: Path) -> None:
     model = models.load(golden / "tiny_a", dtype="bfloat16", device="cpu")
     assert provenance({"code": "abc"}, description, model)["dtype"] == "bfloat16"
@@ -207,11 +213,17 @@ def test_within_a_job_hugging_face_is_not_asked(tmp_path: Path, monkeypatch: pyt
         assert not huggingface_hub.is_offline_mode()
 
 
+@pytest.mark.parametrize("place", ["environment", "file"])
 @pytest.mark.parametrize("token", ["hf_aVerySecretToken", "another-form-of-token"])
 def test_the_user_s_token_never_gets_into_a_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, token: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("HF_TOKEN", token)
+    if place == "environment":
+        monkeypatch.setenv("HF_TOKEN", token)
+    else:
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        (tmp_path / "token").write_text(token)
+        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
     with pytest.raises(SystemExit), logged(str(tmp_path / "log")):
         logging.getLogger("some.library").warning("sent %s", {"authorization": f"Bearer {token}"})
         raise RuntimeError(f"refused: Bearer {token}")

@@ -245,10 +245,31 @@ def test_attention_that_cannot_be_had_is_explained(tmp_path):
         models.load(TINY, device="cpu", attention="flash_attention_2")
 
 
-def test_a_quantised_model_whose_package_is_not_installed_is_explained(folder: Path) -> None:
+def test_quantised_weights_are_refused(folder: Path) -> None:
     edit(folder / "config.json", quantization_config={"quant_method": "gptq", "bits": 4, "group_size": 128})
-    with pytest.raises(SafetyHeadsError, match=r"needs a package that is not installed: .+GPTQ[^$]+quantised"):
-        models.load(folder, device="cpu")
+    assert "the weights are quantised (gptq), which is not supported" in problem(folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_act": "nope"},
+        {"num_attention_heads": 0},
+        {"num_hidden_layers": -1},
+        {"num_hidden_layers": 0},
+        {"hidden_size": 63},
+        {"hidden_size": "many"},
+        {"vocab_size": -5},
+        {"num_key_value_heads": 3},
+        {"rope_parameters": {"rope_type": "sideways", "rope_theta": 1e4}},
+        {"eos_token_id": "</s>"},
+        {"eos_token_id": {"id": 2}},
+    ],
+    ids=str,
+)
+def test_a_configuration_that_describes_no_model_is_refused(folder: Path, changes: dict[str, object]) -> None:
+    edit(folder / "config.json", **changes)
+    assert "config.json is not a valid llama configuration: " in problem(folder)
 
 
 def test_a_device_that_is_not_there_is_an_error():

@@ -1,7 +1,8 @@
 """Model folders, checked before anything is loaded: are the weights there and whole, can heads be ablated?"""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,24 +71,31 @@ def weight_names(where: str, names: Collection[str], index: Path) -> list[str]:
 def architecture(folder: Path) -> tuple["PreTrainedConfig", "type[PreTrainedModel]"]:
     """The model's configuration and class, without an instance of it. Imports torch.
 
-    Raises SafetyHeadsError for a model that transformers does not implement, or whose heads cannot be ablated.
+    Raises SafetyHeadsError for a model that transformers does not implement, whose heads cannot be ablated, whose
+    weights are quantised, or whose config.json does not describe a model.
     """
-    from huggingface_hub.errors import StrictDataclassError
+    import torch
     from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
     raw = read_json(folder / "config.json")
-    model_type = raw.get("model_type")
+    model_type = str(raw.get("model_type"))
     if model_type not in CONFIG_MAPPING:
         advice = (
             "It brings its own code, which is never run: choose a model that transformers itself implements."
             if "auto_map" in raw
-            else f"A newer transformers may know it.{nearest(str(model_type), CONFIG_MAPPING.keys())}"
+            else f"A newer transformers may know it.{nearest(model_type, CONFIG_MAPPING.keys())}"
         )
-        raise SafetyHeadsError(f"{folder / 'config.json'}: transformers has no model type {model_type!r}. {advice}")
-    try:
+        raise SafetyHeadsError(
+            f"{folder / 'config.json'}: transformers has no model type {raw.get('model_type')!r}. {advice}"
+        )
+    if quantised := raw.get("quantization_config"):
+        method = quantised.get("quant_method", "some method") if isinstance(quantised, dict) else "some method"
+        raise SafetyHeadsError(
+            f"{folder / 'config.json'}: the weights are quantised ({method}), which is not supported: its heads would "
+            "be those of other weights than the model's own. Choose the repository or folder with 16-bit weights."
+        )
+    with _valid(folder / "config.json", model_type):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, TypeError, KeyError, StrictDataclassError) as error:
-        raise SafetyHeadsError(f"{folder / 'config.json'} is not a valid {model_type} configuration: {error}") from None
     named = (raw.get("architectures") or [f"{model_type} model"])[0]
     what = f"{folder} holds a {named}, which"
     if config.is_encoder_decoder or type(config) not in AutoModelForCausalLM._model_mapping:
@@ -96,7 +104,27 @@ def architecture(folder: Path) -> tuple["PreTrainedConfig", "type[PreTrainedMode
     if class_.config_class is config.sub_configs.get("text_config"):
         config = config.get_text_config(decoder=True)  # the text decoder of a multimodal model is a class of its own
     check_family(class_, config, what if "architectures" in raw else f"{folder} holds a {class_.__name__}, which")
+    with _valid(folder / "config.json", model_type), torch.device("meta"):
+        _check_grid(config.get_text_config(decoder=True))
+        class_(config)  # without weights: what cannot be built is known before they are fetched or read
     return config, class_
+
+
+@contextmanager
+def _valid(path: Path, model_type: str) -> Iterator[None]:
+    """Turn whatever transformers raises within the block for a config.json at `path` into a SafetyHeadsError."""
+    try:
+        yield
+    except Exception as error:  # a number or name that makes no sense can fail anywhere in a model's code
+        problem = f"{path} is not a valid {model_type} configuration: {type(error).__name__}: {error}"
+        raise SafetyHeadsError(problem) from None
+
+
+def _check_grid(config: "PreTrainedConfig") -> None:
+    layers, heads = config.num_hidden_layers, config.num_attention_heads
+    groups = getattr(config, "num_key_value_heads", None) or heads
+    if layers < 1 or heads < 1 or heads % groups:
+        raise ValueError(f"{layers} layers, {heads} attention heads, {groups} key/value heads")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def _study(
             if known is not None and name not in known:
                 yield f"{where}: found {name!r}, which is not known; allowed: {_listed(known)}.{nearest(name, known)}"
     models = [used.name for used in _used(study, lists, "models") if used.name in config.known("models")]
-    derived = {name: list(_sources(config, values, name)) for name in models}
+    derived = {name: list(_sources(config, values, folder, name)) for name in models}
     yield from (problem for problems in derived.values() for problem in problems)
     models = [name for name in models if not derived[name]]
     sets = [used.name for used in _used(study, lists, "datasets") if used.name in config.known("datasets")]
@@ -64,15 +64,20 @@ def _study(
             yield f"datasets.{name}.path: found {path!r}, where there is no file ({_at(folder, path)}); allowed: a file"
 
 
-def _sources(config: "Declarations", values: Mapping[str, Any], name: str) -> Iterator[str]:
+def _sources(config: "Declarations", values: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
     """What is wrong with the models that a derived one is made of."""
     known = _names(config, values, "models") or []
+    others = [other for other in known if other != name]
     for role, source in zip(("attention_from", "rest_from"), config.sources(name)):
         where = f"models.{name}.{role}: found {source!r}"
         if source not in known:
-            yield f"{where}, which is not known; allowed: {_listed(known)}.{nearest(source, known)}"
+            yield f"{where}, which is not known; allowed: {_listed(others)}.{nearest(source, others)}"
         elif source in config.known("models") and config.sources(source):
             yield f"{where}, which is derived itself; allowed: a model with path, repo or demo"
+    grids = [config.grid(source, folder) for source in config.sources(name) if source in config.known("models")]
+    if len(grids) == 2 and None not in grids and grids[0] != grids[1]:
+        shapes = " and ".join("{} layers of {} heads".format(*grid) for grid in grids if grid)
+        yield f"models.{name}: found models of {shapes}; allowed: two models of the same shape"
 
 
 def _plan(

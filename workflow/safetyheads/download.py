@@ -1,6 +1,7 @@
 """Files from the network, from a pinned address: whole and verified, or not at all."""
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import file_digest
@@ -98,24 +99,30 @@ def download(
     Failed connections, timeouts, cut-off bodies, HTTP 408, 425, 429 and 5xx are tried again. Proxies come from the
     environment. Raises SafetyHeadsError for any other answer, when the attempts are used up, and for a wrong checksum.
     """
-    retrying = patience.retrying(_may_pass, lambda error: f"{url}: {_reason(error)}", _asked_wait)
+    shown = _without_secrets(url)
+    retrying = patience.retrying(_may_pass, lambda error: f"{shown}: {_reason(error)}", _asked_wait)
 
     def write_to(temporary: Path) -> None:
         retrying(_fetch, url, temporary, patience.timeout)
-        verify(temporary, sha256, url)
+        verify(temporary, sha256, shown)
 
     try:
         artifacts.replace(destination, write_to)
     except httpx2.HTTPStatusError as error:
         raise SafetyHeadsError(
-            f"{url} cannot be downloaded: {_reason(error)}. Check the address, or fetch the file yourself and name it "
-            "with `path:`."
+            f"{shown} cannot be downloaded: {_reason(error)}. Check the address, or fetch the file yourself and name "
+            "it with `path:`."
         ) from None
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise SafetyHeadsError(
-            f"{url} cannot be downloaded: {_reason(error)}. Check the address, the network and the proxy, or fetch the "
-            "file on another machine and name it with `path:`."
+            f"{shown} cannot be downloaded: {_reason(error)}. Check the address, the network and the proxy, or fetch "
+            "the file on another machine and name it with `path:`."
         ) from None
+
+
+def _without_secrets(url: str) -> str:
+    """An address for people, without what may be a password or a signature."""
+    return re.sub(r"(?<=[?#]).+", "...", re.sub(r"(?<=//)[^/?#]*@", "", url))
 
 
 def _fetch(url: str, path: Path, timeout: float) -> None:

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -62,7 +62,9 @@ class _WithoutTokens(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
-        for token in filter(None, map(os.environ.get, ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))):
+        hub: Any = sys.modules.get("huggingface_hub")  # what else would have read a file with a token?
+        tokens = (*map(os.environ.get, ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")), hub and hub.get_token())
+        for token in filter(None, tokens):
             text = text.replace(token, "hf_***")
         return re.sub(r"\bhf_\w{8,}", "hf_***", text)
 
@@ -173,6 +175,17 @@ def provenance(
     if prompts is not None:
         record["template_hash"] = artifacts.provenance(prompts)["template_hash"]
     return record
+
+
+def common(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """One record of a result that several jobs made: where theirs differ, as in `device`, a list of what each says."""
+    seen: dict[str, list[Any]] = {}
+    for record in records:
+        for key, value in record.items():
+            found = seen.setdefault(key, [])
+            if value not in found:
+                found.append(value)
+    return {key: values[0] if len(values) == 1 else values for key, values in seen.items()}
 
 
 def _device_kind(model: "PreTrainedModel") -> str:

@@ -181,10 +181,7 @@ def load(
             "larger one, set `dtype: bfloat16`, or spread the model: see `gpus` and `max_memory` in config/README.md."
         ) from None
     except ImportError as error:
-        raise SafetyHeadsError(
-            f"The model in {folder} needs a package that is not installed: {error}\nIf it is quantised (config.json "
-            "has `quantization_config`), choose one that is not."
-        ) from None
+        raise SafetyHeadsError(f"The model in {folder} needs a package that is not installed: {error}") from None
     loaded: PreTrainedModel = result[0]
     report: dict[str, Any] = result[1]
     _check_loaded(folder, report)

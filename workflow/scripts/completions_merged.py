@@ -5,12 +5,11 @@ from pathlib import Path
 import pandas as pd
 
 from safetyheads import artifacts
-from safetyheads.job import logged
+from safetyheads.job import common, logged
 from safetyheads.plans import in_order
 
 with logged(snakemake.log[0]):
     shards = list(map(Path, snakemake.input))
     rows = in_order(pd.concat([artifacts.read(shard) for shard in shards]))
-    artifacts.write(
-        "completions", Path(snakemake.output[0]), rows, dict(snakemake.wildcards), artifacts.provenance(shards[0])
-    )
+    record = common(map(artifacts.provenance, shards))
+    artifacts.write("completions", Path(snakemake.output[0]), rows, dict(snakemake.wildcards), record)
