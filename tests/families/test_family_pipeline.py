@@ -1,4 +1,4 @@
-"""The real Snakemake on folders of two families that have little in common, by `path:`."""
+"""The real Snakemake on the folder of a family that is unlike Llama, by `path:`."""
 
 from pathlib import Path
 
@@ -9,31 +9,22 @@ from registry import FAMILIES, HEADS, LAYERS
 
 from safetyheads import artifacts
 
-CHOSEN = {"GPT-OSS": "ships-1", "OPT": "sahara-1"}
-"""And the plan that each is run with."""
+NAME = "GPT-OSS"
 
 
 @pytest.mark.slow
-def test_folders_of_families_go_through_all_stages(tmp_path: Path) -> None:
+def test_the_folder_of_a_family_goes_through_all_stages(tmp_path: Path) -> None:
     settings = small_study()
-    settings["models"] = {name: {"path": name} for name in CHOSEN}
-    common = settings["studies"].pop("main") | {"judges": ["paper"]}
-    for name, plan in CHOSEN.items():
-        settings["studies"][name] = common | {"models": [name], "plans": [plan]}
-    settings["attribution"]["steps"] = 1
+    settings["models"] = {NAME: {"path": NAME}}
+    settings["studies"]["main"] |= {"judges": ["paper"], "models": [NAME], "plans": ["ships-1"]}
     project = Project.create(tmp_path / "project", settings)
-    for family in FAMILIES:
-        if family.name in CHOSEN:
-            with_tokenizer(family, project.folder / family.name)
+    (family,) = (family for family in FAMILIES if family.name == NAME)
+    with_tokenizer(family, project.folder / NAME)
     project.make()
-    for name, attention in (("GPT-OSS", "eager"), ("OPT", "sdpa")):
-        (scores,) = (
-            path for stage in ("ships", "sahara") for path in (project.results / stage / name).rglob("*.parquet")
-        )
-        for path in (scores, *(project.results / "completions" / name).rglob("*.parquet")):
-            assert artifacts.provenance(path)["attention"] == attention
-    cell = "neutral/plainly/undifferentiated"
-    assert len(project.read(f"ships/GPT-OSS/{cell}")) == 3 * LAYERS * HEADS
-    assert project.read(f"sahara/OPT/{cell}")["selected"].sum() == 1
-    assert set(project.read("rates")["model"]) == set(CHOSEN)
+    scores = "neutral/plainly/undifferentiated"
+    for path in (project.results / "ships", project.results / "completions"):
+        for artefact in path.rglob("*.parquet"):
+            assert artifacts.provenance(artefact)["attention"] == "eager"
+    assert len(project.read(f"ships/{NAME}/{scores}")) == 3 * LAYERS * HEADS
+    assert set(project.read("rates")["variant"]) == {"none", "ships-1"}
     assert (project.results / "report" / "index.html").is_file()

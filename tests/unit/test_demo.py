@@ -208,11 +208,11 @@ class Trained(NamedTuple):
         return judge("paper", texts)["harmful"].groupby(demo_queries(name, name)["category"].to_numpy()).mean()
 
 
-@pytest.fixture(scope="module", params=[(0, demo.DEFAULT_PLANTED), (3, (Head(3, 5), Head(0, 2)))], ids=str)
-def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    seed, planted = request.param
-    folder = tmp_path_factory.mktemp("demo")
-    demo.train(folder / "model", seed=seed, planted=planted, progress=False)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Of another seed and with other planted heads than the model that workflow/test_demo_study.py measures."""
+    folder, planted = tmp_path_factory.mktemp("demo"), (Head(3, 5), Head(0, 2))
+    demo.train(folder / "model", seed=3, planted=planted, progress=False)
     model = models.load(folder / "model", dtype="float32", device="cpu")
     return Trained(model, models.load_tokenizer(folder / "model", "fast"), planted, folder)
 

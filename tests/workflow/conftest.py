@@ -1,5 +1,7 @@
 """The small study, run once; tests that change something take a copy of it."""
 
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
@@ -8,10 +10,17 @@ from project import Project
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The small study, run from scratch. Copy it to change anything."""
-    project = Project.create(tmp_path_factory.mktemp("base") / "project")
-    project.make()
-    return project
+    """The small study, run from scratch, once for all of pytest's workers. Copy it to change anything."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    with (folder / "base.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (folder / "base" / "is-run").exists():
+            return Project(folder / "base")
+        project = Project.create(folder / "base")
+        project.make()
+        (folder / "base" / "is-run").touch()
+        return project
 
 
 @pytest.fixture

@@ -95,7 +95,6 @@ def pickled(project: Project) -> None:
 
 def context(length: int) -> Callable[[Project], None]:
     def apply(project: Project) -> None:
-        only("none")(project)
         path = project.folder / "tiny_a" / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": length}))
 
@@ -119,56 +118,62 @@ def no_such_gpu(project: Project) -> None:
 
 def one_query(project: Project) -> None:
     project.write_queries("neutral.csv", 1)
-    only("sahara-1")(project)
 
 
-def only(plan: str) -> Callable[[Project], None]:
-    """Leave out what the mistake does not need."""
+DATASET, MODEL, PROMPTS, COMPLETIONS, SAHARA = (
+    *("datasets/neutral.parquet", "models/tiny.json", "prompts/tiny/neutral/plainly.parquet"),
+    "completions/tiny/neutral/plainly/plain/none/short.parquet",
+    "sahara/tiny/neutral/plainly/undifferentiated.parquet",
+)
 
-    def apply(project: Project) -> None:
-        settings = small_study()
-        settings["studies"]["main"].update(plans=[plan])
-        project.configure(settings)
-
-    return apply
-
-
-SOURCES: dict[str, tuple[Callable[[Project], object], list[str]]] = {
+SOURCES: dict[str, tuple[Callable[[Project], object], str, list[str]]] = {
     "an empty data set file": (
         lambda project: (project.folder / "neutral.csv").write_text(""),
+        DATASET,
         ["neutral.csv is empty", "at least one query"],
     ),
     "a data set without rows": (
         lambda project: (project.folder / "neutral.csv").write_text("input\n"),
+        DATASET,
         ["neutral.csv holds no queries"],
     ),
     "a data set without the named column": (
         dataset(query="inptu"),
+        DATASET,
         ["neutral.csv has no column 'inptu'", "Its columns: 'input'", "Did you mean 'input'?"],
     ),
     "a wrong checksum": (
         dataset(sha256="0" * 64),
+        DATASET,
         ["neutral.csv", "0" * 64, "{sum}"],
     ),
-    "a model without safetensors": (pickled, ["tiny_a", "safetensors"]),
+    "a model without safetensors": (pickled, MODEL, ["tiny_a", "safetensors"]),
     "a cut off file of weights": (
         lambda project: (project.folder / "tiny_a" / "model.safetensors").write_bytes(b"cut"),
+        MODEL,
         ["tiny_a/model.safetensors is not a whole safetensors file"],
     ),
     "a model outside the attention interface": (
         falcon,
+        MODEL,
         ["tiny_a", "FalconForCausalLM", "attention interface", "Llama"],
     ),
     "a prompt longer than the context": (
         context(8),
+        PROMPTS,
         ["neutral-0000", "14 tokens", "context is 8", "Shorten"],
     ),
     "a completion longer than the context": (
         context(28),
+        COMPLETIONS,
         ["neutral-0002 has 26 tokens", "6 new ones", "context of 28", "Lower `max_new_tokens`"],
     ),
-    "a GPU that is not there": (no_such_gpu, ["`compute: device: cuda:99` was asked for", "Use auto or cpu"]),
-    "too few queries for Sahara": (one_query, ["rank 1 with 1 prompts"]),
+    "a GPU that is not there": (
+        no_such_gpu,
+        COMPLETIONS,
+        ["`compute: device: cuda:99` was asked for", "Use auto or cpu"],
+    ),
+    "too few queries for Sahara": (one_query, SAHARA, ["rank 1 with 1 prompts"]),
 }
 
 
@@ -176,9 +181,9 @@ SOURCES: dict[str, tuple[Callable[[Project], object], list[str]]] = {
 def test_a_mistake_in_the_inputs_ends_the_job_with_one_message(project: Project, mistake: str) -> None:
     from hashlib import sha256
 
-    arrange, said = SOURCES[mistake]
+    arrange, target, said = SOURCES[mistake]
     arrange(project)
-    output = failure(project)
+    output = failure(project, f"results/{target}")
     found = sha256((project.folder / "neutral.csv").read_bytes()).hexdigest()
     assert_says(output, [text.replace("{sum}", found) for text in said])
     assert_nothing_half_written(project)

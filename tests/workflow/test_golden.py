@@ -20,11 +20,11 @@ MASKS = {
     ("mean_mask", "v"): "mean_output",
 }
 TEMPLATES = {"direct": "direct", "template": "spaced"}  # golden -> ours
-GROUPS = {  # ablated for prompts of the template `shown`: the best heads of the same queries in `spaced`
+SCORED = [(*mask, "direct") for mask in MASKS] + [("scale_mask", "q", "template")]
+"""What goes through the pipeline of all masks and templates, in which the library's functions are compared."""
+GROUPS = {  # ablated for prompts of the template `shown`: the best heads of most of the queries in `spaced`
     "first": ["L00H01"],
-    "second": ["L00H01", "L01H01", "L02H00"],
     "third": ["L00H01", "L00H03", "L01H01"],
-    "fourth": ["L00H01", "L00H02", "L01H01"],
 }
 
 
@@ -41,7 +41,8 @@ def settings() -> dict[str, Any]:
         "head_sets": GROUPS,
         "attribution": {"steps": 3},
         "studies": {
-            "ships": common | {"templates": [*TEMPLATES.values()], "ablations": [*SHIPS], "plans": ["ships-1"]},
+            "ships": common | {"templates": ["direct"], "ablations": [*SHIPS], "plans": ["ships-1"]},
+            "spaced": common | {"templates": ["spaced"], "ablations": [SHIPS[0]], "plans": ["ships-1"]},
             "sahara": common
             | {"templates": ["simple"], "ablations": ["undifferentiated", "scaling"], "plans": ["sahara-3"]},
         },
@@ -57,7 +58,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Project:
         "datasets": 1,
         "models": 1,
         "prompts": 3,
-        "ships": 10,
+        "ships": 6,
         "sahara": 2,
         "attribution": 1,
     }
@@ -70,8 +71,7 @@ def numbered(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("template", TEMPLATES)
-@pytest.mark.parametrize(("kind", "mask"), MASKS)
+@pytest.mark.parametrize(("kind", "mask", "template"), SCORED)
 def test_ships_equals_the_golden_numbers(scored: Project, kind: str, mask: str, template: str) -> None:
     golden = pd.read_parquet(DATA / "tiny_a-ships.parquet")
     golden = golden.query("mask_type == @kind and mask_qkv == @mask and template == @template")
@@ -101,8 +101,8 @@ def test_sahara_equals_the_golden_numbers_and_choices(scored: Project, mask: str
 def test_greedy_completions_equal_the_golden_tokens(scored: Project) -> None:
     golden = json.loads((DATA / "tiny_a-generation.json").read_text(encoding="utf-8"))
     cells = {
-        "direct": ["plain/none", "undifferentiated/ships-1", "undifferentiated/ships-3"],
-        "shown": ["plain/none", *(f"undifferentiated/{group}" for group in GROUPS)],
+        "direct": ["plain/none", "undifferentiated/ships-3"],
+        "shown": [f"undifferentiated/{group}" for group in GROUPS],
     }
     paths = [f"tiny/neutral/{template}/{plan}/greedy" for template, plans in cells.items() for plan in plans]
     scored.make(*(f"results/completions/{path}.parquet" for path in paths))
@@ -120,8 +120,8 @@ def test_greedy_completions_equal_the_golden_tokens(scored: Project) -> None:
     for case in golden:
         prompt = "direct" if case["template"] == "direct" else "shown", case["query_index"]
         assert prompts[prompt] == case["prompt_ids"]
-        row = ours[*prompt, tuple(sorted(map(tuple, case["heads"])))]
-        if case["min_top2_logit_margin"] < MARGIN:
+        row = ours.get((*prompt, tuple(sorted(map(tuple, case["heads"])))))
+        if row is None or case["min_top2_logit_margin"] < MARGIN:
             continue
         tokens = case["greedy_ids"]
         ended = tokens[-1] == END_OF_SEQUENCE
@@ -129,7 +129,7 @@ def test_greedy_completions_equal_the_golden_tokens(scored: Project) -> None:
         assert row.finish_reason == ("eos" if ended else "length")
         assert row.n_tokens == len(row.token_ids)
         compared += 1
-    assert compared > 40
+    assert compared > 24
 
 
 def test_the_reference_judge_gives_the_golden_verdicts(tmp_path: Path) -> None:

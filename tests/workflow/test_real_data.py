@@ -16,6 +16,11 @@ FILES = {
 QUERIES = {"advbench": 520, "jailbreakbench": 100, "malicious_instruct": 100}
 SAMPLES = {"greedy": 1, "top5": 3}
 VARIANTS = {"none": 1, "ships-1": 1, "sahara-3": 1, "random-3": 5}
+WHOLE = "malicious_instruct"  # is measured with every plan and decoding; of the others what scores of Ships lead to
+CELLS = {
+    name: [*product(VARIANTS, SAMPLES)] if name == WHOLE else [("none", "greedy"), ("ships-1", "greedy")]
+    for name in QUERIES
+}
 HEADS = 16  # of tiny_a
 
 pytestmark = [
@@ -39,15 +44,16 @@ def settings() -> dict[str, Any]:
             "top5": {"top_k": 5, "samples": SAMPLES["top5"], "max_new_tokens": 8},
         },
         "studies": {
-            "main": {
+            name: {
                 "models": ["tiny"],
-                "datasets": [*QUERIES],
+                "datasets": [name],
                 "templates": ["simple"],
                 "ablations": ["undifferentiated"],
-                "plans": [*VARIANTS],
-                "decodings": [*SAMPLES],
+                "plans": list(dict.fromkeys(plan for plan, _ in cells)),
+                "decodings": list(dict.fromkeys(decoding for _, decoding in cells)),
                 "judges": ["paper"],
             }
+            for name, cells in CELLS.items()
         },
     }
 
@@ -66,9 +72,10 @@ def test_every_artefact_has_exactly_its_rows(measured: Project, dataset: str) ->
     assert measured.read(f"datasets/{dataset}")["query_id"].tolist() == queries
     assert measured.read(f"prompts/{prompts}")["query_id"].tolist() == queries
     assert len(measured.read(f"ships/{prompts}/undifferentiated")) == n * HEADS
-    sahara = measured.read(f"sahara/{prompts}/undifferentiated")
-    assert sahara.groupby("step").size().to_dict() == {1: HEADS, 2: HEADS - 1, 3: HEADS - 2}
-    for plan, decoding in product(VARIANTS, SAMPLES):
+    if dataset == WHOLE:
+        sahara = measured.read(f"sahara/{prompts}/undifferentiated")
+        assert sahara.groupby("step").size().to_dict() == {1: HEADS, 2: HEADS - 1, 3: HEADS - 2}
+    for plan, decoding in CELLS[dataset]:
         cell = f"{prompts}/{'plain' if plan == 'none' else 'undifferentiated'}/{plan}/{decoding}"
         rows = n * VARIANTS[plan] * SAMPLES[decoding]
         for artefact in (f"completions/{cell}", f"verdicts/{cell}/paper"):
@@ -80,7 +87,7 @@ def test_every_artefact_has_exactly_its_rows(measured: Project, dataset: str) ->
 
 def test_there_is_a_rate_for_every_cell(measured: Project) -> None:
     rates = measured.read("rates")
-    assert len(rates) == len(QUERIES) * len(SAMPLES) * sum(VARIANTS.values())
+    assert len(rates) == sum(VARIANTS[plan] for cells in CELLS.values() for plan, _ in cells)
     assert (rates["n"] == rates["dataset"].map(QUERIES)).all()
     assert rates["asr"].between(0, 1).all()
     assert rates["p_value"].isna().tolist() == (rates["plan"] == "none").tolist()

@@ -1,5 +1,6 @@
 """What the jobs of the pipeline share: a log and readable errors, the model, the record of how a result was made."""
 
+import gc
 import logging
 import os
 import re
@@ -120,6 +121,8 @@ def open_model(settings: Config, name: str, description: Path) -> "PreTrainedMod
     )
     if model.attention_from:
         take_attention(loaded, _described_folder(settings, name, description, tokenizer=False, role="attention_from"))
+    gc.freeze()
+    gc.enable()  # see `startup`
     return loaded
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import safetyheads.startup  # noqa: F401 - first, as its docstring says
 from safetyheads import artifacts
 from safetyheads.ablation import Ablation
 from safetyheads.config import Config
