@@ -96,17 +96,18 @@ def test_special_tokens_are_counted_but_not_in_the_text(
     assert rows["text"].tolist() == [""] * 3
 
 
+@pytest.mark.parametrize("count", [3, 8])
 def test_shards_together_are_the_whole(
-    tiny_a: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: pd.DataFrame, tmp_path: Path
+    count: int, tiny_a: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: pd.DataFrame, tmp_path: Path
 ) -> None:
     whole = table(tiny_a, tokenizer, prompts, tmp_path, "mine")
-    shards = [table(tiny_a, tokenizer, prompts, tmp_path, "mine", shard=shard, shards=3) for shard in range(3)]
+    shards = [table(tiny_a, tokenizer, prompts, tmp_path, "mine", shard=shard, shards=count) for shard in range(count)]
     assert max(map(len, shards)) < len(whole)
     pd.testing.assert_frame_equal(in_order(pd.concat(shards)), whole)
     for number, rows in enumerate(shards):
         artifacts.write("completions", tmp_path / f"{number}", rows, KEYS, {})
     artifacts.write("completions", tmp_path / "whole", whole, KEYS, {})
-    read = in_order(pd.concat([artifacts.read(tmp_path / f"{number}") for number in range(3)]))
+    read = in_order(pd.concat([artifacts.read(tmp_path / f"{number}") for number in range(count)]))
     artifacts.write("completions", tmp_path / "merged", read, KEYS, {})
     assert (tmp_path / "merged").read_bytes() == (tmp_path / "whole").read_bytes()
 

@@ -1,7 +1,5 @@
 """`snakemake --cores 1` in a fresh checkout finds the heads that were planted in the demo model."""
 
-import time
-
 import pytest
 from project import Project
 
@@ -75,8 +73,6 @@ def test_the_report_is_there_and_shows_no_completion(demo: Project) -> None:
     assert not any(answer.strip() in page for answer in answers)
 
 
-def test_a_second_run_runs_nothing_and_is_quick(demo: Project) -> None:
-    start = time.monotonic()
+def test_a_second_run_runs_nothing(demo: Project) -> None:
     assert demo.make(configfile=None) == {}
-    assert time.monotonic() - start < 6
     assert demo.temporary_files() == []

@@ -22,6 +22,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def test_only_the_download_needs_a_network(project: Project, tmp_path: Path) -> None:
+    ships = "results/ships/tiny/neutral/plainly/undifferentiated.parquet"
     model = Path(shutil.copytree(DATA / "tiny_a", tmp_path / "model"))
     with serving(model=model) as hub:
         online = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0"}
@@ -36,10 +37,9 @@ def test_only_the_download_needs_a_network(project: Project, tmp_path: Path) -> 
         assert fetched.status == 0, fetched.output
         assert project.describe("tiny")["revision"] == COMMIT
         asked = len(hub.requests)
-        computed = project.run("-p")  # online, but what computes asks for nothing
+        computed = project.run("-p", ships)  # online, but what computes asks for nothing
         assert computed.status == 0, computed.output
         assert len(hub.requests) == asked
-    ships = "results/ships/tiny/neutral/plainly/undifferentiated.parquet"
     (project.folder / ships).unlink()
     offline = project.run(ships)  # the hub is gone, and main is only a name in the cache
     assert offline.status == 0, offline.output

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable
 from fnmatch import fnmatch
@@ -207,10 +206,8 @@ def test_exactly_what_depends_on_a_change_runs_again(project: Project, change: s
     assert {output for output, pending in outputs.items() if pending} == expected
 
 
-def test_a_second_run_runs_nothing_and_is_quick(project: Project) -> None:
-    start = time.monotonic()
+def test_a_second_run_runs_nothing(project: Project) -> None:
     assert project.make() == {}
-    assert time.monotonic() - start < 6
 
 
 def test_a_fresh_checkout_beside_the_same_results_runs_nothing(base: Project, tmp_path: Path) -> None:
