@@ -53,6 +53,7 @@ def faulty(
 ) -> Iterator[tuple[Project, Watch, Finished]]:
     """The study, run by Slurm, with a job killed for its memory, one out of time, one cancelled and one requeued."""
     project = fresh.copy(tmp_path_factory.mktemp("faulty") / "project")
+    project.environment["HF_HUB_OFFLINE"] = "0"  # on the login node
     faults = {
         "cancelled": once(SHIPS, cancel),
         "out of time": once(SAHARA, hang_until_its_time_is_over),
@@ -107,6 +108,7 @@ def test_gpu_stages_run_as_slurm_jobs_with_one_a100_each_two_at_a_time(faulty: t
     }
     requests = [watch.requests.get(str(process.job)) for process in workers]
     assert all(request == {"gres:gpu:a100:1"} for request in requests), "none outside Slurm"
+    assert all(process.offline for process in workers), "a compute node has no network"
     assert max(watch.at_once) == GPUS
     others = {process.job for process in watch.workers - workers} - {None}
     assert not any(watch.requests.get(str(job)) for job in others), "no GPU without need"

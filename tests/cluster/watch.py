@@ -13,11 +13,14 @@ from slurm import Slurm
 
 
 class Process(NamedTuple):
-    """A process that works on an artefact, and the Slurm job that it belongs to, `12` or `12_3`; none outside Slurm."""
+    """A process that works on an artefact; the Slurm job that it belongs to, `12` or `12_3`, none outside Slurm; and
+    whether its environment keeps it from asking Hugging Face.
+    """
 
     pid: int
     artefact: str
     job: str | None
+    offline: bool
 
 
 class Watch:
@@ -94,13 +97,17 @@ class Watch:
                     target = Path(os.readlink(descriptor))
                     if target.is_relative_to(logs):
                         artefact = str(target.relative_to(logs).with_suffix(""))
-                        yield Process(int(folder.name), artefact, _job(folder))
+                        environment = _environment(folder)
+                        offline = environment.get("HF_HUB_OFFLINE") == "1"
+                        yield Process(int(folder.name), artefact, _job(environment), offline)
 
 
-def _job(process: Path) -> str | None:
-    """The Slurm job of a process, by its environment."""
+def _environment(process: Path) -> dict[str, str]:
     pairs = (entry.split("=", 1) for entry in (process / "environ").read_text(errors="replace").split("\0"))
-    environment = {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+
+
+def _job(environment: dict[str, str]) -> str | None:
     if "SLURM_ARRAY_JOB_ID" in environment and "SLURM_ARRAY_TASK_ID" in environment:
         return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
     return environment.get("SLURM_JOB_ID")
