@@ -2,7 +2,8 @@
 
 Runs the pipeline itself, on a model of random weights, on this machine or through Slurm. Two estimates are compared
 with what it took: the one that Snakemake prints as it is, and one with the speed that the run of one job was seen to
-have (`compute: speed`). 64 jobs are simulated: the batches are dealt as they would be, each counted by its rows.
+have (`compute: speed`). 64 jobs are simulated, of a study that is large enough for them: 1,024 heads and 512 prompts,
+128 tokens, batches of the default size, dealt as they would be and counted by their tokens.
 """
 
 import argparse
@@ -31,14 +32,14 @@ from safetyheads.estimate import Estimates, prompt_tokens
 
 ROOT = Path(__file__).parents[1]
 CELL = "completions/random/requests/direct/undifferentiated/single/greedy"
-LAYERS, HEADS, WIDTH, NEW_TOKENS, BUDGET = 8, 8, 256, 32, 1024
-SIMULATED = 64
+LAYERS, HEADS, WIDTH, NEW_TOKENS, BUDGET = 4, 8, 256, 32, 1536
+SIMULATED, SIMULATED_HEADS, SIMULATED_REPEATS = 64, 32 * 32, 8
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--shards", type=count, nargs="+", default=[1, 2, 4, 8], help="default: 1 2 4 8")
-    options.add_argument("--prompts", type=count, default=32, help="more take longer; default: %(default)s")
+    options.add_argument("--prompts", type=count, default=64, help="more take longer; default: %(default)s")
     options.add_argument("--save", action="store_true", help="keep the outcome in benchmarks/results")
     options.add_argument(
         "--snakemake",
@@ -54,7 +55,7 @@ def main() -> None:
 
 
 def make_project(folder: Path, prompts: int) -> None:
-    """A model of random weights, and prompts of 20 to 40 words."""
+    """A model of random weights, and prompts of 5 to 11 words."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=512, hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=LAYERS,
@@ -66,7 +67,7 @@ def make_project(folder: Path, prompts: int) -> None:
         shutil.copy(ROOT / "tests" / "data" / "tiny_a" / file, folder / "model")
     chance = np.random.default_rng(0)
     words = ["the", "of", "a", "plain", "question", "about", "some", "thing"]
-    lines = [" ".join(chance.choice(words, size=chance.integers(20, 40))) for _ in range(prompts)]
+    lines = [" ".join(chance.choice(words, size=chance.integers(5, 12))) for _ in range(prompts)]
     (folder / "requests.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -121,30 +122,32 @@ def publish(folder: Path, runs: Sequence[dict[str, Any]], save: bool) -> None:
     rows = []
     for each in runs:
         shards, seconds = each["shards"], each["seconds"]
-        work = [second - overhead for second in seconds]
-        each |= {"overhead": overhead, "balance": max(work) / (sum(work) / len(work)) - 1}
+        dealt = share(folder, shards)
+        each |= {"overhead": overhead, "balance": max(seconds) / (sum(seconds) / shards) - 1, "dealt": dealt}
         for name, config in (("estimate", plain), ("calibrated", calibrated)):
             each[name] = estimated(config, folder, shards)
             each[f"error of {name}"] = each[name] / sum(seconds) - 1
         rows.append(
-            [str(shards), f"{sum(seconds):.1f}", f"{max(seconds):.1f}", f"{each['balance']:.1%}", f"{overhead:.1f}",
+            [str(shards), f"{sum(seconds):.1f}", f"{max(seconds):.1f}", f"{each['balance']:.1%}", f"{dealt:.1%}",
+             f"{overhead:.1f}",
              *(f"{each[name]:.1f} ({each[f'error of {name}']:+.0%})" for name in ("estimate", "calibrated")),
              f"{each['wall']:.1f}"]
         )  # fmt: skip
     print_table(
-        ["jobs", "seconds of all", "of the longest", "more work than the mean", "overhead of each",
+        ["jobs", "seconds of all", "of the longest", "above the mean", "in tokens", "overhead of each",
          "estimate of all", "calibrated", "whole run, seconds"], rows,
     )  # fmt: skip
     torch.set_num_threads(1)  # as the jobs do
     device = device_name(torch.device("cpu"))
-    dealt = simulated(folder, most["shards"])
-    print(f"{SIMULATED} jobs, simulated: the longest has {dealt:.1%} more rows than the mean")
+    budget = load_config(settings(1) | {"compute": {}}, folder).compute.token_budget
+    simulated = largest(prompt_ids(folder) * SIMULATED_REPEATS, SIMULATED_HEADS, 128, budget, SIMULATED)
+    print(f"{SIMULATED} jobs, simulated: the largest has {simulated:.1%} more tokens than the mean")
     print("files are the same: " + ("yes" if len({each["sha256"] for each in runs}) == 1 else "NO"))
     found = {
         "benchmark": "shards",
         "device": device,
         "runs": list(runs),
-        "simulated": {"jobs": SIMULATED, "balance": dealt},
+        "simulated": {"jobs": SIMULATED, "dealt": simulated},
     }
     if save:
         (RESULTS / f"shards-{slug(device)}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -177,13 +180,23 @@ def calibrate(folder: Path, seconds: float, overhead: float) -> Config:
     return load_config(settings(1, generation=rate, start=max(0.1, overhead)), folder)
 
 
-def simulated(folder: Path, shards: int) -> float:
-    """By how much the longest of 64 jobs exceeds their mean, in rows."""
-    prompts = artifacts.read(folder / f"results-{shards}" / "prompts/random/requests/direct.parquet", ["token_ids"])
-    rows = [list(ids) for ids in prompts["token_ids"] for _ in range(LAYERS * HEADS)]
-    batches = padded(rows, NEW_TOKENS, BUDGET)
-    dealt = [sum(map(len, batches[shard::SIMULATED])) for shard in range(SIMULATED)]
-    return max(dealt) / (sum(dealt) / SIMULATED) - 1
+def share(folder: Path, shards: int) -> float:
+    """By how much the largest of the jobs exceeds their mean, in tokens."""
+    return largest(prompt_ids(folder), LAYERS * HEADS, NEW_TOKENS, BUDGET, shards)
+
+
+def prompt_ids(folder: Path) -> list[list[int]]:
+    prompts = artifacts.read(folder / "results-1" / "prompts/random/requests/direct.parquet", ["token_ids"])
+    return [list(ids) for ids in prompts["token_ids"]]
+
+
+def largest(prompts: Sequence[list[int]], head_sets: int, new_tokens: int, budget: int, shards: int) -> float:
+    """By how much the largest of so many jobs exceeds their mean, in tokens."""
+    rows = [ids for ids in prompts for _ in range(head_sets)]
+    batches = padded(rows, new_tokens, budget)
+    tokens = [len(batch) * (max(len(rows[row]) for row in batch) + new_tokens) for batch in batches]
+    dealt = [sum(tokens[shard::shards]) for shard in range(shards)]
+    return max(dealt) / (sum(dealt) / shards) - 1
 
 
 if __name__ == "__main__":

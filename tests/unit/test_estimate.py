@@ -8,6 +8,7 @@ import pytest
 
 from safetyheads.batches import padded
 from safetyheads.config import Config, load_config
+from safetyheads.cost import Rate, Work
 from safetyheads.estimate import BATCHES_OF_SHARD, Estimates
 
 CELL = ("llama-2-7b-chat", "advbench", "direct")
@@ -61,6 +62,12 @@ def test_memory_holds_weights_and_cache() -> None:
     cache = (65536 - 8192) * 32 * 2 * 4096 * 2  # layers, keys and values, width, bytes
     assert jobs[1].device_memory - jobs[0].device_memory == pytest.approx(cache, rel=0.15)
     assert jobs[0].device_memory > 13.4e9 + 8100 * 32 * 2 * 4096 * 2
+
+
+def test_a_gpu_computes_while_it_moves_and_a_cpu_before_and_after() -> None:
+    work = Work(operations=6.0, bytes=8.0, calls=10.0)
+    assert Rate(2.0, 4.0, 0.5).seconds(work) == 3.0 + 5.0
+    assert Rate(2.0, 4.0, 0.5, at_once=False).seconds(work) == 3.0 + 2.0 + 5.0
 
 
 def test_an_own_rate_is_the_whole_story() -> None:

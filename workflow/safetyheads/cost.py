@@ -4,6 +4,7 @@ An upper estimate: completions are counted at their full length, though many end
 """
 
 from collections.abc import Sequence
+from functools import partial
 from math import ceil, inf
 from typing import NamedTuple
 
@@ -32,15 +33,18 @@ class Work(NamedTuple):
 class Rate(NamedTuple):
     """What a device achieves in one kind of work: operations and bytes per second, seconds of a layer's call.
 
-    The latter come besides the arithmetic: Python's, and for the start of kernels.
+    The latter come besides the arithmetic: Python's, and for the start of kernels. A GPU moves and computes at once; a
+    CPU's products first bring the weights into another order, call by call.
     """
 
     operations: float
     bandwidth: float = inf
     call: float = 0.0
+    at_once: bool = True
 
     def seconds(self, work: Work) -> float:
-        return max(work.operations / self.operations, work.bytes / self.bandwidth) + work.calls * self.call
+        both = work.operations / self.operations, work.bytes / self.bandwidth
+        return (max(both) if self.at_once else sum(both)) + work.calls * self.call
 
 
 class Speed(NamedTuple):
@@ -71,18 +75,18 @@ GPUS = {
 OF_PEAK, OF_BANDWIDTH, GPU_CALL, GPU_START = 0.5, 0.7, 0.5e-3, 30.0
 """What a GPU is assumed to achieve of its datasheet, seconds of a layer's call and of a start: not measured yet."""
 
-CPU_SCORING, CPU_GENERATION, CPU_BANDWIDTH = 0.0775 * TERA, 0.0612 * TERA, 15.0 * GIGA
-"""For each thread: benchmarks/results, size bench on two threads of an AMD EPYC, float32."""
-CPU_CALL, CPU_START = 0.6e-3, 6.0
-"""Roughly, from processor times on a machine that was busy with other work: a layer's call in a model of d 64, and the
-imports of torch, transformers and Snakemake."""
+CPU_SCORING, CPU_GENERATION, CPU_BANDWIDTH = 0.0775 * TERA, 0.07 * TERA, 4.3 * GIGA
+"""For each thread of an AMD EPYC, float32: benchmarks/results, and batches of 4 to 256 rows, models of d 64 to 1024."""
+CPU_CALL, CPU_START = 0.9e-3, 9.0
+"""A layer's call in a model of d 64; imports and all else before a job computes (benchmarks/shards.py)."""
 
 
 def speed_of(device: str, dtype: str, threads: int) -> Speed:
     """What a device of GPUS, or `cpu` with that many threads, achieves with numbers of `dtype`."""
     if device == "cpu":
         scoring, generation, bandwidth = (threads * rate for rate in (CPU_SCORING, CPU_GENERATION, CPU_BANDWIDTH))
-        return Speed(Rate(scoring, bandwidth, CPU_CALL), Rate(generation, bandwidth, CPU_CALL), CPU_START)
+        rate = partial(Rate, bandwidth=bandwidth, call=CPU_CALL, at_once=False)
+        return Speed(rate(scoring), rate(generation), CPU_START)
     peak = GPUS[device]
     product = {"float32": peak.float32, "tf32": peak.tf32}.get(dtype, peak.bfloat16)
     rate = Rate(product * OF_PEAK, peak.bandwidth * OF_BANDWIDTH, GPU_CALL)
