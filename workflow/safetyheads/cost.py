@@ -85,8 +85,8 @@ def speed_of(device: str, dtype: str, threads: int) -> Speed:
     """What a device of GPUS, or `cpu` with that many threads, achieves with numbers of `dtype`."""
     if device == "cpu":
         scoring, generation, bandwidth = (threads * rate for rate in (CPU_SCORING, CPU_GENERATION, CPU_BANDWIDTH))
-        rate = partial(Rate, bandwidth=bandwidth, call=CPU_CALL, at_once=False)
-        return Speed(rate(scoring), rate(generation), CPU_START)
+        of = partial(Rate, bandwidth=bandwidth, call=CPU_CALL, at_once=False)
+        return Speed(of(scoring), of(generation), CPU_START)
     peak = GPUS[device]
     product = {"float32": peak.float32, "tf32": peak.tf32}.get(dtype, peak.bfloat16)
     rate = Rate(product * OF_PEAK, peak.bandwidth * OF_BANDWIDTH, GPU_CALL)
