@@ -1,9 +1,10 @@
 """Completions of the plan `single` in 1, 2, 4 and 8 jobs: do they share the work evenly, and was the estimate right?
 
 Runs the pipeline itself, on a model of random weights, on this machine or through Slurm. Two estimates are compared
-with what it took: the one that Snakemake prints as it is, and one with the speed that the run of one job was seen to
-have (`compute: speed`). 64 jobs are simulated, of a study that is large enough for them: 1,024 heads and 512 prompts,
-128 tokens, batches of the default size, dealt as they would be and counted by their tokens.
+with what it took: the one that Snakemake prints as it is, and one with the speed of the run of one job and with what
+each of most jobs took besides (`compute: speed`), which fits these two runs by definition. 64 jobs are simulated, of a
+study that is large enough for them: 1,024 heads and 512 prompts, 128 tokens, batches of the default size, dealt as they
+would be and counted by their tokens.
 """
 
 import argparse
@@ -13,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +28,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from safetyheads import artifacts
 from safetyheads.batches import padded
-from safetyheads.config import Config, load_config
+from safetyheads.config import Compute, Config, load_config
 from safetyheads.cost import generation_work
 from safetyheads.estimate import Estimates, prompt_tokens
 
 ROOT = Path(__file__).parents[1]
 CELL = "completions/random/requests/direct/undifferentiated/single/greedy"
 LAYERS, HEADS, WIDTH, NEW_TOKENS, BUDGET = 4, 8, 256, 32, 1536
-SIMULATED, SIMULATED_HEADS, SIMULATED_REPEATS = 64, 32 * 32, 8
+SIMULATED, SIMULATED_PROMPTS, SIMULATED_HEADS = 64, 512, 32 * 32
 
 
 def main() -> None:
@@ -118,11 +120,13 @@ def publish(folder: Path, runs: Sequence[dict[str, Any]], save: bool) -> None:
     """Print the table and keep it if `save`. Everything is compared with what the run of one job lets expect."""
     alone, most = runs[0], runs[-1]
     overhead = (sum(most["seconds"]) - sum(alone["seconds"])) / (most["shards"] - 1) if most is not alone else 0.0
-    plain, calibrated = load_config(settings(1), folder), calibrate(folder, alone["seconds"][0], overhead)
+    plain = load_config(settings(1), folder)
+    calibrated = calibrate(plain, folder, alone["seconds"][0], overhead)
+    prompts = artifacts.read(folder / "results-1/prompts/random/requests/direct.parquet", ["token_ids"])["token_ids"]
     rows = []
     for each in runs:
         shards, seconds = each["shards"], each["seconds"]
-        dealt = share(folder, shards)
+        dealt = largest(prompts, LAYERS * HEADS, NEW_TOKENS, BUDGET, shards)
         each |= {"overhead": overhead, "balance": max(seconds) / (sum(seconds) / shards) - 1, "dealt": dealt}
         for name, config in (("estimate", plain), ("calibrated", calibrated)):
             each[name] = estimated(config, folder, shards)
@@ -139,8 +143,8 @@ def publish(folder: Path, runs: Sequence[dict[str, Any]], save: bool) -> None:
     )  # fmt: skip
     torch.set_num_threads(1)  # as the jobs do
     device = device_name(torch.device("cpu"))
-    budget = load_config(settings(1) | {"compute": {}}, folder).compute.token_budget
-    simulated = largest(prompt_ids(folder) * SIMULATED_REPEATS, SIMULATED_HEADS, 128, budget, SIMULATED)
+    repeated = list(islice(cycle(prompts), SIMULATED_PROMPTS))
+    simulated = largest(repeated, SIMULATED_HEADS, 128, Compute().token_budget, SIMULATED)
     print(f"{SIMULATED} jobs, simulated: the largest has {simulated:.1%} more tokens than the mean")
     print("files are the same: " + ("yes" if len({each["sha256"] for each in runs}) == 1 else "NO"))
     found = {
@@ -167,32 +171,21 @@ def keys() -> tuple[str, str, str, str, str]:
     return model, dataset, template, plan, decoding
 
 
-def calibrate(folder: Path, seconds: float, overhead: float) -> Config:
+def calibrate(plain: Config, folder: Path, seconds: float, overhead: float) -> Config:
     """The configuration with the speed that the run of one job was seen to have."""
-    first = load_config(settings(1), folder)
-    size, queries = first.size("random", folder), first.queries("requests", folder)
+    size, queries = plain.size("random", folder), plain.queries("requests", folder)
     if size is None or queries is None:
         raise ValueError("the benchmark's own model and data are always known")
-    tokens = prompt_tokens(first.template("direct"), queries.characters, size.shape.vocabulary)
+    tokens = prompt_tokens(plain.template("direct"), queries.characters, size.shape.vocabulary)
     layers = tuple(layer for layer in range(LAYERS) for _ in range(HEADS))
     work = generation_work(size, queries.rows, tokens, layers, 1, NEW_TOKENS, BUDGET, 4)
     rate = work.operations / max(1e-9, seconds - overhead) / 1e12
     return load_config(settings(1, generation=rate, start=max(0.1, overhead)), folder)
 
 
-def share(folder: Path, shards: int) -> float:
-    """By how much the largest of the jobs exceeds their mean, in tokens."""
-    return largest(prompt_ids(folder), LAYERS * HEADS, NEW_TOKENS, BUDGET, shards)
-
-
-def prompt_ids(folder: Path) -> list[list[int]]:
-    prompts = artifacts.read(folder / "results-1" / "prompts/random/requests/direct.parquet", ["token_ids"])
-    return [list(ids) for ids in prompts["token_ids"]]
-
-
-def largest(prompts: Sequence[list[int]], head_sets: int, new_tokens: int, budget: int, shards: int) -> float:
+def largest(prompts: Iterable[Sequence[int]], head_sets: int, new_tokens: int, budget: int, shards: int) -> float:
     """By how much the largest of so many jobs exceeds their mean, in tokens."""
-    rows = [ids for ids in prompts for _ in range(head_sets)]
+    rows = [list(ids) for ids in prompts for _ in range(head_sets)]
     batches = padded(rows, new_tokens, budget)
     tokens = [len(batch) * (max(len(rows[row]) for row in batch) + new_tokens) for batch in batches]
     dealt = [sum(tokens[shard::shards]) for shard in range(shards)]

@@ -23,8 +23,8 @@ TEMPLATES = {"direct": "direct", "template": "spaced"}  # golden -> ours
 SCORED = [(*mask, "direct") for mask in MASKS] + [("scale_mask", "q", "template")]
 """What goes through the pipeline of all masks and templates, in which the library's functions are compared."""
 GROUPS = {  # ablated for prompts of the template `shown`: the best heads of most of the queries in `spaced`
-    "first": ["L00H01"],
-    "third": ["L00H01", "L00H03", "L01H01"],
+    "one": ["L00H01"],
+    "three": ["L00H01", "L00H03", "L01H01"],
 }
 
 

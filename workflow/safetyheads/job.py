@@ -64,7 +64,9 @@ class _WithoutTokens(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
         hub: Any = sys.modules.get("huggingface_hub")  # what else would have read a file with a token?
-        tokens = (*map(os.environ.get, ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")), hub and hub.get_token())
+        tokens = [os.environ.get("HF_TOKEN"), os.environ.get("HUGGING_FACE_HUB_TOKEN")]
+        if hasattr(hub, "get_token"):  # not while it is being imported
+            tokens.append(hub.get_token())
         for token in filter(None, tokens):
             text = text.replace(token, "hf_***")
         return re.sub(r"\bhf_\w{8,}", "hf_***", text)
