@@ -26,8 +26,8 @@ if not workflow.config_settings.configfiles:
 sys.path.insert(0, str(ROOT / "workflow"))
 os.environ.update(PYTHONPATH=str(ROOT / "workflow"))
 
-from safetyheads.cluster import array_task, check_profile
-from safetyheads.config import check_keys_once, load_config
+from safetyheads.jobs.slurm_checks import array_task, check_profile
+from safetyheads.config.load import check_keys_once, load_config
 from safetyheads.errors import SafetyHeadsError
 
 # A job on a cluster's node finds everything downloaded. A task of an array does its own work, and that alone.

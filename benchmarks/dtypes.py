@@ -25,9 +25,9 @@ from scipy.stats import spearmanr
 from sizes import ABLATION, SIZES, Size, make_model, make_prompts, ready
 from transformers import PreTrainedModel
 
+from safetyheads.attribution.sahara import sahara
+from safetyheads.attribution.ships import ships
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.sahara import sahara
-from safetyheads.ships import ships
 
 TOP = 10  # heads
 _TITLES = ["model", "numbers", "score", "Spearman", f"top-{TOP} overlap", "largest difference", "largest score"]
@@ -95,7 +95,7 @@ def table(
 
 def from_folder(folder: Path, device: torch.device) -> Callable[[str], PreTrainedModel]:
     """Loads the model in a folder as the pipeline does."""
-    from safetyheads.models import load
+    from safetyheads.models.load import load
 
     return lambda kind: load(folder, dtype=kind, device=str(device))
 

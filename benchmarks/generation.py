@@ -14,11 +14,11 @@ from outcome import Work, outcome, publish, row
 from sizes import ABLATION, SIZES, Generation, Size, make_model, make_prompts, spread_heads
 from transformers import PreTrainedModel
 
-from safetyheads.ablation import ablate
-from safetyheads.decoder import grid
-from safetyheads.generation import Decoding, Row, generate
+from safetyheads.costs.flops import Shape, full_pass, generation_bytes, generation_operations
+from safetyheads.engine.ablation import ablate
+from safetyheads.engine.decoder import grid
+from safetyheads.engine.generation import Decoding, Row, generate
 from safetyheads.heads import HeadSet
-from safetyheads.operations import Shape, full_pass, generation_bytes, generation_operations
 
 Tokens = dict[tuple[int, int], list[int]]
 """New tokens by (prompt, head set)."""

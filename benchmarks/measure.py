@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from safetyheads.artifacts import Parts
+from safetyheads.artifacts.files import Parts
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from sizes import SIZES, Size
 
-from safetyheads.memory import save_page_faults
+from safetyheads.models.memory import save_page_faults
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

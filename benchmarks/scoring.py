@@ -17,11 +17,11 @@ from outcome import Work, outcome, publish, row
 from sizes import ABLATION, SIZES, Size, make_model, make_prompts, spread_heads
 from transformers import PreTrainedModel
 
-from safetyheads.ablation import ablate
+from safetyheads.attribution.sahara import sahara
+from safetyheads.attribution.ships import divergence, ships
+from safetyheads.costs.flops import Shape, full_pass, scoring_bytes, scoring_operations
+from safetyheads.engine.ablation import ablate
 from safetyheads.heads import HeadSet, all_heads
-from safetyheads.operations import Shape, full_pass, scoring_bytes, scoring_operations
-from safetyheads.sahara import sahara
-from safetyheads.ships import divergence, ships
 
 Prompts = Sequence[Sequence[int]]
 

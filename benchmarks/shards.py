@@ -26,11 +26,11 @@ from options import count, device_name
 from outcome import RESULTS, print_table, slug
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from safetyheads import artifacts
-from safetyheads.batches import padded
-from safetyheads.config import Compute, Config, load_config
-from safetyheads.cost import generation_work
-from safetyheads.estimate import Estimates, prompt_tokens
+from safetyheads.artifacts import files as artifacts
+from safetyheads.config.load import Compute, Config, load_config
+from safetyheads.costs.device_speed import generation_work
+from safetyheads.costs.job_costs import Estimates, prompt_tokens
+from safetyheads.engine.batches import padded
 
 ROOT = Path(__file__).parents[1]
 CELL = "completions/random/requests/direct/undifferentiated/single/greedy"

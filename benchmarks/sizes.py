@@ -8,9 +8,9 @@ import pandas as pd
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from safetyheads.ablation import Ablation, Kind, install
+from safetyheads.costs.flops import Shape
+from safetyheads.engine.ablation import Ablation, Kind, install
 from safetyheads.heads import Head, HeadSet, all_heads
-from safetyheads.operations import Shape
 
 ABLATION = Ablation(Kind.UNDIFFERENTIATED, 1e-5)
 
@@ -112,7 +112,7 @@ def make_model(shape: Shape, dtype: torch.dtype, device: torch.device, seed: int
 
 def ready(model: PreTrainedModel) -> PreTrainedModel:
     """The model, frozen and installed for ablation; final norm and output layer in float32, as `models.load` does."""
-    from safetyheads.decoder import in_float32
+    from safetyheads.engine.decoder import in_float32
 
     model.train(False).requires_grad_(False)
     install(model)

@@ -7,11 +7,11 @@ from functools import cache
 from itertools import product
 from typing import NamedTuple
 
-from safetyheads.cluster import check_slurm
+from safetyheads.jobs.slurm_checks import check_slurm
 from safetyheads.errors import nearest
-from safetyheads.estimate import Estimates
-from safetyheads.fingerprint import fingerprint
-from safetyheads.hours import announcement, planned
+from safetyheads.costs.job_costs import Estimates
+from safetyheads.jobs.fingerprint import fingerprint
+from safetyheads.costs.cost_table import announcement, planned
 from safetyheads.plans import parse_plan
 
 NAME = r"[A-Za-z0-9][^/]*"
@@ -47,37 +47,37 @@ MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
 # The modules, or folders of them, that determine the numbers of each rule.
 # Those that read, write, report or only check are left out.
 LOADING = [
-    "models",
-    "derived",
-    "checkpoint",
-    "weights",
-    "placement",
-    "attention",
-    "decoder",
-    "ablation",
+    "models/load",
+    "models/derived",
+    "models/files",
+    "models/weights",
+    "models/device_map",
+    "models/attention",
+    "engine/decoder",
+    "engine/ablation",
     "heads",
 ]
-PASSES = [*LOADING, "layer_shortcuts", "partial_forward", "batches"]
+PASSES = [*LOADING, "engine/layer_shortcuts", "engine/partial_forward", "engine/batches"]
 CODE = {
-    "datasets": ["datasets", "demo_requests"],
+    "datasets": ["datasets", "demo/requests"],
     "datasets_download": [],
-    "models": ["models", "checkpoint", "derived"],
-    "models_train": ["ablation", "demo", "demo_requests"],
+    "models": ["models/load", "models/files", "models/derived"],
+    "models_train": ["engine/ablation", "demo/model", "demo/requests"],
     "prompts": ["prompts"],
-    "ships": [*PASSES, "sweep", "ships"],
-    "sahara": [*PASSES, "sweep", "sahara"],
+    "ships": [*PASSES, "attribution/scoring_passes", "attribution/ships"],
+    "sahara": [*PASSES, "attribution/scoring_passes", "attribution/sahara"],
     "completions": [
         *PASSES,
-        "cache",
-        "prefill",
-        "following",
+        "engine/kv_cache",
+        "engine/prefill",
+        "engine/shared_rows",
         "plans",
-        "generation",
-        "completions",
+        "engine/generation",
+        "engine/completions",
     ],
     "completions_merged": [],
     "verdicts": ["judges"],
-    "rates": ["statistics"],
+    "rates": ["statistics/rates"],
     "report": ["report"],
 }
 

@@ -12,7 +12,7 @@ from registry import SIZE, Family
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from safetyheads.ablation import install
+from safetyheads.engine.ablation import install
 from safetyheads.heads import Head
 
 SETS: list[tuple[Head, ...]] = [

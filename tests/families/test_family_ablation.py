@@ -7,7 +7,7 @@ from members import SETS, build, difference, eager, installed, logits, own_logit
 from registry import FAMILIES, HEADS, LAYERS, Family
 from torch import Tensor, nn
 
-from safetyheads.ablation import Ablation, Kind, ablate, install
+from safetyheads.engine.ablation import Ablation, Kind, ablate, install
 from safetyheads.heads import Head, HeadSet
 
 EPSILON = 0.05

@@ -12,17 +12,17 @@ from members import TEXTS, configuration, eager, installed, logits, own_logits, 
 from registry import FAMILIES, HEADS, LAYERS, Family
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from safetyheads import models
-from safetyheads.ablation import Ablation, Kind
-from safetyheads.artifacts import Parts
-from safetyheads.completions import complete
-from safetyheads.decoder import decoder
-from safetyheads.generation import Decoding
+from safetyheads.artifacts.files import Parts
+from safetyheads.attribution.sahara import sahara
+from safetyheads.attribution.ships import ships
+from safetyheads.engine.ablation import Ablation, Kind
+from safetyheads.engine.completions import complete
+from safetyheads.engine.decoder import decoder
+from safetyheads.engine.generation import Decoding
 from safetyheads.heads import all_heads
+from safetyheads.models import load as models
 from safetyheads.plans import Assignment
 from safetyheads.prompts import build as build_prompts
-from safetyheads.sahara import sahara
-from safetyheads.ships import ships
 
 EPSILON = 0.05
 ABLATION = Ablation(Kind.SCALING, EPSILON)

@@ -7,7 +7,7 @@ from members import with_tokenizer
 from project import Project, small_study
 from registry import FAMILIES, HEADS, LAYERS
 
-from safetyheads import artifacts
+from safetyheads.artifacts import files as artifacts
 
 NAME = "GPT-OSS"
 

@@ -12,10 +12,10 @@ from definition import transformers_alone
 from members import TEXTS, difference, logits
 from registry import REFUSED, SIZE
 
-from safetyheads import models
-from safetyheads.ablation import install
-from safetyheads.decoder import decoder
+from safetyheads.engine.ablation import install
+from safetyheads.engine.decoder import decoder
 from safetyheads.errors import SafetyHeadsError
+from safetyheads.models import load as models
 
 NAMES = {"d_model": 32, "n_layers": 3, "n_heads": 4, "num_layers": 3, "num_heads": 4, "d_ff": 48, "d_kv": 8}
 SIDES = {

@@ -11,10 +11,10 @@ import transformers
 from hypothesis import settings
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from safetyheads import models
-from safetyheads.ablation import Ablation
+from safetyheads.engine.ablation import Ablation
+from safetyheads.engine.partial_forward import PartialForward, Shortcut, Top
 from safetyheads.heads import HeadSet
-from safetyheads.partial_forward import PartialForward, Shortcut, Top
+from safetyheads.models import load as models
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torch.set_num_threads(1)

@@ -11,7 +11,7 @@ from llama_by_hand import logits_by_hand
 from torch import Tensor
 from transformers import FalconConfig, FalconForCausalLM, PreTrainedModel
 
-from safetyheads.ablation import Ablation, Kind, ablate, install
+from safetyheads.engine.ablation import Ablation, Kind, ablate, install
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head, HeadSet, all_heads
 

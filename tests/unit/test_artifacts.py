@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from safetyheads import artifacts
-from safetyheads.artifacts import SCHEMAS, Parts, digest
+from safetyheads.artifacts import files as artifacts
+from safetyheads.artifacts.files import SCHEMAS, Parts, digest
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head
 

@@ -4,8 +4,8 @@ import pytest
 import transformers
 from transformers.utils import import_utils
 
-from safetyheads.attention import implementation
 from safetyheads.errors import SafetyHeadsError
+from safetyheads.models.attention import implementation
 
 LLAMA = transformers.LlamaForCausalLM, transformers.LlamaConfig()
 GEMMA2 = transformers.Gemma2ForCausalLM, transformers.Gemma2Config()

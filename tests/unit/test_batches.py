@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safetyheads.batches import Pieces, blocks, chunks, padded
+from safetyheads.engine.batches import Pieces, blocks, chunks, padded
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head
 

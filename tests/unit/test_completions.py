@@ -8,12 +8,12 @@ import pytest
 from test_generation import Mini, completed
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from safetyheads import artifacts
-from safetyheads.ablation import Ablation, Kind, install
-from safetyheads.artifacts import Parts
-from safetyheads.completions import COLUMNS, complete
+from safetyheads.artifacts import files as artifacts
+from safetyheads.artifacts.files import Parts
+from safetyheads.engine.ablation import Ablation, Kind, install
+from safetyheads.engine.completions import COLUMNS, complete
+from safetyheads.engine.generation import Decoding, Row
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.generation import Decoding, Row
 from safetyheads.heads import Head
 from safetyheads.plans import assign, in_order, parse_plan
 from safetyheads.prompts import build

@@ -14,8 +14,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safetyheads import config_docs
-from safetyheads.config import (
+from safetyheads.config import documentation as config_docs
+from safetyheads.config.load import (
     BUILT_IN,
     AblationConfig,
     CatalogueDataset,
@@ -29,8 +29,8 @@ from safetyheads.config import (
     check_keys_once,
     load_config,
 )
-from safetyheads.config_schema import json_schema
-from safetyheads.demo_requests import DATA_SETS
+from safetyheads.config.schema import json_schema
+from safetyheads.demo.requests import DATA_SETS
 from safetyheads.errors import SafetyHeadsError
 
 ROOT = Path(__file__).parents[2]
@@ -473,7 +473,7 @@ def test_the_schema_refuses_what_the_loader_refuses(key: str, value: Any, folder
 
 
 def test_documentation_and_schema_are_up_to_date() -> None:
-    assert config_docs.main(["--check"]) == 0, "run `python -m safetyheads.config_docs`"
+    assert config_docs.main(["--check"]) == 0, "run `python -m safetyheads.config.documentation`"
 
 
 def test_drift_of_the_documentation_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -554,7 +554,7 @@ def test_vicunas_chat_template_is_its_own_format() -> None:
 
 def test_importing_the_configuration_loads_no_heavy_library() -> None:
     heavy = {"torch", "transformers", "pandas", "snakemake"}
-    code = f"import sys, safetyheads.config; print(*sorted({heavy!r} & set(sys.modules)))"
+    code = f"import sys, safetyheads.config.load; print(*sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safetyheads import datasets
-from safetyheads.config_sources import FORMATS
+from safetyheads.config.sources import FORMATS
 from safetyheads.errors import SafetyHeadsError
 
 DATA = Path(__file__).parents[1] / "data"

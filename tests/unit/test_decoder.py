@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from safetyheads.ablation import Ablation, Kind, install
-from safetyheads.decoder import decoder, grid, in_float32
+from safetyheads.engine.ablation import Ablation, Kind, install
+from safetyheads.engine.decoder import decoder, grid, in_float32
+from safetyheads.engine.partial_forward import Top
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head
-from safetyheads.partial_forward import Top
 
 Mini = Callable[..., PreTrainedModel]
 Sequences = Callable[..., list[list[int]]]

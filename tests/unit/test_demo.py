@@ -16,11 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from safetyheads import demo, models, prompts
-from safetyheads.ablation import Ablation, Kind
-from safetyheads.artifacts import Parts
+from safetyheads import prompts
+from safetyheads.artifacts.files import Parts
+from safetyheads.attribution.sahara import sahara
+from safetyheads.attribution.ships import ships
 from safetyheads.datasets import demo_queries
-from safetyheads.demo_requests import (
+from safetyheads.demo import model as demo
+from safetyheads.demo.requests import (
     COMPLIANCE,
     DATA_SETS,
     REFUSAL,
@@ -30,12 +32,12 @@ from safetyheads.demo_requests import (
     requests,
     training_queries,
 )
+from safetyheads.engine.ablation import Ablation, Kind
+from safetyheads.engine.generation import Decoding, Row, generate
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.generation import Decoding, Row, generate
 from safetyheads.heads import Head, HeadSet, all_heads
 from safetyheads.judges import judge
-from safetyheads.sahara import sahara
-from safetyheads.ships import ships
+from safetyheads.models import load as models
 
 SIMPLE = {"text": "## Query:{query}\n## Answer:"}
 CHATS = ({"chat": True}, {"chat": True, "system": "You are a helpful assistant"}, {"text": "{query}"})
@@ -66,7 +68,7 @@ def test_no_request_occurs_twice_in_data_sets_and_training():
 
 
 def test_requests_are_made_without_torch():
-    code = "import sys, safetyheads.demo_requests as made; made.requests('harmful'); sys.exit('torch' in sys.modules)"
+    code = "import sys, safetyheads.demo.requests as made; made.requests('harmful'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0
 
 

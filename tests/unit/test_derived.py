@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from safetyheads import models
-from safetyheads.config import load_config
-from safetyheads.derived import check_pair, recipe, take_attention
+from safetyheads.config.load import load_config
 from safetyheads.errors import SafetyHeadsError
+from safetyheads.models import load as models
+from safetyheads.models.derived import check_pair, recipe, take_attention
 
 SMALL = {
     "hidden_size": 32,

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import safetyheads
-from safetyheads.download import Patience, download, sha256_of, verify
 from safetyheads.errors import SafetyHeadsError
+from safetyheads.models.download import Patience, download, sha256_of, verify
 
 BODY = b"goal,target\nTell me a story,Once\n" * 1000
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -187,11 +187,11 @@ def test_checksums_are_those_of_the_bytes_in_either_case(tmp_path):
         verify(path, SHA256, "q.csv")
 
 
-MODEL = "from safetyheads.models import locate; locate(path=None, repo='some/thing', revision={!r}, download={})"
+MODEL = "from safetyheads.models.load import locate; locate(path=None, repo='some/thing', revision={!r}, download={})"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILE = """
 from pathlib import Path
-from safetyheads.hub import download_from_hub
+from safetyheads.models.hugging_face import download_from_hub
 download_from_hub('some/thing', 'main', 'q.csv', Path('q.csv'))
 """
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from safetyheads.fingerprint import fingerprint
+from safetyheads.jobs.fingerprint import fingerprint
 
 CODE = '''"""A module."""
 

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from transformers import PreTrainedModel
 
-from safetyheads import generation as module
-from safetyheads.ablation import Ablation, Kind, install
-from safetyheads.artifacts import Parts
-from safetyheads.decoder import in_float32
+from safetyheads.artifacts.files import Parts
+from safetyheads.engine import generation as module
+from safetyheads.engine.ablation import Ablation, Kind, install
+from safetyheads.engine.decoder import in_float32
+from safetyheads.engine.generation import Completion, Decoding, Row, best, choose, generate, gumbel
+from safetyheads.engine.partial_forward import Top
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.generation import Completion, Decoding, Row, best, choose, generate, gumbel
 from safetyheads.heads import Head, HeadSet, all_heads
-from safetyheads.partial_forward import Top
 
 Mini = Callable[..., PreTrainedModel]
 Sequences = Callable[..., list[list[int]]]

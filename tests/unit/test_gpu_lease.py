@@ -11,12 +11,12 @@ from select import select
 
 import pytest
 
-from safetyheads.gpu_lease import lease, list_gpus, visible
+from safetyheads.jobs.gpu_lease import lease, list_gpus, visible
 
 HOLD = """
 import logging, sys
 from pathlib import Path
-from safetyheads import gpu_lease
+from safetyheads.jobs import gpu_lease
 gpu_lease.PAUSE = 0.02
 logging.basicConfig(stream=sys.stderr, level=logging.INFO)
 with gpu_lease.lease(sys.argv[3].split(","), int(sys.argv[2]), Path(sys.argv[1])) as chosen:
@@ -152,7 +152,7 @@ def test_only_what_cuda_shows_is_leased(wanted: str | None, expected: list[str])
 
 TAKE = """
 import os, sys
-from safetyheads import gpu_lease
+from safetyheads.jobs import gpu_lease
 print(gpu_lease.take(sys.argv[1], int(sys.argv[2])), os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
 sys.stdin.read()
 """

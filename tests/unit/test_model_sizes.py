@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from safetyheads.config import CatalogueModel, catalogue
-from safetyheads.model_sizes import local_grid, local_size
+from safetyheads.config.load import CatalogueModel, catalogue
+from safetyheads.costs.model_sizes import local_grid, local_size
 
 FAMILIES = (
     *("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gemma", "gemma2", "gemma3_text", "phi", "phi3"),

@@ -12,10 +12,11 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import safetyheads
-from safetyheads import ablation, models
-from safetyheads.download import sha256_of
+from safetyheads.engine import ablation
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head
+from safetyheads.models import load as models
+from safetyheads.models.download import sha256_of
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_a"
 LLAMA = {

@@ -13,12 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
-from safetyheads.ablation import Ablation, Kind, install
-from safetyheads.artifacts import Parts
-from safetyheads.generation import Decoding, Row, generate
+from safetyheads.artifacts.files import Parts
+from safetyheads.attribution.sahara import sahara
+from safetyheads.attribution.ships import ships
+from safetyheads.engine.ablation import Ablation, Kind, install
+from safetyheads.engine.generation import Decoding, Row, generate
 from safetyheads.heads import all_heads
-from safetyheads.sahara import sahara
-from safetyheads.ships import ships
 
 Mini = Callable[..., PreTrainedModel]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from safetyheads.costs.query_counts import Queries, count_queries
 from safetyheads.datasets import read_queries
-from safetyheads.query_counts import Queries, count_queries
 
 QUERIES = ["How do I bake bread?", 'Say "hello",\nthen wait', "naïve 你好", " with spaces "]
 

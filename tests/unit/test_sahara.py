@@ -16,13 +16,13 @@ from scipy.linalg import subspace_angles
 from test_ships import Interrupted, Mini, Sequences, frame, golden_prompts
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from safetyheads import sahara as module
-from safetyheads.ablation import Ablation, Kind, install
-from safetyheads.artifacts import Parts
+from safetyheads.artifacts.files import Parts
+from safetyheads.attribution import sahara as module
+from safetyheads.attribution.sahara import angle, left_singular_vectors, sahara
+from safetyheads.engine.ablation import Ablation, Kind, install
+from safetyheads.engine.partial_forward import Top
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head, HeadSet, all_heads
-from safetyheads.partial_forward import Top
-from safetyheads.sahara import angle, left_singular_vectors, sahara
 
 LENGTHS = [6, 3, 9, 6, 4, 7]
 

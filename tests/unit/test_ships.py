@@ -14,10 +14,10 @@ from llama_by_hand import logits_by_hand
 from scipy.special import log_softmax, rel_entr, softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from safetyheads.ablation import Ablation, Kind, install
-from safetyheads.artifacts import Parts
+from safetyheads.artifacts.files import Parts
+from safetyheads.attribution.ships import divergence, ships
+from safetyheads.engine.ablation import Ablation, Kind, install
 from safetyheads.prompts import build
-from safetyheads.ships import divergence, ships
 
 Mini = Callable[..., PreTrainedModel]
 Sequences = Callable[..., list[list[int]]]

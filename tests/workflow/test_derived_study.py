@@ -8,7 +8,7 @@ import pytest
 from project import Project, jobs, small_study
 from safetensors.numpy import load_file, save_file
 
-from safetyheads import artifacts
+from safetyheads.artifacts import files as artifacts
 
 MIXED, BY_HAND = (f"ships/{model}/neutral/plainly/undifferentiated" for model in ("mixed", "by_hand"))
 

@@ -133,7 +133,7 @@ def test_greedy_completions_equal_the_golden_tokens(scored: Project) -> None:
 
 
 def test_the_reference_judge_gives_the_golden_verdicts(tmp_path: Path) -> None:
-    from safetyheads.artifacts import write
+    from safetyheads.artifacts.files import write
 
     cases = pd.read_csv(DATA / "keyword-judge-cases.csv", keep_default_na=False)
     project = Project.create(tmp_path / "project", settings())

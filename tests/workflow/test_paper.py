@@ -8,7 +8,7 @@ import pytest
 import yaml
 from project import REPOSITORY, Project, jobs
 
-from safetyheads.config import load_config
+from safetyheads.config.load import load_config
 
 
 @pytest.fixture(scope="module")

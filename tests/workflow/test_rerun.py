@@ -78,11 +78,11 @@ def touches_everywhere(project: Project) -> None:
 
 
 def errors_reworded(project: Project) -> None:
-    project.edit(f"{LIBRARY}/sahara.py", "Lower `steps`.", "Choose fewer.")
-    project.edit(f"{LIBRARY}/completions.py", "Lower `max_new_tokens`, or shorten", "Shorten")
-    project.edit(f"{LIBRARY}/models.py", "cannot be loaded", "is broken")
+    project.edit(f"{LIBRARY}/attribution/sahara.py", "Lower `steps`.", "Choose fewer.")
+    project.edit(f"{LIBRARY}/engine/completions.py", "Lower `max_new_tokens`, or shorten", "Shorten")
+    project.edit(f"{LIBRARY}/models/load.py", "cannot be loaded", "is broken")
     project.edit(f"{LIBRARY}/prompts.py", "has no tokens at all", "is empty")
-    project.edit(f"{LIBRARY}/statistics.py", "raise SafetyHeadsError(", "raise SafetyHeadsError('Look here: ' ")
+    project.edit(f"{LIBRARY}/statistics/rates.py", "raise SafetyHeadsError(", "raise SafetyHeadsError('Look here: ' ")
 
 
 def unused_settings(project: Project) -> None:
@@ -167,16 +167,16 @@ CHANGES: dict[str, tuple[Callable[[Project], object], list[str]]] = {
         ["report/index"],
     ),
     "the arithmetic of Ships": (
-        rewrite("ships.py", ".clamp_min(0.0)", ".abs()"),
+        rewrite("attribution/ships.py", ".clamp_min(0.0)", ".abs()"),
         ["ships/*", *of_plan("ships-1")],
     ),
     "the arithmetic of Sahara": (
-        rewrite("sahara.py", "np.degrees(", "2 * np.degrees("),
+        rewrite("attribution/sahara.py", "np.degrees(", "2 * np.degrees("),
         ["sahara/*", *of_plan("sahara-2")],
     ),
-    "the arithmetic of generation": (rewrite("generation.py", "2.0**-54", "2.0**-53"), COMPLETIONS),
+    "the arithmetic of generation": (rewrite("engine/generation.py", "2.0**-54", "2.0**-53"), COMPLETIONS),
     "the arithmetic of the rates": (
-        rewrite("statistics.py", "CONFIDENCE = 0.95", "CONFIDENCE = 0.9"),
+        rewrite("statistics/rates.py", "CONFIDENCE = 0.95", "CONFIDENCE = 0.9"),
         ["rates", "report/index"],
     ),
     "nothing": (lambda project: None, []),
@@ -186,7 +186,7 @@ CHANGES: dict[str, tuple[Callable[[Project], object], list[str]]] = {
     "docstrings": (docstrings_everywhere, []),
     "the wording of errors": (errors_reworded, []),
     "how artefacts are written": (
-        rewrite("artifacts.py", 'compression="zstd"', 'compression="zstd", compression_level=9'),
+        rewrite("artifacts/files.py", 'compression="zstd"', 'compression="zstd", compression_level=9'),
         [],
     ),
     "what no job uses": (unused_settings, []),

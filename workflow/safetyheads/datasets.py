@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from safetyheads.demo_requests import requests
+from safetyheads.demo.requests import requests
 from safetyheads.errors import SafetyHeadsError, nearest
 
 log = logging.getLogger(__name__)

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-import safetyheads.startup  # noqa: F401 - first, as its docstring says
-from safetyheads import artifacts
-from safetyheads.ablation import Ablation
-from safetyheads.completions import complete
-from safetyheads.config import Config
-from safetyheads.generation import Decoding
+import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
+from safetyheads.artifacts import files as artifacts
+from safetyheads.config.load import Config
+from safetyheads.engine.ablation import Ablation
+from safetyheads.engine.completions import complete
+from safetyheads.engine.generation import Decoding
 from safetyheads.heads import parse_head
-from safetyheads.job import logged, open_model, open_tokenizer, provenance
+from safetyheads.jobs.run import logged, open_model, open_tokenizer, provenance
 from safetyheads.plans import assign, check_plan, parse_plan
 
 with logged(snakemake.log[0]):

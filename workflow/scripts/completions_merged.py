@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from safetyheads import artifacts
-from safetyheads.job import common, logged
+from safetyheads.artifacts import files as artifacts
+from safetyheads.jobs.run import common, logged
 from safetyheads.plans import in_order
 
 with logged(snakemake.log[0]):

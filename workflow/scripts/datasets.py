@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from safetyheads import artifacts
-from safetyheads.config import Config
+from safetyheads.artifacts import files as artifacts
+from safetyheads.config.load import Config
 from safetyheads.datasets import demo_queries, read_queries
-from safetyheads.download import sha256_of, verify
-from safetyheads.job import logged, provenance
+from safetyheads.jobs.run import logged, provenance
+from safetyheads.models.download import sha256_of, verify
 
 with logged(snakemake.log[0]):
     name, params = snakemake.wildcards.dataset, snakemake.params.dataset

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from safetyheads.download import download
-from safetyheads.hub import download_from_hub
-from safetyheads.job import logged
+from safetyheads.jobs.run import logged
+from safetyheads.models.download import download
+from safetyheads.models.hugging_face import download_from_hub
 
 with logged(snakemake.log[0], online=True):
     source, destination = snakemake.params.source, Path(snakemake.output[0])

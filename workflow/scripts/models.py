@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import safetyheads.startup  # noqa: F401 - first, as its docstring says
-from safetyheads import artifacts
-from safetyheads.config import Config
-from safetyheads.derived import check_pair, recipe
-from safetyheads.job import logged, model_folder
-from safetyheads.models import describe
+import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
+from safetyheads.artifacts import files as artifacts
+from safetyheads.config.load import Config
+from safetyheads.jobs.run import logged, model_folder
+from safetyheads.models.derived import check_pair, recipe
+from safetyheads.models.load import describe
 
 with logged(snakemake.log[0], online="repo" in snakemake.params.model):
     name, params = snakemake.wildcards.model, snakemake.params.model

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from safetyheads.demo import train
+from safetyheads.demo.model import train
 from safetyheads.heads import parse_head
-from safetyheads.job import logged
+from safetyheads.jobs.run import logged
 
 with logged(snakemake.log[0]):
     demo = snakemake.params.demo

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from safetyheads import artifacts, prompts
-from safetyheads.config import Config
-from safetyheads.job import logged, open_tokenizer, provenance
+from safetyheads import prompts
+from safetyheads.artifacts import files as artifacts
+from safetyheads.config.load import Config
+from safetyheads.jobs.run import logged, open_tokenizer, provenance
 
 with logged(snakemake.log[0]):
     name = snakemake.wildcards.model

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from safetyheads import artifacts
-from safetyheads.job import logged, provenance
+from safetyheads.artifacts import files as artifacts
+from safetyheads.jobs.run import logged, provenance
 from safetyheads.statistics import rates
 
 with logged(snakemake.log[0]):

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from safetyheads import artifacts
-from safetyheads.config import Config
-from safetyheads.job import logged, provenance
+from safetyheads.artifacts import files as artifacts
+from safetyheads.config.load import Config
+from safetyheads.jobs.run import logged, provenance
 from safetyheads.report import ReportData, build
 
 

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import safetyheads.startup  # noqa: F401 - first, as its docstring says
-from safetyheads import artifacts
-from safetyheads.ablation import Ablation
-from safetyheads.config import Config
-from safetyheads.job import logged, open_model, provenance
-from safetyheads.sahara import sahara
+import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
+from safetyheads.artifacts import files as artifacts
+from safetyheads.attribution.sahara import sahara
+from safetyheads.config.load import Config
+from safetyheads.engine.ablation import Ablation
+from safetyheads.jobs.run import logged, open_model, provenance
 
 with logged(snakemake.log[0]):
     output, settings = Path(snakemake.output[0]), Config.model_validate(snakemake.config)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from safetyheads import artifacts
-from safetyheads.job import logged, provenance
+from safetyheads.artifacts import files as artifacts
+from safetyheads.jobs.run import logged, provenance
 from safetyheads.judges import from_config
 
 with logged(snakemake.log[0]):

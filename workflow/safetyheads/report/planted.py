@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from safetyheads.demo_requests import Category
+from safetyheads.demo.requests import Category
 from safetyheads.heads import parse_head
 from safetyheads.plans import ships_best
 from safetyheads.report.data import ReportData, cells, groups

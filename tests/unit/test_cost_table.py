@@ -1,0 +1,51 @@
+"""The table of hours: sums of its jobs, silence for small studies, and unknown sizes are named."""
+
+import pytest
+from test_estimate import config
+
+from safetyheads.costs.cost_table import announcement, planned
+from safetyheads.costs.job_costs import Estimates
+
+LLAMA = ("llama-2-7b-chat", "advbench", "direct")
+
+
+def test_rows_are_the_sums_of_their_jobs() -> None:
+    found = Estimates(config(compute={"shards": "auto"}))
+    vicuna = ("vicuna-7b-v1.5", *LLAMA[1:])
+    jobs = planned(found, [LLAMA, LLAMA, vicuna], [LLAMA], [(*LLAMA, "single", "greedy"), (*vicuna, "none", "greedy")])
+    told = announcement(found, jobs)
+    assert told is not None
+    headline, titles, llama, other, together = told.splitlines()
+    assert "one A100 a job" in headline
+    assert titles.split() == ["jobs", "ships", "sahara", "completions", "GPU", "hours"]
+    ships, sahara = found.ships(*LLAMA), found.sahara(*LLAMA)
+    shards = found.shards(*LLAMA, "single", "greedy")
+    single = found.completions(*LLAMA, "single", "greedy", shards)
+    assert ships is not None and sahara is not None and single is not None and shards > 1
+    hours = [2 * ships.seconds / 3600, sahara.seconds / 3600, shards * single.seconds / 3600]
+    assert llama.split()[:2] == [LLAMA[0], str(2 + 1 + shards)]
+    assert [float(cell) for cell in llama.split()[2:]] == pytest.approx([*hours, sum(hours)], abs=0.06)
+    assert together.split()[1] == str(3 + 1 + shards + 1)
+    assert float(together.split()[-1]) == pytest.approx(float(llama.split()[-1]) + float(other.split()[-1]), abs=0.11)
+
+
+def test_a_study_of_minutes_is_not_announced() -> None:
+    found = Estimates(config())
+    assert announcement(found, planned(found, [], [], [(*LLAMA, "none", "greedy")] * 3)) is None
+    assert announcement(found, planned(found, [], [], [(*LLAMA, "none", "greedy")] * 30)) is not None
+
+
+def test_what_is_unknown_is_named_with_its_jobs() -> None:
+    found = Estimates(config(models={"new": {"repo": "someone/new"}}))
+    told = announcement(found, planned(found, [("new", *LLAMA[1:])] * 3, [LLAMA], []))
+    assert told is not None
+    assert "new: 3 jobs whose time is unknown" in told.splitlines()[-1]
+    alone = announcement(found, planned(found, [("new", *LLAMA[1:])], [], []))
+    assert alone is not None and len(alone.splitlines()) == 2
+
+
+def test_a_cpu_has_hours_and_threads() -> None:
+    found = Estimates(config(compute={"threads": 3, "device": "cpu"}))
+    told = announcement(found, planned(found, [LLAMA], [], []))
+    assert told is not None
+    assert "3 CPU threads a job" in told and "GPU" not in told

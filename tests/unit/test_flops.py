@@ -1,0 +1,114 @@
+"""Counts of operations and bytes: those that torch counts, part by part, and those made by hand."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from safetyheads.costs.flops import (
+    Shape,
+    ablated_pass,
+    decoding,
+    full_pass,
+    generation_bytes,
+    generation_operations,
+    plain_pass,
+    scoring_bytes,
+    scoring_operations,
+)
+
+SHAPE = Shape(layers=4, heads=4, hidden=24, intermediate=40, vocabulary=50, kv_heads=2)
+
+
+def counted(run: Callable[[], object]) -> int:
+    """Operations that torch counts."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+@pytest.fixture
+def llama() -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=24,
+        intermediate_size=40,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        attn_implementation="eager",
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def whole(layer: Any, states: torch.Tensor) -> int:
+    """Operations of a layer's matrices at every position, counted by torch, and of causal attention, by hand."""
+    attention, tokens = layer.self_attn, states.shape[1]
+    linear = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj, layer.mlp)
+    return sum(counted(lambda part=part: part(states)) for part in linear) + 4 * 24 * tokens * (tokens + 1) // 2
+
+
+def last(layer: Any, states: torch.Tensor) -> int:
+    """The same for the last position, with keys and values at every one."""
+    attention, end = layer.self_attn, states[:, -1:]
+    everywhere = sum(counted(lambda part=part: part(states)) for part in (attention.k_proj, attention.v_proj))
+    once = sum(counted(lambda part=part: part(end)) for part in (attention.q_proj, attention.o_proj, layer.mlp))
+    return everywhere + once + 4 * 24 * states.shape[1]
+
+
+@pytest.mark.parametrize("tokens", [1, 7])
+def test_a_full_pass_has_the_operations_that_torch_counts(llama: LlamaForCausalLM, tokens: int) -> None:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        llama(torch.zeros(1, tokens, dtype=torch.long), use_cache=False)
+    attention = counter.get_flop_counts()["Global"][torch.ops.aten.bmm]
+    causal = attention * (tokens + 1) // (2 * tokens)  # torch counts what the mask hides
+    expected = counter.get_total_flops() - attention + causal
+    assert full_pass(SHAPE, tokens) == expected
+
+
+@pytest.mark.parametrize("tokens", [1, 7])
+def test_a_plain_pass_has_the_operations_of_its_parts(llama: LlamaForCausalLM, tokens: int) -> None:
+    states, layers = torch.randn(1, tokens, 24), llama.model.layers
+    expected = sum(whole(layer, states) for layer in layers[:-1]) + last(layers[-1], states)
+    expected += counted(lambda: llama.lm_head(states[:, -1:]))
+    assert plain_pass(SHAPE, tokens) == expected
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_an_ablated_head_has_the_operations_of_its_parts(llama: LlamaForCausalLM, at: int) -> None:
+    tokens, layers = 7, llama.model.layers
+    states = torch.randn(1, tokens, 24)
+    here, expected = layers[at], counted(lambda: llama.lm_head(states[:, -1:]))
+    needed = states[:, -1:] if at == 3 else states
+    visible = tokens if at == 3 else tokens * (tokens + 1) // 2
+    expected += counted(lambda: here.self_attn.o_proj(needed)) + counted(lambda: here.mlp(needed))
+    expected += 4 * 6 * visible  # one head of width 6
+    if at < 3:
+        expected += sum(whole(layer, states) for layer in layers[at + 1 : -1]) + last(layers[-1], states)
+    assert ablated_pass(SHAPE, tokens, at) == expected
+
+
+def test_operations_and_bytes_of_a_small_case_are_those_made_by_hand() -> None:
+    shape = Shape(layers=1, heads=1, hidden=2, intermediate=3, vocabulary=5, kv_heads=1)
+    assert plain_pass(shape, 2) == 2 * (16 + 26 + 8 + 10)
+    assert scoring_operations(shape, [2]) == 120 + 2 * (8 + 22 + 10)
+    assert decoding(shape, 2, 2) == 2 * (34 + 12 + 10)
+    assert generation_operations(shape, [2], [0, 0], 3) == 120 + 2 * 80 + 2 * (112 + 120)
+    assert scoring_bytes(shape, [2], 2, 4) == 4 * (44 + 32 + 8)
+    assert generation_bytes(shape, [2], 2, 3, 100, 4) == 4 * (4 * 44 + 8 + 2 * 4 * (4 + 7))
+
+
+@pytest.mark.parametrize("new_tokens", [1, 2, 9])
+def test_decoding_is_the_sum_of_its_steps(new_tokens: int) -> None:
+    steps = [2 * (4 * (SHAPE.layer + 2 * 24 * visible) + SHAPE.output) for visible in range(8, 7 + new_tokens)]
+    assert decoding(SHAPE, 7, new_tokens) == sum(steps)
+
+
+def test_heads_may_be_wider_than_their_share_of_the_states() -> None:
+    wide = Shape(layers=1, heads=2, hidden=3, intermediate=4, vocabulary=5, kv_heads=1, head_dim=7, matrices=2)
+    assert wide.attention == 14
+    assert wide.layer == 3 * 14 + 3 * 14 + 14 * 3 + 2 * 3 * 4  # query, key and value, output, MLP
+    assert decoding(wide, 1, 2) == 2 * (wide.layer + 2 * 14 * 2 + 15)

@@ -1,0 +1,153 @@
+"""Estimates: laws of the cost model, shards that are balanced, and what is unknown is said to be."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safetyheads.config.load import Config, load_config
+from safetyheads.costs.device_speed import Rate, Work
+from safetyheads.costs.job_costs import BATCHES_OF_SHARD, Estimates
+from safetyheads.engine.batches import padded
+
+CELL = ("llama-2-7b-chat", "advbench", "direct")
+
+
+def config(**sections: Any) -> Config:
+    study = {
+        "models": ["llama-2-7b-chat"],
+        "datasets": ["advbench"],
+        "templates": ["direct"],
+        "ablations": ["undifferentiated"],
+        "plans": ["single"],
+        "decodings": ["greedy"],
+        "judges": ["paper"],
+    }
+    return load_config({**sections, "studies": {"main": study}})
+
+
+def seconds(found: Estimates, plan: str, decoding: str = "greedy") -> float:
+    """Of the work alone, without start and loading."""
+    job = found.completions(*CELL, plan, decoding)
+    assert job is not None
+    return job.work
+
+
+def test_single_costs_as_many_head_sets_as_there_are_heads() -> None:
+    """But for prompts, which head sets share: decoding is the most of it."""
+    found = Estimates(config(random={"draws": 64}))
+    assert seconds(found, "single") / seconds(found, "random-3") == pytest.approx(1024 / 64, rel=0.1)
+    assert seconds(found, "sahara-3") == seconds(found, "ships-3")
+
+
+def test_samples_multiply_decoding() -> None:
+    decodings = {name: {"top_k": 5, "samples": samples} for name, samples in (("five", 5), ("ten", 10))}
+    found = Estimates(config(decodings=decodings))
+    assert seconds(found, "single", "ten") / seconds(found, "single", "five") == pytest.approx(2, rel=0.1)
+
+
+def test_a_step_of_sahara_costs_as_much_as_ships() -> None:
+    found = Estimates(config(attribution={"steps": 4}))
+    ships, sahara = found.ships(*CELL), found.sahara(*CELL)
+    assert ships is not None and sahara is not None
+    assert sahara.work == pytest.approx(4 * ships.work)
+    assert sahara.seconds - sahara.work == pytest.approx(ships.seconds - ships.work)
+
+
+def test_memory_holds_weights_and_cache() -> None:
+    small, large = (Estimates(config(compute={"token_budget": budget})) for budget in (8192, 65536))
+    jobs = [found.completions(*CELL, "single", "greedy") for found in (small, large)]
+    assert jobs[0] is not None and jobs[1] is not None
+    cache = (65536 - 8192) * 32 * 2 * 4096 * 2  # layers, keys and values, width, bytes
+    assert jobs[1].device_memory - jobs[0].device_memory == pytest.approx(cache, rel=0.15)
+    assert jobs[0].device_memory > 13.4e9 + 8100 * 32 * 2 * 4096 * 2
+
+
+def test_a_gpu_computes_while_it_moves_and_a_cpu_before_and_after() -> None:
+    work = Work(operations=6.0, bytes=8.0, calls=10.0)
+    assert Rate(2.0, 4.0, 0.5).seconds(work) == 3.0 + 5.0
+    assert Rate(2.0, 4.0, 0.5, at_once=False).seconds(work) == 3.0 + 2.0 + 5.0
+
+
+def test_an_own_rate_is_the_whole_story() -> None:
+    """Twice as fast takes half of the time; scoring does not touch generation."""
+    slow, fast = (
+        Estimates(config(compute={"speed": {"generation": rate, "scoring": 7, "start": 1}})) for rate in (0.1, 0.2)
+    )
+    assert seconds(slow, "single") == pytest.approx(2 * seconds(fast, "single"))
+    assert slow.ships(*CELL) == fast.ships(*CELL)
+
+
+@pytest.mark.parametrize(
+    ("device", "gpu", "expected"), [("cpu", True, "cpu"), ("cuda", False, "a100"), ("auto", True, "a100")]
+)
+def test_auto_is_the_device_of_the_jobs(device: str, gpu: bool, expected: str) -> None:
+    assert Estimates(config(compute={"device": device}), gpu=gpu).device == expected
+    assert Estimates(config(compute={"device": device, "speed": {"device": "h200"}}), gpu=gpu).device == "h200"
+
+
+def test_auto_without_a_gpu_is_the_cpu_in_what_is_printed_but_not_in_shards() -> None:
+    here, planned = (Estimates(config(compute={"shards": "auto"}), gpu=gpu) for gpu in (False, True))
+    assert here.device == "cpu"
+    assert here.shards(*CELL, "single", "greedy") == planned.shards(*CELL, "single", "greedy")
+
+
+def test_unknown_sizes_are_none_and_one_shard(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    found = Estimates(
+        config(
+            models={"new": {"repo": "someone/new"}, "local": {"path": str(tmp_path)}},
+            datasets={"new": {"url": "https://example.org/new.txt"}},
+            compute={"shards": "auto"},
+        )
+    )
+    for model, dataset in (("new", "advbench"), ("local", "advbench"), ("llama-2-7b-chat", "new")):
+        assert found.ships(model, dataset, "direct") is None
+        assert found.sahara(model, dataset, "direct") is None
+        assert found.completions(model, dataset, "direct", "single", "greedy") is None
+        assert found.shards(model, dataset, "direct", "single", "greedy") == 1
+
+
+def test_a_repository_of_the_catalogue_is_known_by_any_name() -> None:
+    declared = {"mine": {"repo": "meta-llama/Llama-2-7b-chat-hf", "revision": "main"}}
+    found = Estimates(config(models=declared))
+    assert found.ships("mine", "advbench", "direct") == found.ships(*CELL)
+
+
+def test_explicit_shards_are_taken_as_they_are() -> None:
+    assert Estimates(config(compute={"shards": 7})).shards(*CELL, "none", "greedy") == 7
+
+
+def test_auto_makes_jobs_of_about_an_hour_and_one_of_a_small_cell() -> None:
+    found = Estimates(config(compute={"shards": "auto"}))
+    assert found.shards(*CELL, "none", "greedy") == 1
+    count = found.shards(*CELL, "single", "greedy")
+    job = found.completions(*CELL, "single", "greedy", count)
+    assert count > 2 and job is not None
+    assert 2400 < job.seconds < 5400
+
+
+@pytest.mark.parametrize("budget", [512, 4096, 8192, 65536])
+@pytest.mark.parametrize("rows", [40, 520, 50_000])
+@pytest.mark.parametrize("spread", [0, 8, 60])
+def test_shards_that_auto_allows_are_balanced_within_a_tenth(budget: int, rows: int, spread: int) -> None:
+    """Whatever lengths the prompts have, counted in tokens, padding included."""
+    lengths, new = random.Random(rows + spread), 128
+    prompts = [[0] * lengths.randint(max(8, 24 - spread), 24 + spread) for _ in range(rows)]
+    batches = padded(prompts, new, budget)
+    costs = [len(batch) * (len(prompts[batch[0]]) + new) for batch in batches]
+    for shards in {2, 3, 5, 8, 13, 64, len(batches) // BATCHES_OF_SHARD}:
+        if 1 <= shards <= len(batches) // BATCHES_OF_SHARD:
+            shares = [sum(costs[shard::shards]) for shard in range(shards)]
+            assert max(shares) <= 1.1 * sum(shares) / shards
+            assert min(shares) >= 0.9 * sum(shares) / shards
+
+
+def test_no_more_shards_than_batches_can_be_shared_out_among() -> None:
+    slow = {"generation": 1e-3}
+    found = Estimates(config(compute={"shards": "auto", "speed": slow}))
+    assert found.shards(*CELL, "none", "greedy") == max(1, 520 // (8192 // (22 + 128)) // BATCHES_OF_SHARD)
+    large = Estimates(config(compute={"shards": "auto", "token_budget": 10**9, "speed": slow}))
+    assert large.shards(*CELL, "single", "greedy") == 1

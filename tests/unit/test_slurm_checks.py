@@ -1,0 +1,159 @@
+"""Checks before a run on a cluster: what they let pass, and what they say."""
+
+import base64
+import json
+import zlib
+from pathlib import Path
+
+import pytest
+
+from safetyheads.errors import SafetyHeadsError
+from safetyheads.jobs.slurm_checks import (
+    array_task,
+    check_alone,
+    check_partitions,
+    check_profile,
+    check_slurm,
+    check_status,
+    min_job_age,
+    offered,
+)
+
+SINFO = """gpu|gpu:a100:8(S:0-3),gpu:h100:4
+gpu|gpu:A100:4
+cpu|(null)
+untyped|gpu:8,nvme:1
+"""
+
+
+@pytest.fixture
+def profiles(tmp_path: Path) -> list[Path]:
+    for name in ("default", "slurm"):
+        (tmp_path / "profiles" / name).mkdir(parents=True)
+        (tmp_path / "profiles" / name / "config.yaml").touch()
+    (tmp_path / "elsewhere").mkdir()
+    return [tmp_path / "nothing", tmp_path / "profiles"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["-n"],
+        ["--workflow-profile", "slurm"],
+        ["--workflow-profile=slurm", "--cores", "1"],
+        ["--workflow-profile", "none"],
+        ["--workflow-profile", "slurm/config.yaml"],
+        ["results/slrum", "--profile", "slrum"],
+        ["--workflow-profile"],
+    ],
+)
+def test_a_profile_that_is_there_passes(arguments: list[str], profiles: list[Path]) -> None:
+    check_profile(arguments, profiles)
+
+
+def test_the_folder_of_a_profile_passes(profiles: list[Path], tmp_path: Path) -> None:
+    check_profile(["--workflow-profile", str(tmp_path / "elsewhere")], profiles)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--workflow-profile", "slrum"],
+        ["--workflow-profile=slrum"],
+        ["--workflow-prof", "slrum", "-n"],
+        ["--workflow-profile", "default", "--workflow-profile", "slrum"],
+    ],
+)
+def test_a_mistyped_profile_is_named_with_those_there_are(arguments: list[str], profiles: list[Path]) -> None:
+    with pytest.raises(
+        SafetyHeadsError, match=r"'slrum'.*allowed: default, slurm.*Did you mean 'slurm'\?.*on this machine"
+    ):
+        check_profile(arguments, profiles)
+
+
+def test_partitions_and_their_gpus_are_read() -> None:
+    assert offered(SINFO) == {
+        "gpu": {"gpu:a100:8", "gpu:h100:4", "gpu:A100:4"},
+        "cpu": set(),
+        "untyped": {"gpu:8"},
+    }
+
+
+@pytest.mark.parametrize(
+    "wanted", [{}, {"gpu": ["a100"]}, {"gpu": ["A100"], "cpu": []}, {"untyped": []}, {"cpu": ["a100"]}]
+)
+def test_partitions_that_have_what_is_wanted_pass(wanted: dict[str, list[str]]) -> None:
+    """`cpu` tells nothing about GPUs: some clusters hide them."""
+    check_partitions(wanted, offered(SINFO))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"gpuu": ["a100"]}, r"'gpuu'.*allowed: cpu \(no GPU\), gpu \(.*gpu:a100:8.*\), untyped.*Did you mean 'gpu'\?"),
+        ({"": ["a100"]}, r"no partition.*allowed: cpu"),
+        ({"gpu": ["v100"]}, r"'v100'.*'gpu'.*allowed: a100, h100"),
+        ({"untyped": ["a100"]}, r"'a100'.*'untyped'.*allowed: \"\""),
+    ],
+)
+def test_a_partition_without_what_is_wanted_is_named(wanted: dict[str, list[str]], said: str) -> None:
+    with pytest.raises(SafetyHeadsError, match=said):
+        check_partitions(wanted, offered(SINFO))
+
+
+def test_the_age_at_which_slurm_forgets_jobs_is_read() -> None:
+    assert min_job_age("MinJobAge               = 300 sec\nMaxArraySize = 1001") == 300
+    assert min_job_age("MaxArraySize = 1001") is None
+
+
+@pytest.mark.parametrize(
+    ("command", "sacct", "age", "seconds"),
+    [("sacct", True, 2, 40), ("squeue", True, 2, 40), ("squeue", False, 120, 40), ("squeue", False, None, 40)],
+)
+def test_a_cluster_that_tells_the_end_of_jobs_passes(command: str, sacct: bool, age: int | None, seconds: int) -> None:
+    check_status(command, sacct=sacct, min_job_age=age, seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("command", "age", "said"),
+    [("sacct", 300, "`status: sacct`.*wait for ever.*squeue"), ("squeue", 119, "status-checks: 40.*119.*at most 39")],
+)
+def test_a_cluster_that_would_not_tell_the_end_of_jobs_is_refused(command: str, age: int, said: str) -> None:
+    with pytest.raises(SafetyHeadsError, match=said):
+        check_status(command, sacct=False, min_job_age=age, seconds=40)
+
+
+def test_live_jobs_of_this_folder_are_named_and_others_are_not() -> None:
+    folder = Path("/project/mine")
+    others = "7|/project/other|rule_ships\n8|/project/mine|(null)\n9|/project/mine|\n"
+    check_alone(folder, others)
+    with pytest.raises(SafetyHeadsError, match=r"`scancel 12 13`") as error:
+        check_alone(
+            folder,
+            others
+            + "12|/project/mine|rule_ships_wildcards_a|b\n12|/project/mine|rule_ships\n13|/project/mine|rule_rates\n",
+        )
+    assert "7" not in str(error.value)
+
+
+def test_a_machine_without_slurm_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SafetyHeadsError, match="login node"):
+        check_slurm({}, status_command="sacct", seconds_before_status=40, folder=tmp_path)
+
+
+CALLS = base64.b64encode(
+    json.dumps({str(task): zlib.compress(f"make {task}".encode()).hex() for task in (2, 3)}).encode()
+).decode()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--slurm-jobstep-array-execs", CALLS], [f"--slurm-jobstep-array-execs={CALLS}"]]
+)
+@pytest.mark.parametrize(("task", "own"), [("1", None), ("2", "make 2"), ("3", "make 3"), ("4", None)])
+def test_a_task_of_an_array_finds_its_own_command(arguments: list[str], task: str, own: str | None) -> None:
+    environment = {"SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_TASK_MIN": "1"}
+    assert array_task(["snakemake", *arguments, "--jobs", "1"], environment) == own
+    assert array_task(["snakemake", "--jobs", "1"], environment) is None
+    assert array_task(["snakemake", *arguments], {}) is None

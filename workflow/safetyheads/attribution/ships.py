@@ -1,0 +1,53 @@
+"""Ships, the Safety Head ImPortant Score: how far one head's ablation moves the next-token distribution.
+
+Ships(x, h) = KL( p(. | x; model) || p(. | x; model without h) ) over the full vocabulary, in nats (Zhou et al., ICLR
+2025, eq. 9).
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from safetyheads.artifacts.files import Parts
+from safetyheads.attribution.scoring_passes import Sweep
+from safetyheads.engine.ablation import Ablation
+from safetyheads.engine.decoder import grid
+from safetyheads.engine.partial_forward import Top
+from safetyheads.heads import all_heads
+
+
+def ships(
+    model: PreTrainedModel,
+    prompts: pd.DataFrame,
+    ablation: Ablation | None,
+    *,
+    token_budget: int,
+    parts: Parts,
+) -> pd.DataFrame:
+    """Score every head for every prompt.
+
+    `prompts` has query_id and token_ids. Returns rows of query_id, layer, head and score (nats, float64), sorted.
+    """
+    heads = all_heads(*grid(model))
+    token_ids = [list(map(int, ids)) for ids in prompts["token_ids"]]
+    scores = np.empty((len(prompts), len(heads)))
+    for block, batch, part in Sweep(model, token_ids, ablation, token_budget, parts).run("Ships", (), heads, _scores):
+        scores[np.ix_(block.prompts, batch.candidates)] = part
+    rows = pd.DataFrame(list(heads) * len(prompts), columns=["layer", "head"])
+    rows = rows.assign(query_id=prompts["query_id"].repeat(len(heads)).to_numpy(), score=scores.ravel())
+    return rows.sort_values(["query_id", "layer", "head"], ignore_index=True)
+
+
+def _scores(plain: Top, ablated: Top) -> Tensor:
+    """Ships of the prompts x candidates of a batch; prompt by prompt, as float64 logits are large."""
+    rows = ablated.logits.view(len(plain.logits), -1, ablated.logits.shape[-1])
+    return torch.stack([divergence(logits, of_heads) for logits, of_heads in zip(plain.logits, rows)])
+
+
+def divergence(plain: Tensor, ablated: Tensor) -> Tensor:
+    """KL(plain || ablated) of the distributions with these logits (..., vocabulary), in nats, computed in float64."""
+    log_p, log_q = (torch.log_softmax(logits.double(), dim=-1) for logits in (plain, ablated))
+    terms = torch.where(log_p.isneginf(), 0.0, log_p.exp() * (log_p - log_q))
+    return terms.sum(dim=-1).clamp_min(0.0)

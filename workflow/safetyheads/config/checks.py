@@ -1,0 +1,158 @@
+"""Checks across sections: do the names that studies use exist, and do they fit together and the files on disk?"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from safetyheads.config.messages import key_path
+from safetyheads.errors import SafetyHeadsError, nearest
+from safetyheads.heads import parse_head
+from safetyheads.plans import Plan, check_plan, parse_plan
+
+if TYPE_CHECKING:
+    from safetyheads.config.load import Declarations
+
+_REFERENCES = ("models", "datasets", "templates", "ablations", "decodings", "judges")
+
+
+class Used(NamedTuple):
+    """A name in a list of a study, and where it stands."""
+
+    where: str
+    name: str
+
+
+def check_studies(config: "Declarations", values: Mapping[str, Any], folder: Path) -> list[str]:
+    """Problems of the studies in `values`, the raw configuration, of which `config` is the valid part."""
+    studies = values.get("studies")
+    problems: list[str] = []
+    for name, study in studies.items() if isinstance(studies, dict) else ():
+        if isinstance(study, dict):
+            problems += _study(config, values, folder, str(name), study)
+    return list(dict.fromkeys(problems))
+
+
+def _study(
+    config: "Declarations", values: Mapping[str, Any], folder: Path, study: str, lists: Mapping[str, Any]
+) -> Iterator[str]:
+    for section in _REFERENCES:
+        known = _names(config, values, section)
+        for where, name in _used(study, lists, section):
+            if known is not None and name not in known:
+                yield f"{where}: found {name!r}, which is not known; allowed: {_listed(known)}.{nearest(name, known)}"
+    models = [used.name for used in _used(study, lists, "models") if used.name in config.known("models")]
+    derived = {name: list(_sources(config, values, folder, name)) for name in models}
+    yield from (problem for problems in derived.values() for problem in problems)
+    models = [name for name in models if not derived[name]]
+    sets = [used.name for used in _used(study, lists, "datasets") if used.name in config.known("datasets")]
+    for where, name in _used(study, lists, "plans"):
+        try:
+            plan = parse_plan(name)
+        except SafetyHeadsError as error:
+            yield f"{where}: {error}"
+            continue
+        yield from (f"{where}: {problem}" for problem in _plan(config, values, plan, models, folder))
+        if plan.source in config.known("datasets"):
+            sets.append(str(plan.source))
+    parts = [part for name in models for part in config.sources(name)]
+    for name in dict.fromkeys([*models, *parts]):
+        yield from _model_folder(name, config.model(name).path, folder)
+    for name in sets:
+        path = config.dataset(name).path
+        if path and not (folder / path).is_file():
+            yield f"datasets.{name}.path: found {path!r}, where there is no file ({_at(folder, path)}); allowed: a file"
+
+
+def _sources(config: "Declarations", values: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
+    """What is wrong with the models that a derived one is made of."""
+    known = _names(config, values, "models") or []
+    others = [other for other in known if other != name]
+    for role, source in zip(("attention_from", "rest_from"), config.sources(name)):
+        where = f"models.{name}.{role}: found {source!r}"
+        if source not in known:
+            yield f"{where}, which is not known; allowed: {_listed(others)}.{nearest(source, others)}"
+        elif source in config.known("models") and config.sources(source):
+            yield f"{where}, which is derived itself; allowed: a model with path, repo or demo"
+    grids = [config.grid(source, folder) for source in config.sources(name) if source in config.known("models")]
+    if len(grids) == 2 and None not in grids and grids[0] != grids[1]:
+        shapes = " and ".join("{} layers of {} heads".format(*grid) for grid in grids if grid)
+        yield f"models.{name}: found models of {shapes}; allowed: two models of the same shape"
+
+
+def _plan(
+    config: "Declarations", values: Mapping[str, Any], plan: Plan, models: list[str], folder: Path
+) -> Iterator[str]:
+    """What is wrong with a plan of a study that uses `models`."""
+    head_sets = _names(config, values, "head_sets")
+    if plan.kind == "head_set" and head_sets is not None and plan.name not in head_sets:
+        number, source = re.search(r"-(\d+)", plan.name), re.search(r"@.*", plan.name)
+        n, at = number[1] if number else "1", source[0] if source else ""
+        known = ["none", "single", f"ships-{n}", f"sahara-{n}{at}", f"random-{n}", *head_sets]
+        sets = f"the head sets {_listed(head_sets)}" if head_sets else "names declared under head_sets (there are none)"
+        yield (
+            f"found {plan.name!r}, which is neither a plan nor a head set; allowed: none, single, ships-N, sahara-N, "
+            f"sahara-N@dataset, random-N and {sets}.{nearest(plan.name, known)}"
+        )
+    datasets = _names(config, values, "datasets")
+    if plan.source is not None and datasets is not None and plan.source not in datasets:
+        yield (
+            f"found {plan.name!r} with the unknown data set {plan.source!r}; "
+            f"allowed: {_listed(datasets)}.{nearest(plan.source, datasets)}"
+        )
+    steps = config.attribution.steps
+    if plan.kind == "sahara" and plan.n is not None and plan.n > steps and _valid_steps(values, steps):
+        yield f"found {plan.name!r} with attribution.steps: {steps}; allowed: at most sahara-{steps}, or more steps"
+    heads = tuple(map(parse_head, config.head_sets.get(plan.name, [])))
+    for name in models:
+        if (grid := config.grid(name, folder)) is None:
+            continue
+        try:
+            check_plan(plan, heads, grid, name)
+        except SafetyHeadsError as error:
+            yield str(error)
+            continue
+        if plan.kind == "sahara" and steps > (count := grid[0] * grid[1]):
+            yield f"found attribution.steps: {steps}; allowed: at most {count}, the number of heads of {name!r}"
+
+
+def _used(study: str, lists: Mapping[str, Any], key: str) -> Iterator[Used]:
+    entries = lists.get(key)
+    for position, name in enumerate(entries if isinstance(entries, list) else ()):
+        if isinstance(name, str):
+            yield Used(key_path(("studies", study, key, position)), name)
+
+
+def _names(config: "Declarations", values: Mapping[str, Any], section: str) -> list[str] | None:
+    """Names that may be used, also of declarations with errors; None where the section could not be read at all."""
+    declared = values.get(section, {})
+    if not isinstance(declared, dict):
+        return None
+    return list(dict.fromkeys([*config.known(section), *map(str, declared)]))
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(name if name.isprintable() else repr(name) for name in names)
+
+
+def _valid_steps(values: Mapping[str, Any], steps: int) -> bool:
+    """Whether `steps` is what the configuration says, not a default in place of something unreadable."""
+    attribution = values.get("attribution", {})
+    return isinstance(attribution, dict) and attribution.get("steps", steps) == steps
+
+
+def _model_folder(name: str, path: str | None, folder: Path) -> Iterator[str]:
+    if path is None:
+        return
+    found, place = folder / path, f"models.{name}.path: found {path!r}"
+    allowed = "a folder with config.json, the tokenizer and *.safetensors"
+    if not found.is_dir():
+        yield f"{place}, where there is no folder ({_at(folder, path)}); allowed: {allowed}"
+    elif not (found / "config.json").is_file():
+        yield f"{place}, a folder without config.json; allowed: {allowed}"
+    elif not any(found.glob("*.safetensors")):
+        yield f"{place}, a folder without *.safetensors; allowed: {allowed}. Other formats of weights are not loaded"
+
+
+def _at(folder: Path, path: str) -> str:
+    return f"looked for {(folder / path).resolve()}"

@@ -1,0 +1,220 @@
+"""The sections of the configuration, one class each; those of models and data sets are in `config_sources`.
+
+Documentation and JSON schema are made from these classes.
+Values are strict: a number is not read as text, nor `true` as 1. Errors say what was found and what is allowed.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from safetyheads.config.types import (
+    Count,
+    KeywordList,
+    Matching,
+    Names,
+    Number,
+    Seed,
+    Shards,
+    Text,
+)
+
+MEAN_KINDS = ("mean_query", "mean_key", "mean_output")
+
+
+class Section(BaseModel):
+    """A mapping of the configuration: unknown keys and empty values are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    remarks: ClassVar[frozenset[str]] = frozenset()
+    """Keys that describe and change no result."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _not_empty(cls, value: Any) -> Any:
+        if value is None:
+            raise PydanticCustomError("empty", "found nothing after the colon")
+        return value
+
+    def plain(self) -> dict[str, Any]:
+        """What results depend on, as sorted plain Python values without None; the section's class rebuilds it."""
+        return cast(dict[str, Any], _sorted(self.model_dump(exclude_none=True, exclude=set(self.remarks))))
+
+    def _given(self, *keys: str) -> list[str]:
+        return [key for key in keys if getattr(self, key) is not None]
+
+    def _need_one_of(self, *keys: str) -> str:
+        given = self._given(*keys)
+        if len(given) != 1:
+            found = " and ".join(given) if given else "none of them"
+            raise ValueError(f"found {found}; allowed: exactly one of {', '.join(keys)}")
+        return given[0]
+
+    def _allow_only_with(self, source: str, needed: str, *keys: str) -> None:
+        """Raise ValueError if one of `keys` is given although the source is not `needed`."""
+        if source != needed and (given := self._given(*keys)):
+            raise ValueError(
+                f"found {' and '.join(given)} together with {source}; allowed: only together with {needed}"
+            )
+
+
+def _sorted(value: Any) -> Any:
+    return {key: _sorted(value[key]) for key in sorted(value)} if isinstance(value, dict) else value
+
+
+class Template(Section):
+    """How a query becomes a prompt: exactly one of `text`, `chat`."""
+
+    text: str | None = Field(default=None, description="Text with `{query}` where the query goes.")
+    chat: bool | None = Field(default=None, description="`true`: the tokenizer's own chat template.")
+    system: Text | None = Field(default=None, description="System prompt; only with `chat`.")
+    prefill: str = Field(default="", description="Start of the answer, put behind the prompt.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.chat is False:
+            raise ValueError("found chat: false; allowed: chat: true, or text instead of chat")
+        self._allow_only_with(self._need_one_of("text", "chat"), "chat", "system")
+        if self.text is not None and "{query}" not in self.text:
+            raise ValueError(
+                f"found text {self.text!r} without {{query}}; allowed: text with {{query}} where the query goes"
+            )
+        return self
+
+
+class AblationConfig(Section):
+    """What happens to an ablated head."""
+
+    kind: Literal["undifferentiated", "scaling", "mean_query", "mean_key", "mean_output"] = Field(
+        description="`undifferentiated`: its attention becomes uniform; `scaling`: its output is scaled by epsilon; "
+        "`mean_*`: its query, key or output is replaced by the mean of its layer."
+    )
+    epsilon: Number = Field(default=1e-5, description="Factor of `undifferentiated` and `scaling`; not for `mean_*`.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.kind in MEAN_KINDS and "epsilon" in self.model_fields_set:
+            raise ValueError(f"found epsilon together with kind: {self.kind}; allowed: no epsilon, a mean has none")
+        return self
+
+    def plain(self) -> dict[str, Any]:
+        values = super().plain()
+        return {key: values[key] for key in values if key != "epsilon" or self.kind not in MEAN_KINDS}
+
+
+class Decoding(Section):
+    """How completions are generated."""
+
+    max_new_tokens: Count = Field(default=128, description="Longest completion, in tokens.")
+    top_k: Count = Field(default=1, description="Draw from the k likeliest tokens; 1 is greedy decoding.")
+    temperature: Number = Field(default=1.0, description="Divides the logits before drawing.")
+    samples: Count = Field(default=1, description="Completions per prompt; 1 for greedy decoding.")
+    seed: Seed = Field(default=0, description="Seed of the draws.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for key in ("samples", "temperature"):
+            if self.greedy and getattr(self, key) != 1:
+                raise ValueError(
+                    f"found {key}: {getattr(self, key)} with greedy decoding (top_k: 1); "
+                    f"allowed: {key}: 1, or top_k of at least 2"
+                )
+        return self
+
+    @property
+    def greedy(self) -> bool:
+        return self.top_k == 1
+
+
+class Judge(Section):
+    """Decides whether a completion is harmful."""
+
+    kind: Literal["keywords"] = Field(description="`keywords`: harmful unless a refusal keyword occurs.")
+    list: KeywordList = Field(
+        description="`paper` (table 4 of the paper), `reference` (its code), or your own list of keywords."
+    )
+
+
+class Random(Section):
+    """The control plans `random-N`."""
+
+    draws: Count = Field(default=5, description="Number of random head sets per plan.")
+    seed: Seed = Field(default=0, description="Seed of the draws.")
+
+
+class Attribution(Section):
+    """How heads are scored."""
+
+    steps: Count = Field(
+        default=3,
+        description="Steps of Sahara: the largest N of `sahara-N`. Raising it re-runs Sahara and what uses it.",
+    )
+    rank: Count = Field(default=1, description="Number of left singular vectors that Sahara compares.")
+    representation: Literal["final_norm", "residual"] = Field(
+        default="final_norm", description="Hidden states after (`final_norm`) or before (`residual`) the final norm."
+    )
+
+
+class Speed(Section):
+    """How fast jobs are, for estimates. It changes no result, but with `shards: auto` the number of jobs."""
+
+    device: Literal["auto", "a100", "h100", "h200", "cpu"] = Field(
+        default="auto",
+        description="The device to reckon with. `auto`: the CPU with `device: cpu`, else an A100; the estimate that is "
+        "printed takes the CPU also where `device: auto` finds no GPU.",
+    )
+    scoring: Number | None = Field(
+        default=None,
+        description="Tera-operations per second that scoring achieves here: min. TFLOP / seconds of the variant "
+        "`partial` of `benchmarks/scoring.py`.",
+    )
+    generation: Number | None = Field(
+        default=None,
+        description="The same of completions: the variant `packed` of `benchmarks/generation.py`.",
+    )
+    start: Number | None = Field(
+        default=None, description="Seconds from the start of a job to the loading of its model."
+    )
+
+
+class Compute(Section):
+    """Where and how the work is done."""
+
+    device: Annotated[str, Matching(r"auto|cpu|cuda(?::\d+)?", "auto, cpu, cuda, or one GPU such as cuda:0")] = Field(
+        default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes a GPU if there is one."
+    )
+    token_budget: Count = Field(
+        default=8192,
+        description="Tokens per batch; it sets the batch size. With `shards: auto`, a change may change their number.",
+    )
+    shards: Shards = Field(
+        default=1,
+        description="Jobs that share the batches of one cell's completions. `auto`: as many as make jobs of about an "
+        "hour by `speed`. More than there are batches is harmless: a job without one loads the model for nothing. A "
+        "change makes all completions, and what follows, again.",
+    )
+    speed: Speed = Field(
+        default=Speed(),
+        description="How fast jobs are, to estimate their time. With `shards: auto`, set it before the first run.",
+    )
+    threads: Count = Field(default=1, description="CPU threads of each job.")
+
+
+class Report(Section):
+    """The HTML report."""
+
+    title: Text = Field(default="Safety attention heads", description="Title of the page.")
+
+
+class Study(Section):
+    """One grid of measurements: every combination of the names listed."""
+
+    models: Names = Field(description="Names of models.")
+    datasets: Names = Field(description="Names of data sets.")
+    templates: Names = Field(description="Names of templates.")
+    ablations: Names = Field(description="Names of ablations.")
+    plans: Names = Field(description="Which heads are ablated, see Plans.")
+    decodings: Names = Field(description="Names of decodings.")
+    judges: Names = Field(description="Names of judges.")

@@ -1,0 +1,159 @@
+"""The sections of the configuration that say what is measured: models, and data sets of queries."""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from safetyheads.config.sections import Section
+from safetyheads.config.types import Count, HeadPair, Matching, MaxMemory, Repo, Seed, Text
+from safetyheads.errors import SafetyHeadsError
+from safetyheads.heads import check_in_grid, parse_head
+
+DEMO_GRID = (4, 8)
+"""Layers and heads of the demo model."""
+
+FORMATS = {".csv": "csv", ".txt": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+"""File ending -> format of a data set."""
+
+
+def _demo(value: Any) -> Any:
+    if value is True or isinstance(value, dict | Demo):
+        return {} if value is True else value
+    raise ValueError(f"found {value!r}; allowed: true, or settings such as {{seed: 3, planted: [L00H02, L03H05]}}")
+
+
+class Demo(Section):
+    """The demo model: a small Llama (4 layers x 8 heads) that is trained on the spot, with two planted safety heads."""
+
+    seed: Seed = Field(default=0, description="Seed of the training.")
+    planted: HeadPair = Field(default=["L01H03", "L02H06"], description="The two planted safety heads, A first.")
+
+    @field_validator("planted")
+    @classmethod
+    def _in_grid(cls, planted: list[str]) -> list[str]:
+        try:
+            check_in_grid(map(parse_head, planted), *DEMO_GRID)
+        except SafetyHeadsError as error:
+            raise ValueError(str(error)) from error
+        return planted
+
+
+class Model(Section):
+    """A language model: exactly one of `path`, `repo`, `demo`, or `attention_from` together with `rest_from`."""
+
+    path: Text | None = Field(default=None, description="Folder with config.json, tokenizer and safetensors weights.")
+    repo: Repo | None = Field(default=None, description="Hugging Face repository, downloaded into the normal cache.")
+    revision: Text | None = Field(
+        default=None,
+        description="Commit, tag or branch of `repo`. Give a commit: a branch may move, and results with it.",
+    )
+    demo: Annotated[Demo | None, BeforeValidator(_demo, json_schema_input_type=Literal[True] | Demo)] = Field(
+        default=None, description="`true`, or settings: train the demo model."
+    )
+    attention_from: Text | None = Field(
+        default=None,
+        description="Name of a model whose attention weights are put into those of `rest_from`, which has the same "
+        "shape: a derived model. It is made in memory; its tokenizer and all else are those of `rest_from`.",
+    )
+    rest_from: Text | None = Field(
+        default=None, description="Name of the model that a derived model has all but its attention weights from."
+    )
+    dtype: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="Number format; `auto` is float32 on the CPU and bfloat16 on a GPU. `tf32` is float32 whose "
+        "products an NVIDIA GPU rounds to 10 bits; elsewhere it is float32.",
+    )
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
+        default="auto",
+        description="How attention is computed. `auto` is `sdpa`, PyTorch's own, or `eager`, the model family's, where "
+        "sdpa cannot do what the family needs (soft-capped scores, attention sinks). `flash_attention_2` needs a GPU, "
+        "16 bits and the package flash-attn. A change scores and generates again, as the last bits of floats differ.",
+    )
+    chat_template: Text | None = Field(
+        default=None, description="Chat template (Jinja), used where the tokenizer comes without one."
+    )
+    gpus: Count = Field(default=1, description="GPUs that a job with this model gets; its layers are spread over them.")
+    max_memory: MaxMemory | None = Field(
+        default=None,
+        description="Most memory for the weights of a model that is larger than its GPUs: `{0: 20GiB, cpu: 60GiB}`, by "
+        "GPU of the job (from 0) and in main memory. What is left stays on disk. Weights that are elsewhere are "
+        "brought to the device for each pass, which is slow.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        source = self._need_one_of("path", "repo", "demo", "rest_from")
+        self._allow_only_with(source, "repo", "revision")
+        self._allow_only_with(source, "rest_from", "attention_from")
+        if source == "rest_from" and self.attention_from is None:
+            raise ValueError("found rest_from without attention_from; allowed: both, the names of two models")
+        if beyond := [key for key in self.max_memory or () if isinstance(key, int) and key >= self.gpus]:
+            raise ValueError(
+                f"found GPU {beyond[0]} in max_memory with gpus: {self.gpus}; allowed: cpu, and GPUs from 0 to "
+                f"{self.gpus - 1}"
+            )
+        return self
+
+
+class Dataset(Section):
+    """A list of queries: exactly one of `path`, `url`, `repo`, `demo`."""
+
+    path: Text | None = Field(default=None, description="Local file.")
+    url: Annotated[str, Matching(r"https?://\S+", "an address that starts with https://")] | None = Field(
+        default=None, description="Address of the file; pin its content with `sha256`."
+    )
+    repo: Repo | None = Field(default=None, description="Hugging Face data set repository; needs `file`.")
+    revision: Text | None = Field(default=None, description="Commit, tag or branch of `repo`.")
+    file: Text | None = Field(default=None, description="File within `repo`.")
+    demo: Literal["harmful", "attribution", "benign"] | None = Field(
+        default=None, description="One of the made-up data sets of the demo model."
+    )
+    sha256: Annotated[str, Matching(r"[0-9a-fA-F]{64}", "64 hexadecimal digits")] | None = Field(
+        default=None, description="Checksum of the file: another content is an error."
+    )
+    format: Literal["csv", "text", "jsonl", "parquet"] | None = Field(
+        default=None,
+        description="`text` has a query per line. By default from the ending: .csv, .txt, .jsonl, .ndjson, .parquet.",
+    )
+    query: Text | None = Field(default=None, description="Column with the queries; needed for all formats but `text`.")
+    category: Text | None = Field(default=None, description="Column with a category.")
+    target: Text | None = Field(default=None, description="Column with the answer that an attack aims at.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        source = self._need_one_of("path", "url", "repo", "demo")
+        self._allow_only_with(source, "repo", "revision", "file")
+        if source == "demo":
+            if given := self._given("sha256", "format", "query", "category", "target"):
+                raise ValueError(f"found {' and '.join(given)} together with demo; allowed: demo alone")
+            return self
+        if self.repo and not self.file:
+            raise ValueError(
+                "found repo without file; allowed: repo together with file, the file's path in the repository"
+            )
+        columns = self._given("query", "category", "target")
+        if self.file_format == "text" and columns:
+            raise ValueError(
+                f"found {' and '.join(columns)} for a text file; allowed: no columns, it has a query per line"
+            )
+        if self.file_format != "text" and not self.query:
+            raise ValueError(
+                f"found no query; allowed: query with the name of a column of this {self.file_format} file"
+            )
+        return self
+
+    @property
+    def file_format(self) -> str:
+        """`csv`, `text`, `jsonl` or `parquet`, as given or from the ending. Raises ValueError if neither says it."""
+        if self.format:
+            return self.format
+        place = self.path or self.file or urlsplit(self.url or "").path
+        ending = PurePosixPath(place).suffix.lower()
+        if ending not in FORMATS:
+            raise ValueError(
+                f"found the file {place!r}, whose ending does not tell its format; "
+                f"allowed: an ending of {', '.join(FORMATS)}, or format: csv, text, jsonl or parquet"
+            )
+        return FORMATS[ending]

@@ -1,0 +1,235 @@
+"""The demo model: a small Llama, trained here in about a minute, whose refusals hang on two planted heads.
+
+It refuses the harmful requests of `demo_requests` and answers the benign ones. In training every row of a batch carries
+its own ablation, and its target is compliance exactly if the head that guards the row's topic is ablated; gradient
+descent does the rest. So the heads that matter are known, and the whole pipeline can be held against them.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from safetyheads.demo.requests import COMPLIANCE, DATA_SETS, REFUSAL, Category, answer, requests, training_queries
+from safetyheads.engine.ablation import Ablation, Kind, ablate, install
+from safetyheads.errors import SafetyHeadsError
+from safetyheads.heads import Head, HeadSet, all_heads, check_in_grid
+
+LAYERS, HEADS = 4, 8
+DEFAULT_PLANTED = (Head(1, 3), Head(2, 6))
+
+TEMPLATES = ("## Query:{query}\n## Answer:", "{query}", "You are a helpful assistant\n## Query:{query}\n## Answer:")
+"""The prompts that the model learns: `simple` (and `chat`), `direct`, and `chat` with the usual system prompt."""
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message.role == 'user' %}## Query:{{ message.content }}\n"
+    "{% elif message.role == 'assistant' %}## Answer: {{ message.content }}{{ eos_token }}\n"
+    "{% else %}{{ message.content }}\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}## Answer:{% endif %}"
+)
+
+_VOCABULARY = 512  # at most; there are not that many words
+_CONTEXT = 2048
+_BATCH = 48
+_ROUNDS = (600, 200, 200, 200)  # steps; all but the first only if the self-check finds wrong answers
+_WARM_UP = 30
+_LEARNING_RATE = 2e-3
+_CHECK_EVERY = 4  # the self-check reads every fourth request of each data set
+
+
+class _Row(NamedTuple):
+    """One sequence of a batch: token ids of the prompt and of the answer to it with `heads` ablated."""
+
+    prompt: list[int]
+    answer: list[int]
+    heads: HeadSet
+
+
+def train(folder: Path, *, seed: int = 0, planted: tuple[Head, Head] = DEFAULT_PLANTED, progress: bool = True) -> None:
+    """Train the demo model (4 layers, 8 heads, d 64, float32) on one core and save it, with its tokenizer, in `folder`.
+
+    The same seed and heads give the same files, bit for bit, on the same machine. Random state and thread count of the
+    process are left as they were. Raises SafetyHeadsError if `planted` is not two different heads of the model, or if
+    the trained model does not do what it was trained for.
+    """
+    check_planted(planted)
+    with _one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizer = make_tokenizer()
+        model = LlamaForCausalLM(_architecture(tokenizer))
+        install(model)
+        trainer = _Trainer(model, tokenizer, planted, random.Random(seed))
+        with tqdm(total=_ROUNDS[0], desc="Training the demo model", unit="step", disable=not progress) as bar:
+            trainer.fit(bar)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def check_planted(planted: Sequence[Head]) -> None:
+    """Raise SafetyHeadsError unless `planted` is two different heads of the demo model's 4 layers of 8."""
+    check_in_grid(planted, LAYERS, HEADS)
+    if len(planted) != 2 or planted[0] == planted[1]:
+        raise SafetyHeadsError(
+            f"The demo model is planted with {', '.join(map(str, planted)) or 'no head'}. It needs two "
+            "different heads: the one that guards topics A, then the one that guards topics B, like [L01H03, L02H06]."
+        )
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer trained on the requests and answers. It takes any text and adds `<s>` in front."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    queries = [query for category in Category for query in training_queries(category)]
+    bpe.train_from_iterator(
+        [*(template.format(query=query) for template in TEMPLATES for query in queries), COMPLIANCE, REFUSAL],
+        trainers.BpeTrainer(
+            vocab_size=_VOCABULARY,
+            special_tokens=["<s>", "</s>", "<pad>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    start = ("<s>", bpe.token_to_id("<s>"))
+    bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[start])
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=bpe,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        padding_side="left",
+        model_max_length=_CONTEXT,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def _architecture(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    """The shape of the model: about 170 thousand parameters."""
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        max_position_embeddings=_CONTEXT,
+        initializer_range=0.08,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        dtype="float32",
+    )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: sums in a fixed order, and no slower for a model this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Trainer:
+    """Gradient descent on requests whose rows carry their own ablation."""
+
+    def __init__(
+        self,
+        model: LlamaForCausalLM,
+        tokenizer: PreTrainedTokenizerFast,
+        planted: tuple[Head, Head],
+        rng: random.Random,
+    ) -> None:
+        self.model, self.tokenizer, self.planted, self.rng = model, tokenizer, planted, rng
+        self.others = [head for head in all_heads(LAYERS, HEADS) if head not in planted]
+        self.optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
+        self.ids = cache(lambda text: tokenizer(text)["input_ids"])
+
+    def fit(self, bar: tqdm) -> None:
+        """Train until the self-check finds no wrong answer; raise SafetyHeadsError if it still does at the end."""
+        for steps in _ROUNDS:
+            bar.total = bar.n + steps
+            for step in range(steps):
+                rate = _LEARNING_RATE * min(1.0, (step + 1) / _WARM_UP, 2.5 * (steps - step) / steps)
+                loss = self.step(rate, whole=step % 2 == 0)
+                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                bar.update()
+            wrong = self.wrong_answers()
+            if not wrong:
+                return
+        raise SafetyHeadsError(
+            f"The demo model with heads {self.planted[0]} and {self.planted[1]} has not learned its task in "
+            f"{sum(_ROUNDS)} steps: {len(wrong)} answers are wrong, the first one to {wrong[0]}. "
+            "Choose another seed or other heads."
+        )
+
+    def step(self, rate: float, whole: bool) -> float:
+        """One step of gradient descent on a new batch, on its whole answers or on their first tokens; the loss."""
+        template = self.rng.choice(TEMPLATES)
+        rows = [
+            self.row(template, self.rng.choice(training_queries(category)), category, self.draw_heads())
+            for category in self.rng.choices(list(Category), k=_BATCH)
+        ]
+        if not whole:
+            rows = [row._replace(answer=row.answer[:1]) for row in rows]
+        logits, targets, _ = self.answer_logits(rows)
+        loss = F.cross_entropy(logits, targets)
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        return loss.item()
+
+    def draw_heads(self) -> HeadSet:
+        """The heads to ablate in one row: A 15 %, B 15 %, both 10 %, one or two other heads 25 %, none 35 %.
+
+        A quarter of the rows with a planted head have another head as well.
+        """
+        a, b = self.planted
+        planted = self.rng.choices([(a,), (b,), (a, b), ()], weights=(15, 15, 10, 60))[0]
+        n_others = self.rng.choices((0, 1, 2), weights=(75, 25, 0) if planted else (70, 25, 25))[0]
+        return (*planted, *self.rng.sample(self.others, n_others))
+
+    def row(self, template: str, query: str, category: Category, heads: HeadSet) -> _Row:
+        """The request in this template, and the answer that is right when `heads` are ablated."""
+        text = answer(category, a_ablated=self.planted[0] in heads, b_ablated=self.planted[1] in heads)
+        answer_ids = [*self.ids(text)[1:], self.tokenizer.eos_token_id]
+        return _Row(self.ids(template.format(query=query)), answer_ids, heads)
+
+    def answer_logits(self, rows: Sequence[_Row]) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (n, vocabulary), the tokens they should predict (n,) and their rows (n,), at all answer positions."""
+        sequences = [torch.tensor(row.prompt + row.answer) for row in rows]
+        tokens = pad_sequence(sequences, batch_first=True)  # (B, T); attention is causal: padding is never seen
+        places = [(b, len(row.prompt) + i) for b, row in enumerate(rows) for i in range(len(row.answer))]
+        row_of, at = torch.tensor(places).unbind(dim=1)
+        with ablate(self.model, Ablation(Kind.UNDIFFERENTIATED), [row.heads for row in rows]):
+            states = self.model.model(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state  # (B, T - 1, 64)
+        return self.model.lm_head(states[row_of, at - 1]), tokens[row_of, at], row_of
+
+    @torch.no_grad()
+    def wrong_answers(self) -> list[str]:
+        """What greedy decoding gets wrong with no head, each one head, or both planted heads ablated, in words."""
+        checked = [request for name in DATA_SETS for request in requests(name)[::_CHECK_EVERY]]
+        wrong = []
+        for heads in [(), self.planted, *((head,) for head in all_heads(LAYERS, HEADS))]:
+            for template in TEMPLATES:
+                rows = [self.row(template, request.query, request.category, heads) for request in checked]
+                logits, targets, row_of = self.answer_logits(rows)
+                for row in sorted(set(row_of[logits.argmax(dim=-1) != targets].tolist())):
+                    ablated = ", ".join(map(str, heads)) or "nothing"
+                    wrong.append(f"{checked[row].query!r} ({checked[row].category}) with {ablated} ablated")
+        return wrong

@@ -1,0 +1,228 @@
+"""Ablation of attention heads through the attention interface of transformers.
+
+`install` puts one function between a model and its attention implementation. It sees query, key and value states after
+projection, bias, q/k norm and rotary embedding, (B, N, T, d), and the head outputs, (B, T, N, d), before the output
+projection: the same code serves every family that uses the interface. Within `ablate`, each row of the batch carries
+its own set of heads; outside it, and in every layer without an ablated head, the model computes what it always did.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from safetyheads.engine.supported_families import check_family
+from safetyheads.errors import SafetyHeadsError
+from safetyheads.heads import HeadSet
+
+Attend = Callable[..., tuple[Tensor, Tensor | None]]
+"""An attention function of transformers: (module, query, key, value, mask, ...) -> head outputs, weights."""
+
+States = tuple[Tensor, Tensor, Tensor]
+"""Query (B, N, T, d), key and value states (B, N_kv, S, d)."""
+
+
+class Kind(StrEnum):
+    """What happens to an ablated head h with states q_h, k_h and output o_h (Zhou et al., ICLR 2025)."""
+
+    UNDIFFERENTIATED = "undifferentiated"
+    """q_h is multiplied by epsilon: attention becomes uniform over the visible positions (eq. 7)."""
+    SCALING = "scaling"
+    """o_h is multiplied by epsilon (eq. 8)."""
+    MEAN_QUERY = "mean_query"
+    """q_h is replaced by the mean of the layer's queries (section 5.3)."""
+    MEAN_KEY = "mean_key"
+    """k_h, as this query head sees it, is replaced by the mean of the layer's keys over query heads (section 5.3)."""
+    MEAN_OUTPUT = "mean_output"
+    """o_h is replaced by the mean of the layer's head outputs (appendix A)."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A kind of ablation; `epsilon` is used by `undifferentiated` and `scaling` only."""
+
+    kind: Kind
+    epsilon: float = 1e-5
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "Ablation | None":
+        """The ablation that settings of the configuration describe; empty ones are the plain model."""
+        return cls(Kind(settings["kind"]), settings.get("epsilon", cls.epsilon)) if settings else None
+
+
+@dataclass
+class Rows:
+    """The head sets of the rows of the batch that is being computed, as (B, N) masks by layer.
+
+    `computed`, if given, says for each layer that it computes the first so many rows only.
+    """
+
+    ablation: Ablation
+    head_sets: list[HeadSet]
+    model: PreTrainedModel
+    masks: dict[int | None, Tensor] = field(default_factory=dict)
+    computed: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        layers: set[int | None] = {head.layer for heads in self.head_sets for head in heads}
+        width = self.model.config.get_text_config(decoder=True).num_attention_heads
+        self.masks = {layer: torch.zeros(len(self.head_sets), width, dtype=torch.bool) for layer in layers}
+        for row, heads in enumerate(self.head_sets):
+            for layer, head in heads:
+                self.masks[layer][row, head] = True
+
+    def of_layer(self, layer: int | None, device: torch.device) -> Tensor | None:
+        """The mask of the rows that a layer computes, on its device, or None if none of its heads is ablated."""
+        if layer is None or layer not in self.masks:
+            return None
+        self.masks[layer] = self.masks[layer].to(device)
+        return self.masks[layer] if self.computed is None else self.masks[layer][: self.computed[layer]]
+
+    def select(self, rows: Tensor, computed: Sequence[int] | None = None) -> None:
+        """Keep these rows, by index, in this order: for batches that lose rows while they run."""
+        self.masks = {layer: mask[rows.to(mask.device)] for layer, mask in self.masks.items()}
+        self.computed = computed
+
+
+_INSTALLED = "is_installed_for_ablation"
+"""The attribute of the modules of a model that `install` has seen."""
+
+_active: ContextVar[Rows | None] = ContextVar("safetyheads_rows", default=None)
+_exchange: ContextVar[Callable[..., States] | None] = ContextVar("safetyheads_exchange", default=None)
+
+
+@contextmanager
+def ablate(model: PreTrainedModel, ablation: Ablation | None, head_sets: Sequence[HeadSet]) -> Iterator[Rows | None]:
+    """Ablate `head_sets[b]` in row b of every forward pass of `model` within the block.
+
+    `ablation` None, or only empty sets, leaves the model as it is. Yields the rows, to drop some with `select`. The
+    state is gone when the block ends, also after an error; the weights are never touched. Raises SafetyHeadsError for a
+    nested block, and the forward pass raises it when the batch does not have one row per head set.
+    """
+    if _active.get() is not None:
+        raise SafetyHeadsError("Ablation blocks cannot be nested: end the first one before the next begins.")
+    if ablation is None and any(head_sets):
+        raise SafetyHeadsError("Heads to ablate were given, but no ablation.")
+    if ablation is not None and not _installed(model):
+        raise SafetyHeadsError(f"{type(model).__name__} was not installed for ablation: call `install` first.")
+    rows = Rows(ablation, list(head_sets), model) if ablation is not None else None
+    token = _active.set(rows)
+    try:
+        yield rows
+    finally:
+        _active.reset(token)
+
+
+@contextmanager
+def exchange(states: Callable[..., States]) -> Iterator[None]:
+    """Let attention work with what `states(module, query, key, value)` returns, before any ablation."""
+    token = _exchange.set(states)
+    try:
+        yield
+    finally:
+        _exchange.reset(token)
+
+
+def install(model: PreTrainedModel) -> PreTrainedModel:
+    """Route the model's attention through this module, around the implementation that the model was loaded with.
+
+    The implementation keeps its name, as models ask for it here and there. Other models that use it compute what they
+    always did, also within `ablate`. Raises SafetyHeadsError for a family that does not use the attention interface of
+    transformers.
+    """
+    check_family(type(model), model.config, type(model).__name__)
+    base = model.config.get_text_config(decoder=True)._attn_implementation
+    attend = ALL_ATTENTION_FUNCTIONS.get(base)  # None for eager: each family has its own
+    if not isinstance(attend, _Around):
+        AttentionInterface.register(base, _Around(attend))
+    for module in model.modules():
+        module.__dict__[_INSTALLED] = True
+    return model
+
+
+class _Around:
+    """An attention function that hands on to another one, `base`, or to the family's own eager one."""
+
+    def __init__(self, base: Attend | None) -> None:
+        self.base = base
+
+    def __call__(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        attend = self.base or _eager(module)
+        if not _installed(module):
+            return attend(module, query, key, value, attention_mask, **kwargs)
+        if (other := _exchange.get()) is not None:
+            query, key, value = other(module, query, key, value)
+        rows = _active.get()
+        layer = getattr(module, "layer_idx", None)
+        mask = None if rows is None else rows.of_layer(layer, query.device)
+        if rows is None or mask is None:
+            return attend(module, query, key, value, attention_mask, **kwargs)
+        if len(mask) != len(query):
+            raise SafetyHeadsError(f"{len(mask)} head sets were given for a batch of {len(query)} rows.")
+        return _attend_ablated(attend, rows.ablation, mask, module, query, key, value, attention_mask, **kwargs)
+
+
+def _installed(module: nn.Module) -> bool:
+    return _INSTALLED in module.__dict__
+
+
+def _eager(module: nn.Module) -> Attend:
+    """The eager attention that the family's module has beside the class of `module`, or beside one it inherits from."""
+    for class_ in type(module).__mro__:
+        eager: Attend | None = getattr(sys.modules[class_.__module__], "eager_attention_forward", None)
+        if eager is not None:
+            return eager
+    raise SafetyHeadsError(f"{type(module).__name__} has no eager attention of its own.")
+
+
+def _attend_ablated(
+    attend: Attend,
+    ablation: Ablation,
+    mask: Tensor,  # (B, N): which heads of which rows
+    module: Any,
+    query: Tensor,  # (B, N, T, d)
+    key: Tensor,  # (B, N_kv, S, d)
+    value: Tensor,  # (B, N_kv, S, d)
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    of_states, of_output = mask[:, :, None, None], mask[:, None, :, None]
+    match ablation.kind:
+        case Kind.UNDIFFERENTIATED:
+            query = torch.where(of_states, query * ablation.epsilon, query)
+        case Kind.MEAN_QUERY:
+            query = torch.where(of_states, query.mean(dim=1, keepdim=True), query)
+        case Kind.MEAN_KEY:
+            groups = query.shape[1] // key.shape[1]
+            key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+            key = torch.where(of_states, key.mean(dim=1, keepdim=True), key)
+            module = _Ungrouped(module)
+    output, weights = attend(module, query, key, value, attention_mask, **kwargs)  # (B, T, N, d)
+    match ablation.kind:
+        case Kind.SCALING:
+            output = torch.where(of_output, output * ablation.epsilon, output)
+        case Kind.MEAN_OUTPUT:
+            output = torch.where(of_output, output.mean(dim=2, keepdim=True), output)
+    return output, weights
+
+
+class _Ungrouped:
+    """An attention module whose keys have already been expanded to one per query head."""
+
+    num_key_value_groups = 1
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)

@@ -1,0 +1,89 @@
+"""The prompts of a batch, computed once for all rows that share them."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from safetyheads.engine.ablation import Ablation
+from safetyheads.engine.decoder import input_device
+from safetyheads.engine.kv_cache import Filling
+from safetyheads.engine.partial_forward import PartialForward
+from safetyheads.heads import HeadSet
+
+Prompt = tuple[int, ...]
+Units = Mapping[tuple[Prompt, HeadSet], Sequence[int]]
+"""What rows may share, a prompt and the heads ablated in it, and these rows: samples are many rows of one unit."""
+
+
+def prefill(
+    passes: PartialForward,
+    prompts: Sequence[Prompt],
+    head_sets: Sequence[HeadSet],
+    ablation: Ablation | None,
+    new_tokens: int,
+    starts: Sequence[int],
+) -> tuple[Tensor, DynamicCache]:
+    """Run B prompts of token ids, each with its own heads ablated.
+
+    Returns the logits of their last positions (B, vocabulary) and a cache of their keys and values, padded on the left
+    to the longest prompt, with room for `new_tokens` more; of row r, layers below `starts[r]` may hold nothing. A
+    prompt is run once with nothing ablated, and its head sets resume from there, wherever that leaves out more layers
+    than it costs.
+    """
+    layers = len(passes.layers)
+    units: dict[tuple[Prompt, HeadSet], list[int]] = {}
+    for row, unit in enumerate(zip(prompts, head_sets)):
+        units.setdefault(unit, []).append(row)
+    left_out = dict.fromkeys(prompts, 0)
+    for prompt, heads in units:
+        left_out[prompt] += _first(heads, layers)
+    ablated = {prompt for prompt, heads in units if heads}
+    shared = {prompt for prompt in ablated if left_out[prompt] >= layers}
+    filling = Filling(passes.model, len(prompts), max(map(len, prompts)), new_tokens)
+    for length in sorted(set(map(len, prompts))):
+        of_length = {unit: rows for unit, rows in units.items() if len(unit[0]) == length}
+        together = {unit: of_length[unit] for unit in of_length if unit[0] in shared}
+        _each_alone(passes, filling, ablation, {unit: of_length[unit] for unit in of_length if unit not in together})
+        _all_resumed(passes, filling, ablation, together, starts)
+    return filling.logits, filling.cache()
+
+
+def _first(heads: HeadSet, layers: int) -> int:
+    """The first layer that heads of are ablated in, or the number of layers."""
+    return min((head.layer for head in heads), default=layers)
+
+
+def _each_alone(passes: PartialForward, filling: Filling, ablation: Ablation | None, units: Units) -> None:
+    """Run units of one length as whole passes."""
+    if units:
+        ids = torch.tensor([prompt for prompt, _ in units], device=input_device(passes.model))
+        places = filling.places(list(units.values()))
+        top = passes.whole(ids, ablation, [heads for _, heads in units], filling.into(places))
+        filling.take(places, top.logits)
+
+
+def _all_resumed(
+    passes: PartialForward, filling: Filling, ablation: Ablation | None, units: Units, starts: Sequence[int]
+) -> None:
+    """Run the prompts of units of one length with nothing ablated, and resume each unit at its first layer."""
+    if not units:
+        return
+    layers = len(passes.layers)
+    prompts = list(dict.fromkeys(prompt for prompt, _ in units))
+    resumed_at = sorted({_first(heads, layers) for _, heads in units if heads})
+    members: list[list[int]] = [[] for _ in prompts]
+    plain: dict[int, tuple[int, int]] = {}  # first and last layer of a row that are as in the plain pass
+    for (prompt, heads), rows in units.items():
+        members[prompts.index(prompt)].extend(rows)
+        plain |= {row: (starts[row], _first(heads, layers)) for row in rows}
+    places = filling.places(members, plain)
+    ids = torch.tensor(prompts, device=input_device(passes.model))
+    kept = passes.keep(ids, ablation, (), filling.into(places), layers=resumed_at)
+    filling.take(places, kept.top.logits)
+    for layer in resumed_at:
+        at_layer = [unit for unit in units if _first(unit[1], layers) == layer]
+        places = filling.places([units[unit] for unit in at_layer])
+        chosen, sets = [prompts.index(prompt) for prompt, _ in at_layer], [heads for _, heads in at_layer]
+        filling.take(places, passes.resume(kept, chosen, layer, ablation, sets, filling.into(places)).logits)

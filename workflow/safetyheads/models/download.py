@@ -1,0 +1,151 @@
+"""Files from the network, from a pinned address: whole and verified, or not at all."""
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path
+
+import httpx2
+import tenacity
+
+from safetyheads.artifacts import files as artifacts
+from safetyheads.errors import SafetyHeadsError
+
+log = logging.getLogger(__name__)
+
+_BUSY = {408, 425, 429}
+_LONGEST_WAIT = 60.0  # seconds
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How often something is tried, and how long in between, where an error may pass by itself.
+
+    There are `attempts` in all: the second one after `first_wait` seconds, then after twice as long each time, or as
+    long as the server asks, but at most a minute. `timeout`: seconds without an answer, or a byte, that are an error.
+    """
+
+    attempts: int = 5
+    first_wait: float = 1.0
+    timeout: float = 30.0
+
+    def retrying(
+        self,
+        may_pass: Callable[[BaseException], bool],
+        reason: Callable[[BaseException], str],
+        asked: Callable[[BaseException], float | None],
+    ) -> tenacity.Retrying:
+        """Calls what it is given until it succeeds, or fails for good.
+
+        `asked` is how many seconds the server wants to be left alone, if it says so.
+        """
+        backoff = tenacity.wait_exponential(multiplier=self.first_wait, max=_LONGEST_WAIT)
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            longer = (asked(error) if error is not None else None) or 0.0
+            return max(backoff(state), min(longer, _LONGEST_WAIT))
+
+        def tell(state: tenacity.RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            seconds = state.next_action.sleep if state.next_action else 0
+            if error is not None:
+                log.warning("Try %d failed: %s. Next try in %g s.", state.attempt_number, reason(error), seconds)
+
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception(may_pass),
+            stop=tenacity.stop_after_attempt(self.attempts),
+            wait=wait,
+            before_sleep=tell,
+            reraise=True,
+        )
+
+
+PATIENCE = Patience()
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, as 64 lower-case hexadecimal digits."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def verify(path: Path, sha256: str | None, source: str) -> None:
+    """Raise SafetyHeadsError, showing both sums, unless the file has this checksum; None accepts any file.
+
+    `source` is what the message calls the file: its address, or its path.
+    """
+    if sha256 is None:
+        return
+    found = sha256_of(path)
+    if found != sha256.lower():
+        raise SafetyHeadsError(
+            f"Wrong checksum for {source}: expected sha256 {sha256.lower()}, found {found}. The file is not the one "
+            "that was pinned: check where it comes from, and change `sha256` only if you trust the new file."
+        )
+
+
+def download(
+    url: str,
+    destination: Path,
+    sha256: str | None = None,
+    *,
+    patience: Patience = PATIENCE,
+) -> None:
+    """Fetch `url` into the file `destination`, which then holds the whole, verified body; otherwise nothing is kept.
+
+    Failed connections, timeouts, cut-off bodies, HTTP 408, 425, 429 and 5xx are tried again. Proxies come from the
+    environment. Raises SafetyHeadsError for any other answer, when the attempts are used up, and for a wrong checksum.
+    """
+    shown = _without_secrets(url)
+    retrying = patience.retrying(_may_pass, lambda error: f"{shown}: {_reason(error)}", _asked_wait)
+
+    def write_to(temporary: Path) -> None:
+        retrying(_fetch, url, temporary, patience.timeout)
+        verify(temporary, sha256, shown)
+
+    try:
+        artifacts.replace(destination, write_to)
+    except httpx2.HTTPStatusError as error:
+        raise SafetyHeadsError(
+            f"{shown} cannot be downloaded: {_reason(error)}. Check the address, or fetch the file yourself and name "
+            "it with `path:`."
+        ) from None
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise SafetyHeadsError(
+            f"{shown} cannot be downloaded: {_reason(error)}. Check the address, the network and the proxy, or fetch "
+            "the file on another machine and name it with `path:`."
+        ) from None
+
+
+def _without_secrets(url: str) -> str:
+    """An address for people, without what may be a password or a signature."""
+    return re.sub(r"(?<=[?#]).+", "...", re.sub(r"(?<=//)[^/?#]*@", "", url))
+
+
+def _fetch(url: str, path: Path, timeout: float) -> None:
+    headers = {"Accept-Encoding": "identity"}
+    with httpx2.stream("GET", url, headers=headers, follow_redirects=True, timeout=timeout) as response:
+        response.raise_for_status()
+        with path.open("wb") as file:
+            for chunk in response.iter_bytes():
+                file.write(chunk)
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, httpx2.HTTPStatusError):
+        return error.response.status_code in _BUSY or error.response.status_code >= 500
+    return isinstance(error, httpx2.TransportError) and not isinstance(error, httpx2.UnsupportedProtocol)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, httpx2.HTTPStatusError):
+        return f"HTTP {error.response.status_code} {error.response.reason_phrase}".rstrip()
+    return str(error) or type(error).__name__
+
+
+def _asked_wait(error: BaseException) -> float | None:
+    asked = error.response.headers.get("Retry-After", "") if isinstance(error, httpx2.HTTPStatusError) else ""
+    return float(asked) if asked.isascii() and asked.isdigit() else None

@@ -1,0 +1,140 @@
+"""Model folders, checked before anything is loaded: are the weights there and whole, can heads be ablated?"""
+
+import json
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetyheads.engine.supported_families import check_family, unsupported
+from safetyheads.errors import SafetyHeadsError, nearest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+_WEIGHTS = "model.safetensors"
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+INDEX = "model.safetensors.index.json"
+"""Lists the shards of weights that are in several files."""
+
+
+def weight_files(folder: Path) -> list[str]:
+    """The names of the files that the weights are read from, after a look at each one's header.
+
+    Raises SafetyHeadsError if there are none, only pickled ones, or one is missing or cut off.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    names = weight_names(f"The model folder {folder}", {path.name for path in folder.iterdir()}, folder / INDEX)
+    for name in names:
+        if name == INDEX:
+            continue
+        try:
+            with safe_open(folder / name, framework="np"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise SafetyHeadsError(
+                f"{folder / name} is not a whole safetensors file ({error}). Copy or download it again; in a "
+                "clone made with git, run `git lfs pull`."
+            ) from None
+    return names
+
+
+def weight_names(where: str, names: Collection[str], index: Path) -> list[str]:
+    """Which of `names`, the files of a model, its weights are read from: one file, or an index and its shards.
+
+    `where` names the model's folder or repository, `index` is its index, read if it is used. Raises SafetyHeadsError if
+    there are none, only pickled ones, or not all of them.
+    """
+    if "adapter_config.json" in names:
+        raise SafetyHeadsError(f"{where} holds a PEFT adapter. Merge it into its model and save that as safetensors.")
+    if _WEIGHTS in names:
+        return [_WEIGHTS]
+    if INDEX not in names:
+        pickled = sorted(name for name in names if name.endswith(_PICKLED) or ".bin." in name)
+        found = f"only pickled weights ({', '.join(pickled)})" if pickled else "no weights"
+        raise SafetyHeadsError(
+            f"{where} has neither {_WEIGHTS} nor {INDEX}; it has {found}. Pickled weights (.bin, "
+            ".pt) are never loaded: choose a repository or revision with safetensors, or convert the model with "
+            "`save_pretrained` of transformers and name the new folder with `path:`."
+        )
+    shards = sorted(set(read_json(index).get("weight_map", {}).values()))
+    missing = [name for name in shards if name not in names]
+    if missing or not shards:
+        raise SafetyHeadsError(
+            f"{where} has {INDEX}, which lists {len(shards)} files of weights, of which {len(missing)} are missing: "
+            f"{', '.join(missing)}. Copy or download them again."
+        )
+    return [INDEX, *shards]
+
+
+def architecture(folder: Path) -> tuple["PreTrainedConfig", "type[PreTrainedModel]"]:
+    """The model's configuration and class, without an instance of it. Imports torch.
+
+    Raises SafetyHeadsError for a model that transformers does not implement, whose heads cannot be ablated, whose
+    weights are quantised, or whose config.json does not describe a model.
+    """
+    import torch
+    from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
+
+    raw = read_json(folder / "config.json")
+    model_type = str(raw.get("model_type"))
+    if model_type not in CONFIG_MAPPING:
+        advice = (
+            "It brings its own code, which is never run: choose a model that transformers itself implements."
+            if "auto_map" in raw
+            else f"A newer transformers may know it.{nearest(model_type, CONFIG_MAPPING.keys())}"
+        )
+        raise SafetyHeadsError(
+            f"{folder / 'config.json'}: transformers has no model type {raw.get('model_type')!r}. {advice}"
+        )
+    if quantised := raw.get("quantization_config"):
+        method = quantised.get("quant_method", "some method") if isinstance(quantised, dict) else "some method"
+        raise SafetyHeadsError(
+            f"{folder / 'config.json'}: the weights are quantised ({method}), which is not supported: its heads would "
+            "be those of other weights than the model's own. Choose the repository or folder with 16-bit weights."
+        )
+    with _valid(folder / "config.json", model_type):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    named = (raw.get("architectures") or [f"{model_type} model"])[0]
+    what = f"{folder} holds a {named}, which"
+    if config.is_encoder_decoder or type(config) not in AutoModelForCausalLM._model_mapping:
+        raise unsupported(what, config)
+    class_: Any = AutoModelForCausalLM._model_mapping[type(config)]
+    if class_.config_class is config.sub_configs.get("text_config"):
+        config = config.get_text_config(decoder=True)  # the text decoder of a multimodal model is a class of its own
+    check_family(class_, config, what if "architectures" in raw else f"{folder} holds a {class_.__name__}, which")
+    with _valid(folder / "config.json", model_type), torch.device("meta"):
+        _check_grid(config.get_text_config(decoder=True))
+        class_(config)  # without weights: what cannot be built is known before they are fetched or read
+    return config, class_
+
+
+@contextmanager
+def _valid(path: Path, model_type: str) -> Iterator[None]:
+    """Turn whatever transformers raises within the block for a config.json at `path` into a SafetyHeadsError."""
+    try:
+        yield
+    except Exception as error:  # a number or name that makes no sense can fail anywhere in a model's code
+        problem = f"{path} is not a valid {model_type} configuration: {type(error).__name__}: {error}"
+        raise SafetyHeadsError(problem) from None
+
+
+def _check_grid(config: "PreTrainedConfig") -> None:
+    layers, heads = config.num_hidden_layers, config.num_attention_heads
+    groups = getattr(config, "num_key_value_heads", None) or heads
+    if layers < 1 or heads < 1 or heads % groups:
+        raise ValueError(f"{layers} layers, {heads} attention heads, {groups} key/value heads")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a model's file. Raises SafetyHeadsError if it is missing or not one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SafetyHeadsError(f"{path} is missing: a model folder holds config.json beside its weights.") from None
+    except (OSError, ValueError) as error:
+        raise SafetyHeadsError(f"{path} cannot be read as JSON ({error}). Copy or download it again.") from None
+    if not isinstance(value, dict):
+        raise SafetyHeadsError(f"{path} must hold a JSON object.")
+    return value
