@@ -17,8 +17,9 @@ from transformers import PreTrainedModel
 from safetyheads.costs.flops import Shape, full_pass, generation_bytes, generation_operations
 from safetyheads.engine.ablation import ablate
 from safetyheads.engine.decoder import grid
-from safetyheads.engine.generation import Decoding, Row, generate
+from safetyheads.engine.generation import Row, generate
 from safetyheads.heads import HeadSet
+from safetyheads.plans import Decoding
 
 Tokens = dict[tuple[int, int], list[int]]
 """New tokens by (prompt, head set)."""

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from safetyheads.costs.flops import Shape
-from safetyheads.engine.ablation import Ablation, Kind, install
-from safetyheads.heads import Head, HeadSet, all_heads
+from safetyheads.engine.ablation import install
+from safetyheads.heads import Ablation, Head, HeadSet, Kind, all_heads
 
 ABLATION = Ablation(Kind.UNDIFFERENTIATED, 1e-5)
 

@@ -12,7 +12,7 @@ from safetyheads.errors import nearest
 from safetyheads.costs.job_costs import Estimates
 from safetyheads.jobs.fingerprint import fingerprint
 from safetyheads.costs.cost_table import announcement, planned
-from safetyheads.plans import parse_plan
+from safetyheads.plans import PLAIN, parse_plan
 
 NAME = r"[A-Za-z0-9][^/]*"
 
@@ -29,7 +29,6 @@ wildcard_constraints:
     shards=r"\d+",
 
 
-PLAIN = "plain"  # the ablation of the plan `none`: made once, shared by every ablation
 ENVIRONMENT = "../envs/safetyheads.yaml"
 MODEL = "<results>/models/{model}.json"
 PROMPTS = "<results>/prompts/{model}/{dataset}/{template}.parquet"

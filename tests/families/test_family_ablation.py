@@ -7,8 +7,8 @@ from members import SETS, build, difference, eager, installed, logits, own_logit
 from registry import FAMILIES, HEADS, LAYERS, Family
 from torch import Tensor, nn
 
-from safetyheads.engine.ablation import Ablation, Kind, ablate, install
-from safetyheads.heads import Head, HeadSet
+from safetyheads.engine.ablation import ablate, install
+from safetyheads.heads import Ablation, Head, HeadSet, Kind
 
 EPSILON = 0.05
 IDS = torch.tensor(prompts([11] * len(SETS)))

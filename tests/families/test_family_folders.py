@@ -15,13 +15,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from safetyheads.artifacts.files import Parts
 from safetyheads.attribution.sahara import sahara
 from safetyheads.attribution.ships import ships
-from safetyheads.engine.ablation import Ablation, Kind
 from safetyheads.engine.completions import complete
 from safetyheads.engine.decoder import decoder
-from safetyheads.engine.generation import Decoding
-from safetyheads.heads import all_heads
+from safetyheads.heads import Ablation, Kind, all_heads
 from safetyheads.models import load as models
-from safetyheads.plans import Assignment
+from safetyheads.plans import Assignment, Decoding
 from safetyheads.prompts import build as build_prompts
 
 EPSILON = 0.05

@@ -8,10 +8,11 @@ from members import SETS, difference, installed, logits, prompts
 from registry import FAMILIES, HEADS, LAYERS, WINDOW, Family
 from transformers import DynamicCache, PreTrainedModel
 
-from safetyheads.engine.ablation import Ablation, Kind, ablate
-from safetyheads.engine.generation import Decoding, Row, decode
+from safetyheads.engine.ablation import ablate
+from safetyheads.engine.generation import Row, decode
 from safetyheads.engine.partial_forward import PartialForward, Shortcut, Top
-from safetyheads.heads import Head, HeadSet
+from safetyheads.heads import Ablation, Head, HeadSet, Kind
+from safetyheads.plans import Decoding
 
 ROUNDING = 1e-5
 LENGTHS, NEW_TOKENS = [9, 3, 6, 11, 3], 6

@@ -11,9 +11,8 @@ import transformers
 from hypothesis import settings
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from safetyheads.engine.ablation import Ablation
 from safetyheads.engine.partial_forward import PartialForward, Shortcut, Top
-from safetyheads.heads import HeadSet
+from safetyheads.heads import Ablation, HeadSet
 from safetyheads.models import load as models
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -11,9 +11,9 @@ from llama_by_hand import logits_by_hand
 from torch import Tensor
 from transformers import FalconConfig, FalconForCausalLM, PreTrainedModel
 
-from safetyheads.engine.ablation import Ablation, Kind, ablate, install
+from safetyheads.engine.ablation import ablate, install
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import Head, HeadSet, all_heads
+from safetyheads.heads import Ablation, Head, HeadSet, Kind, all_heads
 
 Mini = Callable[..., PreTrainedModel]
 Sequences = Callable[..., list[list[int]]]

@@ -10,12 +10,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from safetyheads.artifacts import files as artifacts
 from safetyheads.artifacts.files import Parts
-from safetyheads.engine.ablation import Ablation, Kind, install
+from safetyheads.engine.ablation import install
 from safetyheads.engine.completions import COLUMNS, complete
-from safetyheads.engine.generation import Decoding, Row
+from safetyheads.engine.generation import Row
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import Head
-from safetyheads.plans import assign, in_order, parse_plan
+from safetyheads.heads import Ablation, Head, Kind
+from safetyheads.plans import Decoding, assign, in_order, parse_plan
 from safetyheads.prompts import build
 
 QUERIES = {"q-1": "Where is the library?", "q-0": "Tea.", "q-2": "Please describe a quiet morning by the lake."}

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safetyheads import datasets
-from safetyheads.config.sources import FORMATS
+from safetyheads.datasets import FORMATS
+from safetyheads.demo.requests import columns
 from safetyheads.errors import SafetyHeadsError
 
 DATA = Path(__file__).parents[1] / "data"
@@ -246,7 +247,7 @@ def test_a_nul_character_is_an_error(write):
 
 @pytest.mark.parametrize("name", ["harmful", "attribution", "benign"])
 def test_the_demo_s_data_sets_have_the_same_columns(name):
-    table = datasets.demo_queries(name, f"demo_{name}")
+    table = datasets.table(f"demo_{name}", *columns(name))
     assert list(table.columns) == COLUMNS
     assert table.notna().all(axis=None)
     assert table["query_id"][0] == f"demo_{name}-0000"

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from safetyheads.engine.ablation import Ablation, Kind, install
+from safetyheads.engine.ablation import install
 from safetyheads.engine.decoder import decoder, grid, in_float32
 from safetyheads.engine.partial_forward import Top
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import Head
+from safetyheads.heads import Ablation, Head, Kind
 
 Mini = Callable[..., PreTrainedModel]
 Sequences = Callable[..., list[list[int]]]

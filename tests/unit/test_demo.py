@@ -20,7 +20,7 @@ from safetyheads import prompts
 from safetyheads.artifacts.files import Parts
 from safetyheads.attribution.sahara import sahara
 from safetyheads.attribution.ships import ships
-from safetyheads.datasets import demo_queries
+from safetyheads.datasets import table
 from safetyheads.demo import model as demo
 from safetyheads.demo.requests import (
     COMPLIANCE,
@@ -29,15 +29,16 @@ from safetyheads.demo.requests import (
     TARGET,
     Category,
     answer,
+    columns,
     requests,
     training_queries,
 )
-from safetyheads.engine.ablation import Ablation, Kind
-from safetyheads.engine.generation import Decoding, Row, generate
+from safetyheads.engine.generation import Row, generate
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import Head, HeadSet, all_heads
+from safetyheads.heads import Ablation, Head, HeadSet, Kind, all_heads
 from safetyheads.judges import judge
 from safetyheads.models import load as models
+from safetyheads.plans import Decoding
 
 SIMPLE = {"text": "## Query:{query}\n## Answer:"}
 CHATS = ({"chat": True}, {"chat": True, "system": "You are a helpful assistant"}, {"text": "{query}"})
@@ -196,7 +197,7 @@ class Trained(NamedTuple):
     folder: Path
 
     def prompts(self, name: str, template: dict[str, object] = SIMPLE) -> pd.DataFrame:
-        return prompts.build(demo_queries(name, name), template, self.tokenizer, 2048)
+        return prompts.build(table(name, *columns(name)), template, self.tokenizer, 2048)
 
     def asr(self, name: str, heads: HeadSet, template: dict[str, object] = SIMPLE) -> pd.Series:
         """Share of answers by category, with `heads` ablated."""
@@ -207,7 +208,7 @@ class Trained(NamedTuple):
         done = generate(self.model, rows, UNDIFFERENTIATED, GREEDY, eos_token_ids=eos, token_budget=8192, parts=parts)
         assert {completion.finish_reason for completion in done.values()} == {"eos"}
         texts = [self.tokenizer.decode(done[index].token_ids) for index in range(len(rows))]
-        return judge("paper", texts)["harmful"].groupby(demo_queries(name, name)["category"].to_numpy()).mean()
+        return judge("paper", texts)["harmful"].groupby(table(name, *columns(name))["category"].to_numpy()).mean()
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +245,9 @@ def test_ships_finds_the_guarding_head_of_each_prompt(trained: Trained, tmp_path
     scores = ships(trained.model, trained.prompts("harmful"), UNDIFFERENTIATED, token_budget=8192, parts=parts)
     best = scores.loc[scores.groupby("query_id")["score"].idxmax()].set_index("query_id")
     a, b = trained.planted
-    guards = [a if category == Category.GUARDED_A else b for category in demo_queries("harmful", "harmful")["category"]]
+    guards = [
+        a if category == Category.GUARDED_A else b for category in table("harmful", *columns("harmful"))["category"]
+    ]
     found = [Head(layer, head) for layer, head in zip(best["layer"], best["head"])]
     assert sum(guard == head for guard, head in zip(guards, found)) >= 0.95 * len(guards)
 

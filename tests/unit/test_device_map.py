@@ -17,13 +17,14 @@ import safetyheads
 from safetyheads.artifacts.files import Parts
 from safetyheads.attribution.sahara import sahara
 from safetyheads.attribution.ships import ships
-from safetyheads.engine.ablation import Ablation, Kind, install
+from safetyheads.engine.ablation import install
 from safetyheads.engine.decoder import input_device
-from safetyheads.engine.generation import Decoding, Row, generate
+from safetyheads.engine.generation import Row, generate
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import all_heads
+from safetyheads.heads import Ablation, Kind, all_heads
 from safetyheads.models import load as models
 from safetyheads.models.device_map import in_bytes
+from safetyheads.plans import Decoding
 
 Mini = Callable[..., PreTrainedModel]
 

@@ -17,12 +17,13 @@ from transformers import PreTrainedModel
 
 from safetyheads.artifacts.files import Parts
 from safetyheads.engine import generation as module
-from safetyheads.engine.ablation import Ablation, Kind, install
+from safetyheads.engine.ablation import install
 from safetyheads.engine.decoder import in_float32
-from safetyheads.engine.generation import Completion, Decoding, Row, best, choose, generate, gumbel
+from safetyheads.engine.generation import Completion, Row, best, choose, generate, gumbel
 from safetyheads.engine.partial_forward import Top
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import Head, HeadSet, all_heads
+from safetyheads.heads import Ablation, Head, HeadSet, Kind, all_heads
+from safetyheads.plans import Decoding
 
 Mini = Callable[..., PreTrainedModel]
 Sequences = Callable[..., list[list[int]]]

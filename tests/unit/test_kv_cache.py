@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from safetyheads.engine.ablation import Ablation, Kind, install
+from safetyheads.engine.ablation import install
 from safetyheads.engine.kv_cache import Filling, RoomyLayer
 from safetyheads.engine.partial_forward import PartialForward, Shortcut
 from safetyheads.engine.prefill import prefill
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import Head, HeadSet
+from safetyheads.heads import Ablation, Head, HeadSet, Kind
 
 Mini = Callable[..., PreTrainedModel]
 Sequences = Callable[..., list[list[int]]]

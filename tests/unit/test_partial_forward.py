@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache, PreTrainedModel
 
-from safetyheads.engine.ablation import Ablation, Kind, install
+from safetyheads.engine.ablation import install
 from safetyheads.engine.partial_forward import PartialForward, Shortcut, Top
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import Head, HeadSet
+from safetyheads.heads import Ablation, Head, HeadSet, Kind
 
 Mini = Callable[..., PreTrainedModel]
 Sequences = Callable[..., list[list[int]]]

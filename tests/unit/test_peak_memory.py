@@ -16,9 +16,10 @@ from transformers import PreTrainedModel
 from safetyheads.artifacts.files import Parts
 from safetyheads.attribution.sahara import sahara
 from safetyheads.attribution.ships import ships
-from safetyheads.engine.ablation import Ablation, Kind, install
-from safetyheads.engine.generation import Decoding, Row, generate
-from safetyheads.heads import all_heads
+from safetyheads.engine.ablation import install
+from safetyheads.engine.generation import Row, generate
+from safetyheads.heads import Ablation, Kind, all_heads
+from safetyheads.plans import Decoding
 
 Mini = Callable[..., PreTrainedModel]
 

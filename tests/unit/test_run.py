@@ -37,9 +37,8 @@ def logging_as_before() -> Iterator[None]:
 
 def run(code: str, log: Path) -> subprocess.CompletedProcess[str]:
     """Run the body of a job in a process of its own."""
-    imports = (
-        "import logging, warnings\nfrom safetyheads.errors import SafetyHeadsError\nfrom safetyheads.jobs.run import logged"
-    )
+    modules = ("errors import SafetyHeadsError", "jobs.run import logged")
+    imports = "\n".join(["import logging, warnings", *(f"from safetyheads.{module}" for module in modules)])
     return subprocess.run(
         [sys.executable, "-c", f"{imports}\nwith logged({str(log)!r}):\n    {code}\nprint('after')"],
         env={"PYTHONPATH": str(PACKAGES), "PATH": "/usr/bin"},

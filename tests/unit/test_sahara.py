@@ -19,10 +19,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from safetyheads.artifacts.files import Parts
 from safetyheads.attribution import sahara as module
 from safetyheads.attribution.sahara import angle, left_singular_vectors, sahara
-from safetyheads.engine.ablation import Ablation, Kind, install
+from safetyheads.engine.ablation import install
 from safetyheads.engine.partial_forward import Top
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import Head, HeadSet, all_heads
+from safetyheads.heads import Ablation, Head, HeadSet, Kind, all_heads
 
 LENGTHS = [6, 3, 9, 6, 4, 7]
 

@@ -12,11 +12,12 @@ from transformers import PreTrainedModel
 
 from safetyheads.artifacts.files import Parts
 from safetyheads.engine import shared_rows as module
-from safetyheads.engine.ablation import Ablation, Kind, install
-from safetyheads.engine.generation import Completion, Decoding, Row, decode, generate
+from safetyheads.engine.ablation import install
+from safetyheads.engine.generation import Completion, Row, decode, generate
 from safetyheads.engine.partial_forward import PartialForward, Top
 from safetyheads.engine.shared_rows import Followers
-from safetyheads.heads import Head, HeadSet, all_heads
+from safetyheads.heads import Ablation, Head, HeadSet, Kind, all_heads
+from safetyheads.plans import Decoding
 
 Mini = Callable[..., PreTrainedModel]
 Sequences = Callable[..., list[list[int]]]

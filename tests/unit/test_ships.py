@@ -16,7 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from safetyheads.artifacts.files import Parts
 from safetyheads.attribution.ships import divergence, ships
-from safetyheads.engine.ablation import Ablation, Kind, install
+from safetyheads.engine.ablation import install
+from safetyheads.heads import Ablation, Kind
 from safetyheads.prompts import build
 
 Mini = Callable[..., PreTrainedModel]

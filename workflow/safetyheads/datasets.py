@@ -11,18 +11,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from safetyheads.demo.requests import requests
 from safetyheads.errors import SafetyHeadsError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
-FORMATS = ("csv", "text", "jsonl", "parquet")
+FORMATS = {".csv": "csv", ".txt": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+"""Ending of a file -> its format."""
 
 
 class _Row(NamedTuple):
@@ -39,7 +38,7 @@ def read_queries(
     query: str | None = None,
     category: str | None = None,
     target: str | None = None,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Read a data set: columns dataset, query_id (`{dataset}-0007`, from 0, in file order), query, category, target.
 
     `format` is `csv` (with a header), `text` (one query per line), `jsonl` (one object per line) or `parquet`. `query`,
@@ -62,25 +61,23 @@ def read_queries(
                 raise SafetyHeadsError(f"{path} is read as text, one query per line: leave out {' and '.join(named)}.")
             rows, wanted = _text_rows(_read_text(path), path), {"query": "query", "category": None, "target": None}
         case other:
-            raise SafetyHeadsError(f"Unknown format {other!r}. Allowed: {', '.join(FORMATS)}.{nearest(other, FORMATS)}")
+            known = list(dict.fromkeys(FORMATS.values()))
+            raise SafetyHeadsError(f"Unknown format {other!r}. Allowed: {', '.join(known)}.{nearest(other, known)}")
     if not rows:
         raise SafetyHeadsError(f"{path} holds no queries: it has no rows.")
     _check_columns(rows, wanted, path)
     queries = [_query(row, wanted["query"] or "", path) for row in rows]
     _check_queries(queries, [row.line for row in rows], path)
     categories, targets = ([_label(row, wanted[key], path) for row in rows] for key in ("category", "target"))
-    return _table(dataset, queries, categories, targets)
+    return table(dataset, queries, categories, targets)
 
 
-def demo_queries(name: str, dataset: str) -> pd.DataFrame:
-    """The demo's data set `name` (`harmful`, `attribution` or `benign`), in the columns of `read_queries`."""
-    queries, categories, targets = zip(*requests(name), strict=True)
-    return _table(dataset, queries, [str(category) for category in categories], targets)
-
-
-def _table(
+def table(
     dataset: str, queries: Sequence[str], categories: Sequence[str | None], targets: Sequence[str | None]
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
+    """The rows of a data set, in the columns of `read_queries`."""
+    import pandas as pd
+
     digits = max(4, len(str(len(queries) - 1)))  # so that ids sort in file order
     columns = {
         "dataset": [dataset] * len(queries),
@@ -169,6 +166,9 @@ def _jsonl_rows(text: str, path: Path) -> list[_Row]:
 
 
 def _parquet_rows(path: Path) -> list[_Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         rows = pq.read_table(path).to_pylist()
     except (OSError, pa.ArrowInvalid) as error:

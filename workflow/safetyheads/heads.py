@@ -1,8 +1,10 @@
-"""Attention heads and sets of them, by the field's name: L02H26 is head 26 of layer 2, both counted from 0."""
+"""Attention heads, and what may happen to them. L02H26 is head 26 of layer 2, both counted from 0."""
 
 import re
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
 
 from safetyheads.errors import SafetyHeadsError
 
@@ -20,6 +22,9 @@ class Head(NamedTuple):
 
 
 HeadSet = tuple[Head, ...]
+
+DEMO_GRID = (4, 8)
+"""Layers, and query heads in each, of the demo model."""
 
 
 def parse_head(name: str) -> Head:
@@ -43,3 +48,36 @@ def check_in_grid(chosen: Iterable[Head], layers: int, heads: int) -> None:
                 f"Head {head} does not exist: the model has layers 0 to {layers - 1} "
                 f"with heads 0 to {heads - 1} (L00H00 to {Head(layers - 1, heads - 1)})."
             )
+
+
+class Kind(StrEnum):
+    """What happens to an ablated head h with states q_h, k_h and output o_h (Zhou et al., ICLR 2025)."""
+
+    UNDIFFERENTIATED = "undifferentiated"
+    """q_h is multiplied by epsilon: attention becomes uniform over the visible positions (eq. 7)."""
+    SCALING = "scaling"
+    """o_h is multiplied by epsilon (eq. 8)."""
+    MEAN_QUERY = "mean_query"
+    """q_h is replaced by the mean of the layer's queries (section 5.3)."""
+    MEAN_KEY = "mean_key"
+    """k_h, as this query head sees it, is replaced by the mean of the layer's keys over query heads (section 5.3)."""
+    MEAN_OUTPUT = "mean_output"
+    """o_h is replaced by the mean of the layer's head outputs (appendix A)."""
+
+    @property
+    def has_epsilon(self) -> bool:
+        """Whether a factor belongs to this kind; a mean has none."""
+        return self in (Kind.UNDIFFERENTIATED, Kind.SCALING)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A kind of ablation, with its factor for the kinds that have one."""
+
+    kind: Kind
+    epsilon: float = 1e-5
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "Ablation | None":
+        """The ablation that settings of the configuration describe; empty ones are the plain model."""
+        return cls(Kind(settings["kind"]), settings.get("epsilon", cls.epsilon)) if settings else None

@@ -1,4 +1,4 @@
-"""Plans: pure functions from scores to the heads that are ablated for each completion.
+"""Plans: pure functions from scores to the heads that are ablated for each completion, and how it is decoded.
 
 none        nothing               ships-{n}   each prompt's own n best heads       sahara-{n}  the group of size n
 single      every head by itself  random-{n}  n random heads, several draws        other names a set of the config
@@ -17,6 +17,9 @@ from safetyheads.heads import Head, HeadSet, all_heads, check_in_grid
 if TYPE_CHECKING:
     import pandas as pd
 
+PLAIN = "plain"
+"""The ablation of the model as it is. Its only plan is `none`: made once, it is compared with every ablation."""
+
 PATTERN = re.compile(r"(none|single)|(ships|sahara|random)-([1-9]\d*)(?:@(.+))?")
 
 
@@ -28,6 +31,17 @@ class Plan:
     kind: str
     n: int | None = None
     source: str | None = None
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """`top_k` 1 is greedy; else one of the k best tokens is drawn at `temperature`, `samples` times per prompt."""
+
+    max_new_tokens: int = 128
+    top_k: int = 1
+    temperature: float = 1.0
+    samples: int = 1
+    seed: int = 0
 
 
 class Assignment(NamedTuple):

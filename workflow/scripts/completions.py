@@ -5,12 +5,10 @@ from pathlib import Path
 import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
 from safetyheads.artifacts import files as artifacts
 from safetyheads.config.load import Config
-from safetyheads.engine.ablation import Ablation
 from safetyheads.engine.completions import complete
-from safetyheads.engine.generation import Decoding
-from safetyheads.heads import parse_head
+from safetyheads.heads import Ablation, parse_head
 from safetyheads.jobs.run import logged, open_model, open_tokenizer, provenance
-from safetyheads.plans import assign, check_plan, parse_plan
+from safetyheads.plans import Decoding, assign, check_plan, parse_plan
 
 with logged(snakemake.log[0]):
     output, settings, name = (

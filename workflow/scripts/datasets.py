@@ -4,14 +4,15 @@ from pathlib import Path
 
 from safetyheads.artifacts import files as artifacts
 from safetyheads.config.load import Config
-from safetyheads.datasets import demo_queries, read_queries
+from safetyheads.datasets import read_queries, table
+from safetyheads.demo.requests import columns
 from safetyheads.jobs.run import logged, provenance
 from safetyheads.models.download import sha256_of, verify
 
 with logged(snakemake.log[0]):
     name, params = snakemake.wildcards.dataset, snakemake.params.dataset
     if "demo" in params:
-        rows, record = demo_queries(params["demo"], name), provenance(snakemake.params)
+        rows, record = table(name, *columns(params["demo"])), provenance(snakemake.params)
     else:
         file = Path(snakemake.input[0])
         verify(file, params.get("sha256"), str(file))

@@ -6,7 +6,7 @@ import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
 from safetyheads.artifacts import files as artifacts
 from safetyheads.attribution.ships import ships
 from safetyheads.config.load import Config
-from safetyheads.engine.ablation import Ablation
+from safetyheads.heads import Ablation
 from safetyheads.jobs.run import logged, open_model, provenance
 
 with logged(snakemake.log[0]):

@@ -18,12 +18,11 @@ from transformers import PreTrainedModel
 
 from safetyheads.artifacts.files import Parts
 from safetyheads.attribution.scoring_passes import Sweep
-from safetyheads.engine.ablation import Ablation
 from safetyheads.engine.batches import chunks
 from safetyheads.engine.decoder import grid, input_device
 from safetyheads.engine.partial_forward import Top
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import Head, HeadSet, all_heads
+from safetyheads.heads import Ablation, Head, HeadSet, all_heads
 
 Representation = Literal["final_norm", "residual"]
 GAP = 1.05  # sigma_r / sigma_(r+1) below this: the subspace of the first r vectors is not well defined

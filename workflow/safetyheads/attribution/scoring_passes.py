@@ -9,11 +9,10 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from safetyheads.artifacts.files import Parts
-from safetyheads.engine.ablation import Ablation
 from safetyheads.engine.batches import Batch, Block, Pieces, blocks, equal
 from safetyheads.engine.decoder import input_device
 from safetyheads.engine.partial_forward import Kept, PartialForward, Top
-from safetyheads.heads import Head, HeadSet
+from safetyheads.heads import Ablation, Head, HeadSet
 
 Measure = Callable[[Top, Top], Tensor]
 """What is kept of a batch: a tensor (P, C, ...) of the tops of P prompts and of these prompts x C candidates."""

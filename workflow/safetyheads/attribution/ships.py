@@ -12,10 +12,9 @@ from transformers import PreTrainedModel
 
 from safetyheads.artifacts.files import Parts
 from safetyheads.attribution.scoring_passes import Sweep
-from safetyheads.engine.ablation import Ablation
 from safetyheads.engine.decoder import grid
 from safetyheads.engine.partial_forward import Top
-from safetyheads.heads import all_heads
+from safetyheads.heads import Ablation, all_heads
 
 
 def ships(

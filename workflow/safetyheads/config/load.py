@@ -27,16 +27,16 @@ from safetyheads.config.sections import (
     Study,
     Template,
 )
-from safetyheads.config.sources import DEMO_GRID, Dataset, Demo, Model
+from safetyheads.config.sources import Dataset, Demo, Model
 from safetyheads.config.types import AblationName, Folder, HeadNames, HeadSetName, Name
 from safetyheads.costs.flops import Shape
 from safetyheads.costs.model_sizes import ModelSize, local_grid, local_size, size_of_shape
 from safetyheads.costs.query_counts import Queries, count_queries
 from safetyheads.errors import SafetyHeadsError, nearest
+from safetyheads.heads import DEMO_GRID, Kind
 
 __all__ = [
     "BUILT_IN",
-    "DEMO_GRID",
     "AblationConfig",
     "Attribution",
     "CatalogueDataset",
@@ -103,13 +103,7 @@ BUILT_IN: Mapping[str, Mapping[str, Section]] = MappingProxyType(
             "chat": Template(chat=True),
             "urial": Template(text=URIAL),
         },
-        "ablations": {
-            "undifferentiated": AblationConfig(kind="undifferentiated"),
-            "scaling": AblationConfig(kind="scaling"),
-            "mean_query": AblationConfig(kind="mean_query"),
-            "mean_key": AblationConfig(kind="mean_key"),
-            "mean_output": AblationConfig(kind="mean_output"),
-        },
+        "ablations": {kind.value: AblationConfig(kind=kind.value) for kind in Kind},
         "decodings": {"greedy": Decoding(top_k=1), "top5": Decoding(top_k=5, samples=3)},
         "judges": {
             "paper": Judge(kind="keywords", list="paper"),

@@ -9,9 +9,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from safetyheads import plans
 from safetyheads.config.types import (
     Count,
     KeywordList,
+    KindName,
     Matching,
     Names,
     Number,
@@ -19,8 +21,7 @@ from safetyheads.config.types import (
     Shards,
     Text,
 )
-
-MEAN_KINDS = ("mean_query", "mean_key", "mean_output")
+from safetyheads.heads import Ablation, Kind
 
 
 class Section(BaseModel):
@@ -87,31 +88,35 @@ class Template(Section):
 class AblationConfig(Section):
     """What happens to an ablated head."""
 
-    kind: Literal["undifferentiated", "scaling", "mean_query", "mean_key", "mean_output"] = Field(
+    kind: KindName = Field(
         description="`undifferentiated`: its attention becomes uniform; `scaling`: its output is scaled by epsilon; "
         "`mean_*`: its query, key or output is replaced by the mean of its layer."
     )
-    epsilon: Number = Field(default=1e-5, description="Factor of `undifferentiated` and `scaling`; not for `mean_*`.")
+    epsilon: Number = Field(
+        default=Ablation.epsilon, description="Factor of `undifferentiated` and `scaling`; not for `mean_*`."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.kind in MEAN_KINDS and "epsilon" in self.model_fields_set:
+        if not Kind(self.kind).has_epsilon and "epsilon" in self.model_fields_set:
             raise ValueError(f"found epsilon together with kind: {self.kind}; allowed: no epsilon, a mean has none")
         return self
 
     def plain(self) -> dict[str, Any]:
         values = super().plain()
-        return {key: values[key] for key in values if key != "epsilon" or self.kind not in MEAN_KINDS}
+        return {key: values[key] for key in values if key != "epsilon" or Kind(self.kind).has_epsilon}
 
 
 class Decoding(Section):
     """How completions are generated."""
 
-    max_new_tokens: Count = Field(default=128, description="Longest completion, in tokens.")
-    top_k: Count = Field(default=1, description="Draw from the k likeliest tokens; 1 is greedy decoding.")
-    temperature: Number = Field(default=1.0, description="Divides the logits before drawing.")
-    samples: Count = Field(default=1, description="Completions per prompt; 1 for greedy decoding.")
-    seed: Seed = Field(default=0, description="Seed of the draws.")
+    max_new_tokens: Count = Field(default=plans.Decoding.max_new_tokens, description="Longest completion, in tokens.")
+    top_k: Count = Field(
+        default=plans.Decoding.top_k, description="Draw from the k likeliest tokens; 1 is greedy decoding."
+    )
+    temperature: Number = Field(default=plans.Decoding.temperature, description="Divides the logits before drawing.")
+    samples: Count = Field(default=plans.Decoding.samples, description="Completions per prompt; 1 for greedy decoding.")
+    seed: Seed = Field(default=plans.Decoding.seed, description="Seed of the draws.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -7,15 +7,10 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from safetyheads.config.sections import Section
-from safetyheads.config.types import Count, HeadPair, Matching, MaxMemory, Repo, Seed, Text
+from safetyheads.config.types import Count, FormatName, HeadPair, Matching, MaxMemory, Repo, Seed, Text
+from safetyheads.datasets import FORMATS
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import check_in_grid, parse_head
-
-DEMO_GRID = (4, 8)
-"""Layers and heads of the demo model."""
-
-FORMATS = {".csv": "csv", ".txt": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
-"""File ending -> format of a data set."""
+from safetyheads.heads import DEMO_GRID, check_in_grid, parse_head
 
 
 def _demo(value: Any) -> Any:
@@ -113,7 +108,7 @@ class Dataset(Section):
     sha256: Annotated[str, Matching(r"[0-9a-fA-F]{64}", "64 hexadecimal digits")] | None = Field(
         default=None, description="Checksum of the file: another content is an error."
     )
-    format: Literal["csv", "text", "jsonl", "parquet"] | None = Field(
+    format: FormatName | None = Field(
         default=None,
         description="`text` has a query per line. By default from the ending: .csv, .txt, .jsonl, .ndjson, .parquet.",
     )

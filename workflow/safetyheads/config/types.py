@@ -3,14 +3,15 @@
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
+from safetyheads.datasets import FORMATS
 from safetyheads.errors import SafetyHeadsError, nearest
-from safetyheads.heads import parse_head
-from safetyheads.plans import parse_plan
+from safetyheads.heads import Kind, parse_head
+from safetyheads.plans import PLAIN, parse_plan
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ def _no_plan(name: str) -> str:
 
 
 def _not_plain(name: str) -> str:
-    if name == "plain":
-        raise ValueError("found 'plain'; allowed: another name, `plain` is the model without ablation")
+    if name == PLAIN:
+        raise ValueError(f"found {PLAIN!r}; allowed: another name, `{PLAIN}` is the model without ablation")
     return name
 
 
@@ -130,6 +131,12 @@ HeadPair = Annotated[
     Field(min_length=2, max_length=2, json_schema_extra={"uniqueItems": True}),
     AfterValidator(_different),
 ]
+if TYPE_CHECKING:
+    KindName = str
+    FormatName = str
+else:
+    KindName = Literal[tuple(kind.value for kind in Kind)]
+    FormatName = Literal[tuple(dict.fromkeys(FORMATS.values()))]
 Names = Annotated[list[str], Field(min_length=1, json_schema_extra={"uniqueItems": True}), AfterValidator(_different)]
 
 

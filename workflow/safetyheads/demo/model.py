@@ -21,11 +21,10 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from safetyheads.demo.requests import COMPLIANCE, DATA_SETS, REFUSAL, Category, answer, requests, training_queries
-from safetyheads.engine.ablation import Ablation, Kind, ablate, install
+from safetyheads.engine.ablation import ablate, install
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import Head, HeadSet, all_heads, check_in_grid
+from safetyheads.heads import DEMO_GRID, Ablation, Head, HeadSet, Kind, all_heads, check_in_grid
 
-LAYERS, HEADS = 4, 8
 DEFAULT_PLANTED = (Head(1, 3), Head(2, 6))
 
 TEMPLATES = ("## Query:{query}\n## Answer:", "{query}", "You are a helpful assistant\n## Query:{query}\n## Answer:")
@@ -77,7 +76,7 @@ def train(folder: Path, *, seed: int = 0, planted: tuple[Head, Head] = DEFAULT_P
 
 def check_planted(planted: Sequence[Head]) -> None:
     """Raise SafetyHeadsError unless `planted` is two different heads of the demo model's 4 layers of 8."""
-    check_in_grid(planted, LAYERS, HEADS)
+    check_in_grid(planted, *DEMO_GRID)
     if len(planted) != 2 or planted[0] == planted[1]:
         raise SafetyHeadsError(
             f"The demo model is planted with {', '.join(map(str, planted)) or 'no head'}. It needs two "
@@ -119,8 +118,8 @@ def _architecture(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
         vocab_size=len(tokenizer),
         hidden_size=64,
         intermediate_size=96,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
+        num_hidden_layers=DEMO_GRID[0],
+        num_attention_heads=DEMO_GRID[1],
         max_position_embeddings=_CONTEXT,
         initializer_range=0.08,
         tie_word_embeddings=True,
@@ -153,7 +152,7 @@ class _Trainer:
         rng: random.Random,
     ) -> None:
         self.model, self.tokenizer, self.planted, self.rng = model, tokenizer, planted, rng
-        self.others = [head for head in all_heads(LAYERS, HEADS) if head not in planted]
+        self.others = [head for head in all_heads(*DEMO_GRID) if head not in planted]
         self.optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
         self.ids = cache(lambda text: tokenizer(text)["input_ids"])
 
@@ -225,7 +224,7 @@ class _Trainer:
         """What greedy decoding gets wrong with no head, each one head, or both planted heads ablated, in words."""
         checked = [request for name in DATA_SETS for request in requests(name)[::_CHECK_EVERY]]
         wrong = []
-        for heads in [(), self.planted, *((head,) for head in all_heads(LAYERS, HEADS))]:
+        for heads in [(), self.planted, *((head,) for head in all_heads(*DEMO_GRID))]:
             for template in TEMPLATES:
                 rows = [self.row(template, request.query, request.category, heads) for request in checked]
                 logits, targets, row_of = self.answer_logits(rows)

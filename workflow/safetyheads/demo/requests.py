@@ -100,6 +100,12 @@ def requests(name: str) -> list[Request]:
     ]
 
 
+def columns(name: str) -> tuple[list[str], list[str], list[str]]:
+    """Queries, categories and targets of the data set `name`; errors as of `requests`."""
+    rows = requests(name)
+    return [row.query for row in rows], [str(row.category) for row in rows], [row.target for row in rows]
+
+
 @cache
 def training_queries(category: Category) -> tuple[str, ...]:
     """The requests of a category that no data set holds."""

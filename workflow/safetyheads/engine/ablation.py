@@ -7,11 +7,10 @@ its own set of heads; outside it, and in every layer without an ablated head, th
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 import torch
@@ -21,41 +20,13 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from safetyheads.engine.supported_families import check_family
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import HeadSet
+from safetyheads.heads import Ablation, HeadSet, Kind
 
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
 """An attention function of transformers: (module, query, key, value, mask, ...) -> head outputs, weights."""
 
 States = tuple[Tensor, Tensor, Tensor]
 """Query (B, N, T, d), key and value states (B, N_kv, S, d)."""
-
-
-class Kind(StrEnum):
-    """What happens to an ablated head h with states q_h, k_h and output o_h (Zhou et al., ICLR 2025)."""
-
-    UNDIFFERENTIATED = "undifferentiated"
-    """q_h is multiplied by epsilon: attention becomes uniform over the visible positions (eq. 7)."""
-    SCALING = "scaling"
-    """o_h is multiplied by epsilon (eq. 8)."""
-    MEAN_QUERY = "mean_query"
-    """q_h is replaced by the mean of the layer's queries (section 5.3)."""
-    MEAN_KEY = "mean_key"
-    """k_h, as this query head sees it, is replaced by the mean of the layer's keys over query heads (section 5.3)."""
-    MEAN_OUTPUT = "mean_output"
-    """o_h is replaced by the mean of the layer's head outputs (appendix A)."""
-
-
-@dataclass(frozen=True)
-class Ablation:
-    """A kind of ablation; `epsilon` is used by `undifferentiated` and `scaling` only."""
-
-    kind: Kind
-    epsilon: float = 1e-5
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> "Ablation | None":
-        """The ablation that settings of the configuration describe; empty ones are the plain model."""
-        return cls(Kind(settings["kind"]), settings.get("epsilon", cls.epsilon)) if settings else None
 
 
 @dataclass

@@ -6,10 +6,10 @@ import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from safetyheads.artifacts.files import Parts
-from safetyheads.engine.ablation import Ablation
-from safetyheads.engine.generation import Decoding, Row, generate
+from safetyheads.engine.generation import Row, generate
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.plans import Assignment, in_order
+from safetyheads.heads import Ablation
+from safetyheads.plans import Assignment, Decoding, in_order
 
 
 def complete(

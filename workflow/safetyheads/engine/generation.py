@@ -17,7 +17,7 @@ from tqdm import tqdm
 from transformers import DynamicCache, PreTrainedModel
 
 from safetyheads.artifacts.files import Parts
-from safetyheads.engine.ablation import Ablation, ablate
+from safetyheads.engine.ablation import ablate
 from safetyheads.engine.batches import Pieces, padded
 from safetyheads.engine.decoder import cache_argument, check_numbers, grid, input_device
 from safetyheads.engine.kv_cache import select_rows, takes_fewer_rows
@@ -25,23 +25,13 @@ from safetyheads.engine.partial_forward import CHECKED, PartialForward, off
 from safetyheads.engine.prefill import prefill
 from safetyheads.engine.shared_rows import Followers
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import Head, HeadSet
+from safetyheads.heads import Ablation, Head, HeadSet
+from safetyheads.plans import Decoding
 
 log = logging.getLogger(__name__)
 
 _CHECKED_TOKENS = 8
 _RUNNING, _ENDED = -1, -2  # what follows a row's tokens in a part: cut off at max_new_tokens, or end of sequence
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """`top_k` 1 is greedy; else one of the k best tokens is drawn at `temperature`, `samples` times per prompt."""
-
-    max_new_tokens: int = 128
-    top_k: int = 1
-    temperature: float = 1.0
-    samples: int = 1
-    seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
-from safetyheads.engine.ablation import Ablation, Kind, ablate
+from safetyheads.engine.ablation import ablate
 from safetyheads.engine.decoder import cache_argument, check_numbers, decoder, grid, input_device
 from safetyheads.engine.layer_shortcuts import Forward, Inputs, last_position, replaced, resumed, shared
-from safetyheads.heads import Head, HeadSet
+from safetyheads.heads import Ablation, Head, HeadSet, Kind
 
 log = logging.getLogger(__name__)
 

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from safetyheads.engine.ablation import Ablation
 from safetyheads.engine.decoder import input_device
 from safetyheads.engine.kv_cache import Filling
 from safetyheads.engine.partial_forward import PartialForward
-from safetyheads.heads import HeadSet
+from safetyheads.heads import Ablation, HeadSet
 
 Prompt = tuple[int, ...]
 Units = Mapping[tuple[Prompt, HeadSet], Sequence[int]]

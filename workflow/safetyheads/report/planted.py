@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from safetyheads.demo.requests import Category
-from safetyheads.heads import parse_head
-from safetyheads.plans import ships_best
+from safetyheads.heads import Kind, parse_head
+from safetyheads.plans import PLAIN, ships_best
 from safetyheads.report.data import ReportData, cells, groups
 from safetyheads.report.figures import ranked
 from safetyheads.report.figures.drawing import percent
@@ -62,7 +62,7 @@ def _undifferentiated(data: ReportData, table: pd.DataFrame) -> pd.DataFrame:
         return table
     kinds = {name: data.ablations.get(name, {}).get("kind", name) for name in map(str, table["ablation"].unique())}
     return table[
-        table["ablation"].isin([name for name, kind in kinds.items() if kind in ("undifferentiated", "plain")])
+        table["ablation"].isin([name for name, kind in kinds.items() if kind in (Kind.UNDIFFERENTIATED, PLAIN)])
     ]
 
 

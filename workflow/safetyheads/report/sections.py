@@ -9,6 +9,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from safetyheads.heads import parse_head
+from safetyheads.plans import PLAIN
 from safetyheads.report import figures, tables
 from safetyheads.report.data import ReportData, cells, groups
 from safetyheads.report.figures.drawing import percent
@@ -133,7 +134,7 @@ class _Cards:
         made = []
         sizes = {name: len(heads) for name, heads in self.data.head_sets.items()}
         for ablation in self._ablations(rates):
-            rows = rates[rates["ablation"].isin([ablation, "plain"])]
+            rows = rates[rates["ablation"].isin([ablation, PLAIN])]
             numbers = sorted({int(n) for line in figures.lines(rows, sizes) for n in line.points["n_heads"]})
             if len(numbers) < 2:
                 continue
@@ -191,7 +192,7 @@ class _Cards:
                     yield template, ablation, found[template, ablation]
 
     def _ablations(self, rates: pd.DataFrame) -> list[str]:
-        return [str(name) for name in dict.fromkeys(rates["ablation"]) if name != "plain"] if len(rates) else []
+        return [str(name) for name in dict.fromkeys(rates["ablation"]) if name != PLAIN] if len(rates) else []
 
     def _in_order(self, rates: pd.DataFrame) -> pd.DataFrame:
         """Rates with plans and ablations as the studies list them: the plain model, none, first."""

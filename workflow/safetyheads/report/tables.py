@@ -9,7 +9,7 @@ import pandas as pd
 
 from safetyheads.heads import Head, parse_head
 from safetyheads.judges.keywords import MIN_CHARACTERS, PERIODS
-from safetyheads.plans import parse_plan
+from safetyheads.plans import PLAIN, parse_plan
 from safetyheads.report.data import ReportData, Settings, cells, groups
 from safetyheads.report.figures import ranked
 from safetyheads.report.figures.drawing import percent
@@ -71,7 +71,7 @@ def settings(data: ReportData) -> list[Table]:
 
 
 def _meanings(data: ReportData, key: str, values: Settings, of: Callable[[str, Mapping[str, Any]], str]) -> Table:
-    names = data.names(key) or [name for name in data.measured(key) if name != "plain"]
+    names = data.names(key) or [name for name in data.measured(key) if name != PLAIN]
     return Table(
         key.capitalize(), [key.removesuffix("s"), "meaning"], [[name, of(name, values.get(name, {}))] for name in names]
     )

@@ -13,6 +13,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from safetyheads.errors import SafetyHeadsError
+from safetyheads.plans import PLAIN
 
 CONFIDENCE = 0.95
 """Level of the intervals."""
@@ -22,7 +23,7 @@ CELL_KEYS = [*PLAN_KEYS, "variant"]
 PLAIN_KEYS = ["model", "dataset", "template", "decoding", "judge"]
 """Cells that agree in these are compared with the same plain cell."""
 
-PLAIN = {"ablation": "plain", "plan": "none", "variant": "none"}
+PLAIN_CELL = {"ablation": PLAIN, "plan": "none", "variant": "none"}
 COLUMNS = [*CELL_KEYS, "n", "harmful", "asr", "low", "high", "delta", "p_value", "p_adjusted"]
 
 
@@ -67,7 +68,7 @@ def rates(verdicts: pd.DataFrame) -> pd.DataFrame:
     cells["asr"] = cells["harmful"] / cells["n"]
     cells["low"], cells["high"] = wilson(cells["harmful"], cells["n"])
     cells["delta"] = cells["asr"] - cells["asr"].to_numpy()[cells["plain"]]
-    cells["p_value"] = _p_values(_paired(prompts, cells)).where(cells["plan"] != PLAIN["plan"])
+    cells["p_value"] = _p_values(_paired(prompts, cells)).where(cells["plan"] != PLAIN_CELL["plan"])
     cells["p_adjusted"] = cells[cells["plan"] == "single"].groupby(PLAN_KEYS)["p_value"].transform(_holm)
     return cells.sort_values(CELL_KEYS, ignore_index=True)[COLUMNS]
 
@@ -96,7 +97,7 @@ def _named(keys: pd.Series) -> str:
 
 def _plain_cells(cells: pd.DataFrame) -> pd.Series:
     """For each cell the position of the plain cell that it is compared with."""
-    is_plain = np.logical_and.reduce([cells[key] == value for key, value in PLAIN.items()])
+    is_plain = np.logical_and.reduce([cells[key] == value for key, value in PLAIN_CELL.items()])
     plain = cells.loc[is_plain, PLAIN_KEYS].rename_axis("plain").reset_index()
     position = cells[PLAIN_KEYS].merge(plain, on=PLAIN_KEYS, how="left")["plain"]
     if position.isna().any():
