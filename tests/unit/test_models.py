@@ -174,7 +174,7 @@ def test_a_folder_without_tokenizer_says_so(folder):
 
 def test_finding_a_model_and_its_tokenizer_takes_no_torch():
     code = (
-        "import sys; from safetyheads import models;"
+        "import sys; from safetyheads.models import load as models;"
         f"folder = models.locate(path={str(TINY)!r}, repo=None, revision=None);"
         "ids = models.load_tokenizer(folder, 'fast')('How are you?')['input_ids'];"
         "assert ids and 'torch' not in sys.modules"

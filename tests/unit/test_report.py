@@ -26,7 +26,7 @@ from safetyheads.report.headlines import headlines
 from safetyheads.report.planted import planted_checks
 from safetyheads.report.sections import model_sections
 from safetyheads.report.tables import LARGEST, leading_heads, rates_table
-from safetyheads.statistics import rates as rates_of
+from safetyheads.statistics.rates import rates as rates_of
 
 GRID = (4, 8)
 A, B = "L01H03", "L02H06"

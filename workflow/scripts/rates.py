@@ -6,7 +6,7 @@ import pandas as pd
 
 from safetyheads.artifacts import files as artifacts
 from safetyheads.jobs.run import logged, provenance
-from safetyheads.statistics import rates
+from safetyheads.statistics.rates import rates
 
 with logged(snakemake.log[0]):
     verdicts = pd.concat([artifacts.read(Path(path)) for path in snakemake.input], ignore_index=True)
