@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from safetyheads.artifacts.files import Parts
+from safetyheads.artifacts.parts import Parts
 
 
 @dataclass(frozen=True)

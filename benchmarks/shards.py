@@ -26,7 +26,7 @@ from options import count, device_name
 from outcome import RESULTS, print_table, slug
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from safetyheads.artifacts import files as artifacts
+from safetyheads.artifacts import files
 from safetyheads.config.load import Compute, Config, load_config
 from safetyheads.costs.device_speed import generation_work
 from safetyheads.costs.job_costs import Estimates, prompt_tokens
@@ -98,12 +98,12 @@ def run(folder: Path, shards: int, how: Sequence[str]) -> dict[str, Any]:
     began = time.monotonic()
     snakemake(folder, [*how, f"results-{shards}/{CELL}.parquet"])
     wall = time.monotonic() - began
-    files = sorted((results / "benchmarks" / CELL).parent.glob("greedy*.jsonl"))
+    timings = sorted((results / "benchmarks" / CELL).parent.glob("greedy*.jsonl"))
     return {
         "shards": shards,
-        "seconds": [json.loads(file.read_text().splitlines()[-1])["s"] for file in files],
+        "seconds": [json.loads(file.read_text().splitlines()[-1])["s"] for file in timings],
         "wall": wall,
-        "sha256": artifacts.digest(artifacts.read(results / f"{CELL}.parquet")),
+        "sha256": files.digest(files.read(results / f"{CELL}.parquet")),
     }
 
 
@@ -122,7 +122,7 @@ def publish(folder: Path, runs: Sequence[dict[str, Any]], save: bool) -> None:
     overhead = (sum(most["seconds"]) - sum(alone["seconds"])) / (most["shards"] - 1) if most is not alone else 0.0
     plain = load_config(settings(1), folder)
     calibrated = calibrate(plain, folder, alone["seconds"][0], overhead)
-    prompts = artifacts.read(folder / "results-1/prompts/random/requests/direct.parquet", ["token_ids"])["token_ids"]
+    prompts = files.read(folder / "results-1/prompts/random/requests/direct.parquet", ["token_ids"])["token_ids"]
     rows = []
     for each in runs:
         shards, seconds = each["shards"], each["seconds"]

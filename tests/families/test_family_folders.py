@@ -12,7 +12,7 @@ from members import TEXTS, configuration, eager, installed, logits, own_logits, 
 from registry import FAMILIES, HEADS, LAYERS, Family
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from safetyheads.artifacts.files import Parts
+from safetyheads.artifacts.parts import Parts
 from safetyheads.attribution.sahara import sahara
 from safetyheads.attribution.ships import ships
 from safetyheads.engine.completions import complete

@@ -14,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from safetyheads.artifacts import files as artifacts
-from safetyheads.artifacts.files import SCHEMAS, Parts, digest
+from safetyheads.artifacts import files
+from safetyheads.artifacts.files import digest
+from safetyheads.artifacts.parts import Parts
+from safetyheads.artifacts.schemas import SCHEMAS
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head
 
@@ -84,11 +86,11 @@ def rows_of(stage: str, count: int = 2) -> pd.DataFrame:
 @pytest.mark.parametrize("stage", CONTRACT)
 def test_a_file_has_the_columns_and_types_of_the_contract_keys_first(stage: str, tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "a.parquet"
-    artifacts.write(stage, path, rows_of(stage), KEYS | {"shard": "1"}, {"code": "c"})
+    files.write(stage, path, rows_of(stage), KEYS | {"shard": "1"}, {"code": "c"})
     schema = pq.read_schema(path)
     assert [(field.name, str(field.type)) for field in schema] == list(CONTRACT[stage].items())
     assert {column.compression for column in columns_of(path)} == {"ZSTD"}
-    read = artifacts.read(path)
+    read = files.read(path)
     assert len(read) == 2
     for name in set(CONTRACT[stage]) & set(KEYS):
         assert set(read[name]) == {KEYS[name]}
@@ -101,7 +103,7 @@ def columns_of(path: Path) -> list[Any]:
 
 
 def test_a_file_without_rows_has_the_same_types(tmp_path: Path) -> None:
-    artifacts.write("completions", tmp_path / "a", rows_of("completions").head(0), KEYS, {})
+    files.write("completions", tmp_path / "a", rows_of("completions").head(0), KEYS, {})
     assert [(field.name, str(field.type)) for field in pq.read_schema(tmp_path / "a")] == list(
         CONTRACT["completions"].items()
     )
@@ -110,17 +112,17 @@ def test_a_file_without_rows_has_the_same_types(tmp_path: Path) -> None:
 def test_a_missing_column_or_a_wrong_value_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     with pytest.raises(KeyError, match="score"):
-        artifacts.write("ships", path, rows_of("ships").drop(columns="score"), KEYS, {})
+        files.write("ships", path, rows_of("ships").drop(columns="score"), KEYS, {})
     with pytest.raises(pa.ArrowException):
-        artifacts.write("ships", path, rows_of("ships").assign(layer=40_000), KEYS, {})
+        files.write("ships", path, rows_of("ships").assign(layer=40_000), KEYS, {})
     with pytest.raises(pa.ArrowException):
-        artifacts.write("ships", path, rows_of("ships").assign(score="high"), KEYS, {})
+        files.write("ships", path, rows_of("ships").assign(score="high"), KEYS, {})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_not_a_number_is_null(tmp_path: Path) -> None:
     rows = rows_of("verdicts").assign(probability=[np.nan, 0.25])
-    artifacts.write("verdicts", tmp_path / "a", rows, KEYS, {})
+    files.write("verdicts", tmp_path / "a", rows, KEYS, {})
     table = pq.read_table(tmp_path / "a")
     assert table["probability"].to_pylist() == [None, 0.25]
     assert rows["probability"].isna().tolist() == [True, False], "the caller's rows are left alone"
@@ -129,17 +131,17 @@ def test_not_a_number_is_null(tmp_path: Path) -> None:
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     provenance = {"code": "c", "config": {"b": 1, "a": [1, 2]}}
     for name in ("a", "b"):
-        artifacts.write("completions", tmp_path / name, rows_of("completions", 500), KEYS, provenance)
+        files.write("completions", tmp_path / name, rows_of("completions", 500), KEYS, provenance)
         provenance = dict(reversed(provenance.items()))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    artifacts.write("completions", tmp_path / "c", rows_of("completions", 500), KEYS, {})
+    files.write("completions", tmp_path / "c", rows_of("completions", 500), KEYS, {})
     assert (tmp_path / "c").read_bytes() != (tmp_path / "a").read_bytes()
 
 
 def test_the_provenance_can_be_read(tmp_path: Path) -> None:
     record = {"code": "c", "config": {"steps": 3, "name": "na\u00efve"}}
-    artifacts.write("ships", tmp_path / "a", rows_of("ships"), KEYS, record)
-    assert artifacts.provenance(tmp_path / "a") == {"schema_version": 1, **record}
+    files.write("ships", tmp_path / "a", rows_of("ships"), KEYS, record)
+    assert files.provenance(tmp_path / "a") == {"schema_version": 1, **record}
     metadata = pq.read_schema(tmp_path / "a").metadata
     assert set(metadata) == {b"safetyheads"}
     assert json.loads(metadata[b"safetyheads"])["code"] == "c"
@@ -148,7 +150,7 @@ def test_the_provenance_can_be_read(tmp_path: Path) -> None:
 def test_pandas_reads_a_folder_of_a_stage_as_one_table_and_no_parts(tmp_path: Path) -> None:
     for model in ("m1", "m2"):
         path = tmp_path / "ships" / model / "d" / "t" / "a.parquet"
-        artifacts.write("ships", path, rows_of("ships"), KEYS | {"model": model}, {"code": model})
+        files.write("ships", path, rows_of("ships"), KEYS | {"model": model}, {"code": model})
         Parts(path, model).save("000000", np.zeros(3))
         (path.parent / ".a.parquet.123").write_bytes(b"half a file of a job that was killed")
     table = pd.read_parquet(tmp_path / "ships")
@@ -158,37 +160,37 @@ def test_pandas_reads_a_folder_of_a_stage_as_one_table_and_no_parts(tmp_path: Pa
 
 def test_a_file_is_read_whole_or_by_columns_whatever_its_folders_are_called(tmp_path: Path) -> None:
     path = tmp_path / "score=3" / "a.parquet"
-    artifacts.write("ships", path, rows_of("ships"), KEYS, {})
-    assert list(artifacts.read(path, ["score", "query_id"]).columns) == ["score", "query_id"]
-    assert artifacts.read(path)["score"].tolist() == [0.5, 0.5]
+    files.write("ships", path, rows_of("ships"), KEYS, {})
+    assert list(files.read(path, ["score", "query_id"]).columns) == ["score", "query_id"]
+    assert files.read(path)["score"].tolist() == [0.5, 0.5]
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    artifacts.write("ships", path, rows_of("ships"), KEYS, {})
+    files.write("ships", path, rows_of("ships"), KEYS, {})
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(SafetyHeadsError, match=r"a\.parquet is not a whole artefact .*Delete it and run again"):
-        artifacts.read(path)
+        files.read(path)
 
 
 @pytest.mark.parametrize("existing", [None, "old"])
 def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(existing: str | None, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     if existing:
-        artifacts.write_text(path, existing)
+        files.write_text(path, existing)
 
     def half(temporary: Path) -> None:
         temporary.write_text("hal")
         raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space"):
-        artifacts.replace(path, half)
+        files.replace(path, half)
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == ([("a.txt", "old")] if existing else [])
 
 
 def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.txt"
-    artifacts.write_text(path, "old")
+    files.write_text(path, "old")
     seen: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda _: seen.append(path.read_text()))
 
@@ -199,7 +201,7 @@ def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path, m
         temporary.write_text("new")
 
     with path.open() as reader:
-        artifacts.replace(path, slow)
+        files.replace(path, slow)
         assert reader.read() == "old"
     assert seen == ["old", "old"], "flushed to disk before it gets its name"
     assert path.read_text() == "new"
@@ -208,9 +210,9 @@ def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path, m
 
 def test_json_is_sorted_and_read_back(tmp_path: Path) -> None:
     value = {"b": [1, None], "a": {"d": "na\u00efve", "c": 2.5}}
-    artifacts.write_json(tmp_path / "a.json", value)
-    artifacts.write_json(tmp_path / "b.json", dict(reversed(value.items())))
-    assert artifacts.read_json(tmp_path / "a.json") == value
+    files.write_json(tmp_path / "a.json", value)
+    files.write_json(tmp_path / "b.json", dict(reversed(value.items())))
+    assert files.read_json(tmp_path / "a.json") == value
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
@@ -273,7 +275,7 @@ def copy_of_a_job(output: Path, seed: int, rounds: int) -> None:
                 parts.save(f"{name:06d}", part)
             total += part.sum()
             time.sleep(chance.choice([0, 0, 0, 0.002]))
-        artifacts.write_text(path, f"{total}")
+        files.write_text(path, f"{total}")
         parts.remove()
 
 

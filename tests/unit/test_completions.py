@@ -8,8 +8,8 @@ import pytest
 from test_generation import Mini, completed
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from safetyheads.artifacts import files as artifacts
-from safetyheads.artifacts.files import Parts
+from safetyheads.artifacts import files
+from safetyheads.artifacts.parts import Parts
 from safetyheads.engine.ablation import install
 from safetyheads.engine.completions import COLUMNS, complete
 from safetyheads.engine.generation import Row
@@ -104,10 +104,10 @@ def test_shards_together_are_the_whole(
     shards = [table(tiny_a, tokenizer, prompts, tmp_path, "mine", shard=shard, shards=count) for shard in range(count)]
     assert max(map(len, shards)) < len(whole)
     for number, rows in enumerate(shards):
-        artifacts.write("completions", tmp_path / f"{number}", rows, KEYS, {})
-    artifacts.write("completions", tmp_path / "whole", whole, KEYS, {})
-    read = in_order(pd.concat([artifacts.read(tmp_path / f"{number}") for number in range(count)]))
-    artifacts.write("completions", tmp_path / "merged", read, KEYS, {})
+        files.write("completions", tmp_path / f"{number}", rows, KEYS, {})
+    files.write("completions", tmp_path / "whole", whole, KEYS, {})
+    read = in_order(pd.concat([files.read(tmp_path / f"{number}") for number in range(count)]))
+    files.write("completions", tmp_path / "merged", read, KEYS, {})
     assert (tmp_path / "merged").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
@@ -116,8 +116,8 @@ def test_a_shard_without_rows_is_an_empty_table_that_can_be_written(
 ) -> None:
     rows = table(tiny_a, tokenizer, prompts, tmp_path, "none", shard=49, shards=50)
     assert tuple(rows.columns) == COLUMNS
-    artifacts.write("completions", tmp_path / "empty", rows, KEYS, {})
-    assert len(artifacts.read(tmp_path / "empty")) == 0
+    files.write("completions", tmp_path / "empty", rows, KEYS, {})
+    assert len(files.read(tmp_path / "empty")) == 0
 
 
 def test_the_plain_model_has_no_heads(

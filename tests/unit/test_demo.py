@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from safetyheads import prompts
-from safetyheads.artifacts.files import Parts
+from safetyheads.artifacts.parts import Parts
 from safetyheads.attribution.sahara import sahara
 from safetyheads.attribution.ships import ships
 from safetyheads.datasets import table

@@ -14,7 +14,7 @@ from pandas.testing import assert_frame_equal
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 import safetyheads
-from safetyheads.artifacts.files import Parts
+from safetyheads.artifacts.parts import Parts
 from safetyheads.attribution.sahara import sahara
 from safetyheads.attribution.ships import ships
 from safetyheads.engine.ablation import install

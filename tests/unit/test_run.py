@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import safetyheads
-from safetyheads.artifacts import files as artifacts
+from safetyheads.artifacts import files
 from safetyheads.config.load import load_config
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.jobs.run import LIBRARIES, common, logged, model_folder, open_model, open_tokenizer, provenance
@@ -88,7 +88,7 @@ def test_jobs_do_not_import_torch_before_they_open_a_model() -> None:
 @pytest.fixture
 def description(golden: Path, tmp_path: Path) -> Path:
     path = tmp_path / "tiny.json"
-    artifacts.write_json(path, models.describe(golden / "tiny_a", model="tiny", source="path"))
+    files.write_json(path, models.describe(golden / "tiny_a", model="tiny", source="path"))
     return path
 
 
@@ -115,7 +115,7 @@ def test_the_record_has_the_hash_of_the_prompts_template(tmp_path: Path) -> None
     path = tmp_path / "prompts.parquet"
     rows = pd.DataFrame({"query_id": ["q"], "text": ["t"], "token_ids": [[1]]})
     keys = dict.fromkeys(("model", "dataset", "template"), "x")
-    artifacts.write("prompts", path, rows, keys, {"template_hash": "abc"})
+    files.write("prompts", path, rows, keys, {"template_hash": "abc"})
     assert provenance({"code": "c"}, prompts=path)["template_hash"] == "abc"
     assert "template_hash" not in provenance({"code": "c"})
 
@@ -182,7 +182,7 @@ def test_a_file_that_changed_after_the_model_was_described_is_not_used(golden: P
     folder = Path(shutil.copytree(golden / "tiny_a", tmp_path / "model"))
     settings = load_config(config_of(golden, tmp_path) | {"models": {"tiny": {"path": str(folder)}}})
     description = tmp_path / "tiny.json"
-    artifacts.write_json(description, models.describe(folder, model="tiny", source="path"))
+    files.write_json(description, models.describe(folder, model="tiny", source="path"))
     opened = open_tokenizer if name == "tokenizer.json" else open_model
     (folder / name).touch()
     opened(settings, "tiny", description)

@@ -16,7 +16,7 @@ from scipy.linalg import subspace_angles
 from test_ships import Interrupted, Mini, Sequences, frame, golden_prompts
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from safetyheads.artifacts.files import Parts
+from safetyheads.artifacts.parts import Parts
 from safetyheads.attribution import sahara as module
 from safetyheads.attribution.sahara import angle, left_singular_vectors, sahara
 from safetyheads.engine.ablation import install

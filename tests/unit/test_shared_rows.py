@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from safetyheads.artifacts.files import Parts
+from safetyheads.artifacts.parts import Parts
 from safetyheads.engine import shared_rows as module
 from safetyheads.engine.ablation import install
 from safetyheads.engine.generation import Completion, Row, decode, generate

@@ -14,7 +14,7 @@ from llama_by_hand import logits_by_hand
 from scipy.special import log_softmax, rel_entr, softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from safetyheads.artifacts.files import Parts
+from safetyheads.artifacts.parts import Parts
 from safetyheads.attribution.ships import divergence, ships
 from safetyheads.engine.ablation import install
 from safetyheads.heads import Ablation, Kind

@@ -8,7 +8,7 @@ import pytest
 from project import Project, jobs, small_study
 from safetensors.numpy import load_file, save_file
 
-from safetyheads.artifacts import files as artifacts
+from safetyheads.artifacts import files
 
 MIXED, BY_HAND = (f"ships/{model}/neutral/plainly/undifferentiated" for model in ("mixed", "by_hand"))
 
@@ -45,7 +45,7 @@ def test_only_the_recipe_is_written(derived: Project) -> None:
     assert found["files"] == expected | {f"rest_from/{name}": sha for name, sha in tiny["files"].items()}
     assert found["attention_from"]["model"] == "other"
     assert found["tokenizer_sha256"] == tiny["tokenizer_sha256"]
-    record = artifacts.provenance(derived.results / f"{MIXED}.parquet")["model"]
+    record = files.provenance(derived.results / f"{MIXED}.parquet")["model"]
     assert record["files"] == found["files"]
     assert record["rest_from"] == {"model": "tiny", "repo": None, "revision": None}
     assert sorted(path.name for path in (derived.results / "models").iterdir()) == [

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
-from safetyheads.artifacts import files as artifacts
+from safetyheads.artifacts import files
+from safetyheads.artifacts.parts import Parts
 from safetyheads.config.load import Config
 from safetyheads.engine.completions import complete
 from safetyheads.heads import Ablation, parse_head
@@ -16,9 +17,9 @@ with logged(snakemake.log[0]):
         Config.model_validate(snakemake.config),
         snakemake.wildcards.model,
     )
-    description = artifacts.read_json(snakemake.input.model)
-    prompts = artifacts.read(Path(snakemake.input.prompts), ["query_id", "token_ids"])
-    scores = {key: artifacts.read(Path(path)) for key, path in snakemake.input.items() if key in ("ships", "sahara")}
+    description = files.read_json(snakemake.input.model)
+    prompts = files.read(Path(snakemake.input.prompts), ["query_id", "token_ids"])
+    scores = {key: files.read(Path(path)) for key, path in snakemake.input.items() if key in ("ships", "sahara")}
     grid = (description["layers"], description["heads"])
     plan, heads = parse_plan(snakemake.wildcards.plan), tuple(map(parse_head, snakemake.params.heads))
     check_plan(plan, heads, grid, name)
@@ -26,7 +27,7 @@ with logged(snakemake.log[0]):
     model = open_model(settings, name, Path(snakemake.input.model))
     record = provenance(snakemake.params, Path(snakemake.input.model), model, Path(snakemake.input.prompts))
     budget = settings.compute.token_budget
-    parts = artifacts.Parts(output, record, prompts, budget, assignments)
+    parts = Parts(output, record, prompts, budget, assignments)
     rows = complete(
         model,
         open_tokenizer(settings, name, Path(snakemake.input.model)),
@@ -41,5 +42,5 @@ with logged(snakemake.log[0]):
         shard=int(getattr(snakemake.wildcards, "shard", 0)),
         shards=int(getattr(snakemake.wildcards, "shards", 1)),
     )
-    artifacts.write("completions", output, rows, dict(snakemake.wildcards), record)
+    files.write("completions", output, rows, dict(snakemake.wildcards), record)
     parts.remove()

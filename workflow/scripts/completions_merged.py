@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from safetyheads.artifacts import files as artifacts
+from safetyheads.artifacts import files
 from safetyheads.jobs.run import common, logged
 from safetyheads.plans import in_order
 
 with logged(snakemake.log[0]):
     shards = list(map(Path, snakemake.input))
-    rows = in_order(pd.concat([artifacts.read(shard) for shard in shards]))
-    record = common(map(artifacts.provenance, shards))
-    artifacts.write("completions", Path(snakemake.output[0]), rows, dict(snakemake.wildcards), record)
+    rows = in_order(pd.concat([files.read(shard) for shard in shards]))
+    record = common(map(files.provenance, shards))
+    files.write("completions", Path(snakemake.output[0]), rows, dict(snakemake.wildcards), record)

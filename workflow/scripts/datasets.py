@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from safetyheads.artifacts import files as artifacts
+from safetyheads.artifacts import files
 from safetyheads.config.load import Config
 from safetyheads.datasets import read_queries, table
 from safetyheads.demo.requests import columns
@@ -25,4 +25,4 @@ with logged(snakemake.log[0]):
             target=params.get("target"),
         )
         record = provenance(snakemake.params) | {"sha256": sha256_of(file)}
-    artifacts.write("datasets", Path(snakemake.output[0]), rows, dict(snakemake.wildcards), record)
+    files.write("datasets", Path(snakemake.output[0]), rows, dict(snakemake.wildcards), record)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
-from safetyheads.artifacts import files as artifacts
+from safetyheads.artifacts import files
 from safetyheads.config.load import Config
 from safetyheads.jobs.run import logged, model_folder
 from safetyheads.models.derived import check_pair, recipe
@@ -14,7 +14,7 @@ with logged(snakemake.log[0], online="repo" in snakemake.params.model):
     settings = Config.model_validate(snakemake.config)
     sources = settings.sources(name)
     if sources:
-        described = [artifacts.read_json(path) for path in snakemake.input]
+        described = [files.read_json(path) for path in snakemake.input]
         folders = [model_folder(settings, part["model"], part["revision"]) for part in described]
         check_pair(*zip(sources, folders, strict=True))
         description = recipe(name, *described)
@@ -27,4 +27,4 @@ with logged(snakemake.log[0], online="repo" in snakemake.params.model):
             revision=params.get("revision"),
             planted=params.get("demo", {}).get("planted"),
         )
-    artifacts.write_json(Path(snakemake.output[0]), description)
+    files.write_json(Path(snakemake.output[0]), description)

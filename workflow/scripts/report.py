@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from safetyheads.artifacts import files as artifacts
+from safetyheads.artifacts import files
 from safetyheads.config.load import Config
 from safetyheads.jobs.run import logged, provenance
 from safetyheads.report import ReportData, build
@@ -12,7 +12,7 @@ from safetyheads.report import ReportData, build
 
 def table(paths, columns=None):
     """The rows of several artefacts of one stage."""
-    return pd.concat([artifacts.read(Path(path), columns) for path in paths] or [pd.DataFrame()], ignore_index=True)
+    return pd.concat([files.read(Path(path), columns) for path in paths] or [pd.DataFrame()], ignore_index=True)
 
 
 def used(settings, key):
@@ -26,8 +26,8 @@ with logged(snakemake.log[0]):
     data = ReportData(
         title=settings.report.title,
         studies={name: study.plain() for name, study in settings.studies.items()},
-        models={Path(path).stem: artifacts.read_json(path) for path in inputs.models},
-        rates=artifacts.read(Path(inputs.rates)),
+        models={Path(path).stem: files.read_json(path) for path in inputs.models},
+        rates=files.read(Path(inputs.rates)),
         ships=table(inputs.ships),
         sahara=table(inputs.sahara),
         datasets=table(inputs.datasets, ["dataset", "query_id", "category"]),
@@ -36,4 +36,4 @@ with logged(snakemake.log[0]):
         head_sets=settings.head_sets,
         **{key: used(settings, key) for key in ("templates", "ablations", "decodings", "judges")},
     )
-    artifacts.write_text(Path(snakemake.output[0]), build(data))
+    files.write_text(Path(snakemake.output[0]), build(data))

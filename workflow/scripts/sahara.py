@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
-from safetyheads.artifacts import files as artifacts
+from safetyheads.artifacts import files
+from safetyheads.artifacts.parts import Parts
 from safetyheads.attribution.sahara import sahara
 from safetyheads.config.load import Config
 from safetyheads.heads import Ablation
@@ -11,11 +12,11 @@ from safetyheads.jobs.run import logged, open_model, provenance
 
 with logged(snakemake.log[0]):
     output, settings = Path(snakemake.output[0]), Config.model_validate(snakemake.config)
-    prompts = artifacts.read(Path(snakemake.input.prompts), ["query_id", "token_ids"])
+    prompts = files.read(Path(snakemake.input.prompts), ["query_id", "token_ids"])
     model = open_model(settings, snakemake.wildcards.model, Path(snakemake.input.model))
     record = provenance(snakemake.params, Path(snakemake.input.model), model, Path(snakemake.input.prompts))
     budget = settings.compute.token_budget
-    parts = artifacts.Parts(output, record, prompts, budget)
+    parts = Parts(output, record, prompts, budget)
     scores = sahara(
         model,
         prompts,
@@ -24,5 +25,5 @@ with logged(snakemake.log[0]):
         token_budget=budget,
         parts=parts,
     )
-    artifacts.write("sahara", output, scores, dict(snakemake.wildcards), record)
+    files.write("sahara", output, scores, dict(snakemake.wildcards), record)
     parts.remove()

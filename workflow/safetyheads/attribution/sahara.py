@@ -16,7 +16,7 @@ from scipy.linalg import subspace_angles
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from safetyheads.artifacts.files import Parts
+from safetyheads.artifacts.parts import Parts
 from safetyheads.attribution.scoring_passes import Sweep
 from safetyheads.engine.batches import chunks
 from safetyheads.engine.decoder import grid, input_device

@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from safetyheads.artifacts.files import Parts
+from safetyheads.artifacts.parts import Parts
 from safetyheads.engine.batches import Batch, Block, Pieces, blocks, equal
 from safetyheads.engine.decoder import input_device
 from safetyheads.engine.partial_forward import Kept, PartialForward, Top

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from safetyheads.artifacts.files import Parts
+from safetyheads.artifacts.parts import Parts
 from safetyheads.attribution.scoring_passes import Sweep
 from safetyheads.engine.decoder import grid
 from safetyheads.engine.partial_forward import Top

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from safetyheads.artifacts.files import Parts
+from safetyheads.artifacts.parts import Parts
 from safetyheads.engine.generation import Row, generate
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Ablation

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import DynamicCache, PreTrainedModel
 
-from safetyheads.artifacts.files import Parts
+from safetyheads.artifacts.parts import Parts
 from safetyheads.engine.ablation import ablate
 from safetyheads.engine.batches import Pieces, padded
 from safetyheads.engine.decoder import cache_argument, check_numbers, grid, input_device

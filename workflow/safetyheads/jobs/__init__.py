@@ -1,1 +1,1 @@
-"""jobs."""
+"""What knows that jobs exist: their cells, resources and fingerprints, their logs, GPUs, and Slurm. May use every room."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2
 import tenacity
 
-from safetyheads.artifacts import files as artifacts
+from safetyheads.artifacts import files
 from safetyheads.errors import SafetyHeadsError
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def download(
         verify(temporary, sha256, shown)
 
     try:
-        artifacts.replace(destination, write_to)
+        files.replace(destination, write_to)
     except httpx2.HTTPStatusError as error:
         raise SafetyHeadsError(
             f"{shown} cannot be downloaded: {_reason(error)}. Check the address, or fetch the file yourself and name "

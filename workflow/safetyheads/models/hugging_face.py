@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import httpx2
 from tqdm import tqdm
 
-from safetyheads.artifacts import files as artifacts
+from safetyheads.artifacts import files
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.models.download import PATIENCE, Patience, sha256_of, verify
 from safetyheads.models.files import INDEX, weight_names
@@ -84,7 +84,7 @@ def download_from_hub(repo: str, revision: str | None, file: str, destination: P
     with hub_errors(Wanted("dataset", repo, revision, file)):
         cached = Path(hf_hub_download(repo, file, repo_type="dataset", revision=revision))
     verify(cached, sha256, f"{file} of the data set {repo} at revision {revision or 'main'}")
-    artifacts.replace(destination, lambda temporary: shutil.copyfile(cached, temporary))
+    files.replace(destination, lambda temporary: shutil.copyfile(cached, temporary))
 
 
 def cached_sha256(path: Path) -> str | None:
@@ -112,7 +112,7 @@ def _commit(repo: str, revision: str, retry: "_Retry") -> str:
         return folder.name
     ref = Path(constants.HF_HUB_CACHE, f"models--{repo.replace('/', '--')}", "refs", revision)
     ref.parent.mkdir(parents=True, exist_ok=True)
-    artifacts.replace(ref, lambda temporary: temporary.write_text(commit))
+    files.replace(ref, lambda temporary: temporary.write_text(commit))
     return commit
 
 

@@ -1,0 +1,65 @@
+"""The finished batches of an unfinished artefact."""
+
+import shutil
+from errno import EEXIST, ENOENT, ESTALE
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safetyheads.artifacts.files import digest, replace
+
+ATTEMPTS = 5  # to write a part into a folder that another copy of the job deletes
+
+
+class Parts:
+    """The finished batches of an unfinished artefact, in a hidden folder beside it.
+
+    The folder's name holds a digest of everything that determines the parts, so that those of another run are never
+    used: a restarted job continues after its last whole batch and gives the file of an uninterrupted one. Two copies of
+    one job may work at once (on a cluster, where one was taken for dead): what one has made serves both, and either may
+    finish and delete the folder while the other goes on.
+    """
+
+    def __init__(self, output: Path, *determined_by: Any) -> None:
+        self.folder = output.with_name(f".{output.name}.parts-{digest(determined_by)}")
+        for stale in output.parent.glob(f".{output.name}.parts-*"):
+            if stale != self.folder:
+                shutil.rmtree(stale, ignore_errors=True)
+
+    def path(self, name: str) -> Path:
+        """Where the part `name` is or will be."""
+        return self.folder / f"{name}.npy"
+
+    def load(self, name: str) -> np.ndarray | None:
+        """The part `name`, or None if it has not been made or another copy of this job has deleted it."""
+        try:
+            part: np.ndarray = np.load(self.path(name), allow_pickle=False)
+        except OSError as error:  # never mapped into memory: a file that another machine deletes takes the map with it
+            if error.errno not in (ENOENT, ESTALE):
+                raise
+            return None
+        return part
+
+    def save(self, name: str, array: np.ndarray) -> None:
+        """Keep `array` as the part `name`."""
+
+        def write_to(temporary: Path) -> None:
+            with temporary.open("wb") as file:
+                np.save(file, array, allow_pickle=False)
+
+        for attempt in range(ATTEMPTS):
+            try:
+                return replace(self.path(name), write_to)
+            except OSError as error:  # another copy of this job has just deleted the folder
+                if error.errno not in (EEXIST, ENOENT, ESTALE) or attempt == ATTEMPTS - 1:
+                    raise
+
+    def drop(self, prefix: str) -> None:
+        """Delete the parts whose names begin with `prefix`."""
+        for path in self.folder.glob(f"{prefix}*"):
+            path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Delete all parts, once the artefact itself is on disk."""
+        shutil.rmtree(self.folder, ignore_errors=True)
