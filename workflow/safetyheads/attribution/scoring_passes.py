@@ -33,7 +33,7 @@ class Sweep:
     ) -> None:
         self.passes, self.prompts, self.ablation = PartialForward(model), prompts, ablation
         self.token_budget, self.parts = token_budget, parts
-        self.whole, self.resumed = Pieces(), Pieces()  # rows of prompts, and of prompts x candidates
+        self.whole, self.resumed = Pieces(parts), Pieces(parts)  # rows of prompts, and of prompts x candidates
 
     def blocks(self, candidates: Sequence[Head]) -> list[Block]:
         """The batches that cover these candidates."""

@@ -69,7 +69,7 @@ def generate(
     completions: dict[int, Completion] = {}
     if not rows:
         return {}
-    passes, pieces, follow = PartialForward(model), Pieces(), None
+    passes, pieces, follow = PartialForward(model), Pieces(parts), None
     shortest, longest = (choice((row.token_ids for row in rows), key=len) for choice in (min, max))
     for number, batch in enumerate(tqdm(batches[shard::shards], desc="Completions", unit="batch")):
         name = f"{shard + number * shards:06d}"
