@@ -55,11 +55,6 @@ class Parts:
                 if error.errno not in (EEXIST, ENOENT, ESTALE) or attempt == ATTEMPTS - 1:
                     raise
 
-    def drop(self, prefix: str) -> None:
-        """Delete the parts whose names begin with `prefix`."""
-        for path in self.folder.glob(f"{prefix}*"):
-            path.unlink(missing_ok=True)
-
     def remove(self) -> None:
         """Delete all parts, once the artefact itself is on disk."""
         shutil.rmtree(self.folder, ignore_errors=True)
