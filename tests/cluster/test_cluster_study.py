@@ -16,7 +16,7 @@ from watch import Process, Watch
 pytestmark = pytest.mark.slow
 
 PROFILE = ("--workflow-profile", "slurm")
-IN_THE_MIDDLE = 2  # parts that a job has made before something happens to it; Sahara makes 8, one a layer and step
+IN_THE_MIDDLE = 2  # parts that a job has made before something happens to it; Sahara makes 8 here
 
 Fault = Callable[[Watch], bool]
 

@@ -125,7 +125,7 @@ def parts(project: Project, cell: str) -> list[Path]:
 
 
 def kill_within_job(project: Project, cell: str, made: int) -> None:
-    """Kill Snakemake and its job, with no chance to clean up, once so many parts are made: batches; layers in Sahara."""
+    """Kill Snakemake and its job, with no chance to clean up, once so many parts (batches or layers) are made."""
     deadline = time.monotonic() + 120
     process = project.start(f"results/{cell}.parquet")
     while len(parts(project, cell)) < made:

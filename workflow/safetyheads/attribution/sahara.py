@@ -1,8 +1,9 @@
 """Sahara, the Safety Attention Head AttRibution Algorithm: greedy search for a group of heads (Zhou et al., alg. 1).
 
 A group's score is generalised Ships: the angle by which its ablation turns the dominant left singular vectors of the
-data set's last-position states (eq. 10-12). It sees how the composition of the prompts' states changes; an ablation
-that moves all prompts alike leaves those vectors where they were.
+matrix of the prompts' last-position states (eq. 10-12). These vectors have one entry for each prompt. So the score sees
+how the prompts' states change in relation to each other: an ablation that moves all prompts alike leaves the vectors
+where they were.
 """
 
 import logging
@@ -24,7 +25,7 @@ from safetyheads.heads import Ablation, HeadSet, all_heads
 
 Representation = Literal["final_norm", "residual"]
 GAP = 1.05  # sigma_r / sigma_(r+1) below this: the subspace of the first r vectors is not well defined
-MEMORY = 2**28  # bytes of float64 states that are scored together
+MEMORY = 2**28  # bytes of float64 states that are scored together, of those of a layer
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,13 @@ def sahara(
     """Add the head of highest score to the group, `steps` times; of equal ones the lower layer, then the lower head.
 
     `prompts` has token_ids. Returns rows of step (from 1), layer, head, score (degrees, of the group so far with this
-    head) and selected; a head chosen in an earlier step has no row later. Raises SafetyHeadsError if `steps` exceeds
-    the number of heads, or `rank` the number of prompts less one or the rank of their states.
+    head) and selected. A head that was chosen in an earlier step has no row later.
+
+    One layer's states of all prompts are in memory at a time. The angles and gaps of each layer are a part, so that a
+    job that is killed goes on after its last whole layer.
+
+    Raises SafetyHeadsError if there are fewer heads than `steps`, or if `rank` is not less than the number of prompts,
+    or is more than the rank of their states.
     """
     heads = all_heads(*grid(model))
     if steps > len(heads):
@@ -58,11 +64,11 @@ def sahara(
     sweep = Sweep(model, token_ids, ablation, token_budget, parts)
     device = input_device(model) if input_device(model).type == "cuda" else torch.device("cpu")
 
-    def state(top: Top) -> Tensor:
+    def state(top: Top) -> Tensor:  # (R, d_model)
         found: Tensor = getattr(top, representation)
         return found
 
-    def score(states: Tensor) -> np.ndarray:
+    def score(states: Tensor) -> np.ndarray:  # (candidates of a layer, prompts, d_model) -> (2, candidates)
         return _angles_and_gaps(base, states, rank, device)
 
     (base,), (gap,) = left_singular_vectors(sweep.plain(state)[None].double(), rank)
@@ -100,16 +106,16 @@ def _angles_and_gaps(base: np.ndarray, states: Tensor, rank: int, device: torch.
 
 
 def left_singular_vectors(matrices: Tensor, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first `rank` left singular vectors of C matrices (C, rows, columns), float64: (C, rows, rank).
+    """The first `rank` left singular vectors (C, rows, rank) of C matrices (C, rows, columns), float64.
 
-    Also the gaps sigma_r / sigma_(r+1) (C,). All by one batched call, of the Gram matrix of the smaller side. Raises
-    SafetyHeadsError if a matrix has a lower numerical rank.
+    Also returns the gaps sigma_r / sigma_(r+1) (C,). They come from the eigenvectors of the Gram matrix of the smaller
+    side, all by one batched call. Raises SafetyHeadsError if a matrix has a lower numerical rank.
     """
     _, rows, columns = matrices.shape
     tall = columns < rows
     values, vectors = torch.linalg.eigh(matrices.mT @ matrices if tall else matrices @ matrices.mT)  # ascending
     sigma = values.flip(-1).clamp_min(0.0).sqrt()
-    tolerance = sigma[:, 0] * max(rows, columns) * torch.finfo(torch.float32).eps  # the states came in float32
+    tolerance = sigma[:, 0] * max(rows, columns) * torch.finfo(torch.float32).eps  # of states that were float32
     ranks = (sigma > tolerance[:, None]).sum(dim=-1)
     if bool((ranks < rank).any()):
         raise SafetyHeadsError(

@@ -22,11 +22,14 @@ from safetyheads.engine.self_checks import check_shortcuts
 from safetyheads.heads import Ablation, Head, HeadSet
 
 Measure = Callable[[Top, Top], Tensor]
-"""What is kept of a batch: a tensor (P, C, ...) of the tops of P prompts and of these prompts x C candidates."""
+"""From the tops of P plain prompts, and of P * C rows (prompts x candidates): what is kept of a batch, (P, C, ...)."""
 
 
 class Sweep:
-    """Passes over a list of prompts (token ids), in batches that follow from their lengths and the token budget."""
+    """Passes over all prompts (token ids) for many candidate heads.
+
+    Batches follow from the prompts' lengths, the candidates and the token budget, and from nothing else.
+    """
 
     def __init__(
         self,
@@ -86,10 +89,11 @@ class Sweep:
     ) -> Iterator[np.ndarray]:
         """Ablate the group with each candidate added to it, one layer after the other; yield the scores of each layer.
 
-        `measure` says what is kept of a top, and `score` gets that (candidates, prompts, ...) of one layer, in float32
-        on the CPU: what needs all prompts at once would need far more memory for all layers. For the same reason each
-        block of prompts is run anew for each layer, up to that layer: this is one more row among those of its heads.
-        The scores of each layer are kept as a part called `name` and the layer, and not computed again.
+        `measure` takes from a top what is kept of it. `score` is given that for all candidates of one layer and all
+        prompts at once (candidates, prompts, ...), in float32 on the CPU. Nothing is kept for other layers: each block
+        of prompts is run anew for each layer, up to that layer, with the group ablated. That costs no more than one
+        more candidate in every layer would. The scores of each layer are kept as a part called `name` and the layer,
+        and not computed again.
         """
         covering = self.blocks(candidates)
         with tqdm(desc=name, total=sum(len(block.batches) for block in covering), unit="batch") as bar:

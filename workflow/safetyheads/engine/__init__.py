@@ -1,5 +1,14 @@
 """The heart: ablating heads in each row of a batch, passes that compute only what changes, generation with a cache.
 
-Read it in this order: `ablation` -> `layer_shortcuts` -> `partial_forward` -> `self_checks`, then `batches`,
-`kv_cache`, `prefill`, `shared_rows`, `generation`. Uses `artifacts` (for parts) and the vocabulary.
+Read it in this order; each module uses only those before it:
+
+1. `supported_families`, `ablation`: heads are ablated where attention happens, in each row of a batch its own.
+2. `decoder`, `layer_shortcuts`, `partial_forward`: passes leave out what an ablation does not change.
+3. `batches`, `out_of_memory`: which rows are computed together, and what if they do not fit.
+4. `kv_cache`, `prefill`, `shared_rows`: prompts are computed once for the rows that share them, and rows that say what
+   the plain model says are not computed twice.
+5. `self_checks`: all these shortcuts, tried on the loaded model. `kernels`: which attention kernels it runs.
+6. `generation`, `completions`: tokens, and a plan's table of completions.
+
+Uses `artifacts` (for parts) and the vocabulary.
 """

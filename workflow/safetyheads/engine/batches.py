@@ -1,6 +1,7 @@
-"""Which rows are computed together: a function of the inputs and the token budget alone.
+"""Which rows are computed together: this follows from the inputs and the token budget, and from nothing else.
 
-Batch shape changes the last bits of floats, so nothing else (shards, resume point, cores) may decide it.
+The shape of a batch changes the last bits of floats. If shards, cores or the point where a job was restarted had a say
+in it, the same inputs would not give the same bytes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ T = TypeVar("T")
 
 
 class Batch(NamedTuple):
-    """Candidates of one layer, by their indices, for all prompts of a block."""
+    """Some candidates of one layer, by their indices, for all prompts of a block."""
 
     name: str
     layer: int
@@ -21,7 +22,7 @@ class Batch(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Prompts of one length, by their indices, and the batches that cover all candidates for them."""
+    """Some prompts of one length, by their indices, and batches that together have all candidates."""
 
     prompts: list[int]
     batches: list[Batch]
@@ -32,10 +33,11 @@ class Block(NamedTuple):
 
 
 def blocks(lengths: Sequence[int], candidates: Sequence[Head], token_budget: int) -> list[Block]:
-    """Cover all pairs (prompt, candidate head) with batches of equal-length prompts: scoring uses no padding.
+    """Cover all pairs of a prompt and a candidate with batches whose prompts have one length: scoring uses no padding.
 
-    A batch has at most `token_budget` tokens, but at least one prompt and one candidate. It takes all candidates of a
-    layer where they fit, and a block as many prompts as then fit. Candidates come sorted.
+    A batch has at most `token_budget` tokens, but at least one prompt and one candidate. The rows of a prompt share
+    some work, so a batch takes all candidates of a layer where they fit, and a block as many prompts as then fit.
+    Candidates come sorted.
     """
     layers = [
         (layer, list(indices)) for layer, indices in groupby(range(len(candidates)), lambda at: candidates[at].layer)
@@ -55,7 +57,7 @@ def blocks(lengths: Sequence[int], candidates: Sequence[Head], token_budget: int
 
 
 def equal(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Prompts of one length, by their indices, at most `token_budget` tokens together, but at least one prompt."""
+    """Lists of prompts of one length, by their indices: each of at most `token_budget` tokens, or of one prompt."""
     order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
     return [
         prompts
@@ -65,10 +67,11 @@ def equal(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
 
 
 def padded(prompts: Sequence[Sequence[int]], new_tokens: int, token_budget: int) -> list[list[int]]:
-    """Split rows of generation into batches: longest prompts first, rows of one prompt together.
+    """Split rows of generation into batches, by their indices.
 
-    A batch has at most `token_budget` tokens, padding and new ones included, but at least one row. Returns indices of
-    rows.
+    Rows are sorted by length, longest first, so that there is little padding; and rows of one prompt stand together, so
+    that they can share its pass. A batch has at most `token_budget` tokens, padding and new ones included, but at least
+    one row.
     """
     order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), prompts[index], index))
     batches: list[list[int]] = []

@@ -1,7 +1,7 @@
 """Generation with heads ablated: one batch, many head sets.
 
-Rows of a batch are prompts with their own heads and their own random numbers; they share a key/value cache, and leave
-it when they end. What a row says does not depend on the batch that it is in (up to float rounding).
+Each row of a batch has its own prompt, its own ablated heads and its own random numbers. The rows share a key/value
+cache, and leave it when they end. What a row says does not depend on the batch that it is in (up to float rounding).
 """
 
 from collections.abc import Sequence
@@ -28,12 +28,15 @@ from safetyheads.engine.shared_rows import Followers
 from safetyheads.heads import Ablation, HeadSet
 from safetyheads.plans import Decoding
 
-_RUNNING, _ENDED = -1, -2  # what follows a row's tokens in a part: cut off at max_new_tokens, or end of sequence
+_RUNNING, _ENDED = -1, -2  # what fills up a row of a part: no token yet, or none any more as the sequence has ended
 
 
 @dataclass(frozen=True)
 class Row:
-    """One completion to make: a prompt's token ids, the heads to ablate, and the key of its random numbers."""
+    """One completion to make: a prompt's token ids and the heads to ablate.
+
+    With `query_id` and `sample`, a row has the same random numbers wherever it is computed.
+    """
 
     query_id: str
     token_ids: Sequence[int]
@@ -63,7 +66,8 @@ def generate(
 ) -> dict[int, Completion]:
     """Complete the rows. Returns completions by index of row: all of them, or those of every `shards`-th batch.
 
-    Batches follow from all rows and the token budget alone, whatever the shard.
+    Each batch is kept as a part, and not computed again. Batches follow from all rows and the token budget, whatever
+    the shard: the same rows are computed together, so that shards give the bits of one job.
     """
     batches = padded([list(row.token_ids) for row in rows], decoding.max_new_tokens, token_budget)
     completions: dict[int, Completion] = {}
@@ -99,7 +103,11 @@ def decode(
     *,
     follow: bool = True,
 ) -> np.ndarray:
-    """Complete one batch. Returns token ids (rows, max_new_tokens), filled up with -1, or with -2 after an end."""
+    """Complete one batch. Returns token ids (rows, max_new_tokens), filled up with -1, or with -2 after an end.
+
+    `batch` has B rows: those that were asked for and still run, and plain rows that lead them, if rows may follow
+    others (see `shared_rows`). It gets smaller from step to step, and with it all that has a row for each of them.
+    """
     model, device, new = passes.model, input_device(passes.model), decoding.max_new_tokens
     keys = [(tuple(row.token_ids), row.query_id, row.sample) for row in rows]
     longest = max(len(row.token_ids) for row in rows)
@@ -110,8 +118,8 @@ def decode(
     noise = torch.stack([gumbel(row, decoding) for row in rows]).to(device)  # (rows, max_new_tokens, k)
     eos = torch.tensor(list(eos_token_ids), dtype=torch.long, device=device)
     tokens = np.full((len(rows), new), _RUNNING)
-    logits, cache = prefill(passes, prompts, head_sets, ablation, new, batch.starts.tolist())
-    visible = torch.ones(len(prompts), longest, dtype=torch.long, device=device)
+    logits, cache = prefill(passes, prompts, head_sets, ablation, new, batch.starts.tolist())  # (B, vocabulary)
+    visible = torch.ones(len(prompts), longest, dtype=torch.long, device=device)  # (B, T): 0 at padding
     for row, prompt in zip(visible, prompts):
         row[: -len(prompt)] = 0
     with ablate(model, ablation, head_sets) as ablated, batch.left_out(passes.layers):
@@ -126,7 +134,7 @@ def decode(
             if (moves := batch.go_on(ids, ended)) is not None:
                 if not len(batch.like):
                     break
-                order = torch.from_numpy(moves.order).to(device)
+                order = torch.from_numpy(moves.order).to(device)  # (B,), of the rows that are left
                 chosen, visible = chosen[order], visible[order]
                 select_rows(cache, [moves.sources(layer, computed) for layer, computed in enumerate(batch.computed)])
                 if ablated is not None:
@@ -138,7 +146,8 @@ def decode(
 def choose(logits: Tensor, decoding: Decoding, noise: Tensor) -> Tensor:
     """The next token of each row (B,): arg max over its k best of logit / temperature + noise.
 
-    `logits` (B, vocabulary) float32, `noise` (B, k). Greedy decoding takes the best token; of equal ones the lowest id.
+    With Gumbel noise, that is a draw from the softmax over these k. `logits` are (B, vocabulary) float32, `noise` is
+    (B, k). Greedy decoding takes the best token; of equal ones the lowest id.
     """
     ids = best(logits, min(decoding.top_k, logits.shape[-1]))  # (B, k)
     if decoding.top_k == 1:
@@ -148,7 +157,10 @@ def choose(logits: Tensor, decoding: Decoding, noise: Tensor) -> Tensor:
 
 
 def best(logits: Tensor, k: int) -> Tensor:
-    """Ids of the k highest logits of each row (B, k), by logit, then by id: `torch.topk` with its ties settled."""
+    """Ids (B, k) of the k highest `logits` (B, vocabulary) of each row, by logit, then by id.
+
+    `torch.topk` leaves open which of equal logits it takes, and that may differ from device to device.
+    """
     values, ids = logits.topk(k, dim=-1)
     tied = (logits >= values[:, -1:]).sum(dim=-1) > k
     if tied.any():
@@ -161,7 +173,8 @@ def best(logits: Tensor, k: int) -> Tensor:
 def gumbel(row: Row, decoding: Decoding) -> Tensor:
     """The row's Gumbel noise (max_new_tokens, k), float64: a function of (seed, query_id, sample) alone.
 
-    Head sets of one prompt share it, which sharpens paired comparisons; a longer completion starts with the same noise.
+    So it depends neither on batches nor on heads: all head sets of a prompt draw with the same noise, which sharpens
+    paired comparisons. A longer completion starts with the noise of a shorter one.
     """
     if decoding.top_k == 1:
         return torch.zeros(decoding.max_new_tokens, 1, dtype=torch.float64)
@@ -172,5 +185,6 @@ def gumbel(row: Row, decoding: Decoding) -> Tensor:
 
 
 def _completion(row: np.ndarray) -> Completion:
+    """What a row of a part (max_new_tokens,) says."""
     tokens = [int(token) for token in row if token >= 0]
     return Completion(tokens, "eos" if _ENDED in row else "length")

@@ -1,8 +1,16 @@
 """Forward passes that compute only what an ablation changes.
 
-Ablating heads of layer l leaves everything below layer l as it was. So one pass over the prompts keeps each layer's
-input, and every ablated row resumes at its own layer. All of it works through the model's own forward, which makes its
-masks and positions itself; `self_checks` compares both on the loaded model, with one prompt.
+Ablating a head of layer l leaves everything below layer l as it was. So one pass over the prompts keeps the input of
+each layer, and every ablated row resumes from there at its own layer:
+
+                    layer 0   layer 1   layer 2   layer 3   logits
+    kept pass       computes  computes  computes  computes    yes
+    L00H02          computes  computes  computes  computes    yes
+    L02H05                              computes  computes    yes     fed with the input of layer 2 that was kept
+
+With as many heads in each layer, half of the work is gone. The model's own forward still runs, with layers replaced
+(see `layer_shortcuts`): it makes masks and positions as its family does. `self_checks` compares such passes with plain
+ones on the loaded model.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -22,18 +30,18 @@ from safetyheads.heads import Ablation, HeadSet
 
 
 class Shortcut(IntEnum):
-    """What a pass leaves out; each level includes the one before."""
+    """What a pass leaves out. Each level leaves out what the one before does, and more."""
 
     NONE = 0
     """Nothing: every row is a whole pass."""
     RESUME = 1
     """The layers below the ablated one."""
     SPLIT = 2
-    """Projections that the rows of a prompt share; the last layer's work at positions whose output nobody needs."""
+    """Projections that are the same for all rows of a prompt, and the last layer's work at all but one position."""
 
 
 class Top(NamedTuple):
-    """The last position of R rows, in float32."""
+    """What R rows have at their last position, in float32."""
 
     residual: Tensor  # (R, d_model): the residual stream, before the final norm
     final_norm: Tensor  # (R, d_model)
@@ -41,18 +49,21 @@ class Top(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What resuming a pass over P prompts takes."""
+    """What is kept of a pass over P prompts, so that others can resume from it."""
 
     ids: Tensor  # (P, T): token ids
     inputs: dict[int, Tensor]  # of the layers that it can be resumed at, (P, T, d_model)
 
 
 class _Arrived(Exception):
-    """A pass has come to the layer that it was run for."""
+    """The pass has come to the layer that it was run for, and need not go on."""
 
 
 class PartialForward:
-    """Passes, whole and resumed, of one model that is installed for ablation. Prompts have one length, no padding."""
+    """Passes, whole and resumed, of one model that is installed for ablation.
+
+    All prompts of a pass have one length, so there is no padding. Where a pass is given a cache, it fills it.
+    """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model, self.shortcut = model, Shortcut.SPLIT
@@ -64,7 +75,7 @@ class PartialForward:
     def whole(
         self, ids: Tensor, ablation: Ablation | None, head_sets: Sequence[HeadSet], cache: Cache | None = None
     ) -> Top:
-        """Run every prompt of token ids (R, T) with its own head set ablated. Fills `cache`."""
+        """Run R prompts of token ids (R, T), each with its own head set ablated."""
         with ablate(self.model, ablation, head_sets), self._replaced({}):
             return self._run(ids, cache)
 
@@ -78,16 +89,16 @@ class PartialForward:
         *,
         layers: Collection[int],
     ) -> tuple[Kept, Top]:
-        """Run all prompts (P, T) with the same heads ablated, and keep the inputs of `layers`. Fills `cache`."""
+        """Run P prompts of token ids (P, T) with the same heads ablated, and keep the inputs of `layers`."""
         inputs: dict[int, Tensor] = {}
         with self._watching(layers, inputs.__setitem__):
             return Kept(ids, inputs), self.whole(ids, ablation, [heads] * len(ids), cache)
 
     @torch.inference_mode()
     def keep_up_to(self, ids: Tensor, ablation: Ablation | None, heads: HeadSet, layer: int) -> Kept:
-        """Run all prompts (P, T) with the same heads ablated, and stop at `layer`: keep its input alone.
+        """Run P prompts of token ids (P, T) with the same heads ablated, as far as the input of `layer`; keep that.
 
-        Without shortcuts nothing is run, as a whole pass resumes nowhere.
+        Without shortcuts nothing is run: every row is a whole pass then, and resumes nowhere.
         """
         inputs: dict[int, Tensor] = {}
 
@@ -123,12 +134,12 @@ class PartialForward:
         head_sets: Sequence[HeadSet],
         cache: Cache | None = None,
     ) -> Top:
-        """Run prompt `chosen[r]` with `head_sets[r]` ablated, from `layer` on.
+        """Run R rows from `layer` on: row r is prompt `chosen[r]`, with `head_sets[r]` ablated.
 
-        Below `layer` every head set must be what was ablated in `kept`. Fills `cache` above `layer`; up to it, the keys
-        and values are those of the pass that was kept.
+        Below `layer`, every head set must have the heads that were ablated in the pass that was kept. The cache is
+        filled above `layer` only: up to there, keys and values are those of that pass.
         """
-        rows = torch.tensor(chosen, dtype=torch.long, device=kept.ids.device)
+        rows = torch.tensor(chosen, dtype=torch.long, device=kept.ids.device)  # (R,)
         forwards: dict[int, Forward] = {}
         if self.shortcut:
             inputs = Inputs(kept.inputs[layer], rows.to(kept.inputs[layer].device))
@@ -142,15 +153,16 @@ class PartialForward:
             return self._run(kept.ids[rows], cache)
 
     def _run(self, ids: Tensor, cache: Cache | None) -> Top:
+        """Run token ids (R, T) through the model as it is now, and take what is at the last position."""
         states: tuple[Tensor, ...] = ()
 
         def keep_states(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             nonlocal states  # of the last call: some models have the norm at the beginning, too
-            states = (inputs[0][:, -1].clone(), output[:, -1].clone())  # not a view of all positions
+            states = (inputs[0][:, -1].clone(), output[:, -1].clone())  # a view would keep all positions in memory
 
         with ExitStack() as hooks:
             hooks.callback(self.norm.register_forward_hook(keep_states).remove)
-            # A slice of many positions would be multiplied row by row.
+            # The last positions are a slice of all, and torch would multiply such a slice row by row.
             hooks.callback(self.output.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),)).remove)
             kwargs: dict[str, Any] = {cache_argument(self.model): cache} if cache is not None else {}
             logits = self.model(ids, use_cache=cache is not None, logits_to_keep=1, **kwargs).logits
@@ -159,7 +171,7 @@ class PartialForward:
 
     @contextmanager
     def _replaced(self, forwards: dict[int, Forward]) -> Iterator[None]:
-        """Within the block, layers compute these forwards; the last one computes its last position alone."""
+        """Within the block, layers compute these forwards, and the last layer its last position alone."""
         last = len(self.layers) - 1
         if self.shortcut is Shortcut.SPLIT:
             forwards = {last: last_position(self.layers[last]), **forwards}
@@ -169,4 +181,5 @@ class PartialForward:
             yield
 
     def _skip(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+        """The forward of a layer that computes nothing, and returns what it is fed (R, T, d_model)."""
         return (hidden_states,) if self.returns_tuples else hidden_states
