@@ -13,7 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from safetyheads.engine.partial_forward import PartialForward, Shortcut, Top
 from safetyheads.heads import Ablation, HeadSet
-from safetyheads.models import load as models
+from safetyheads.models.load import load
+from safetyheads.models.tokenizer import load_tokenizer
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torch.set_num_threads(1)
@@ -93,13 +94,13 @@ def golden() -> Path:
 @pytest.fixture(scope="session")
 def tiny_a(golden: Path) -> PreTrainedModel:
     """The golden model, loaded as the pipeline loads it."""
-    return models.load(golden / "tiny_a", dtype="float32", device="cpu")
+    return load(golden / "tiny_a", dtype="float32", device="cpu")
 
 
 @pytest.fixture(scope="session")
 def tokenizer(golden: Path) -> PreTrainedTokenizerBase:
     """The golden model's tokenizer, which adds `<s>`."""
-    return models.load_tokenizer(golden / "tiny_a", "fast")
+    return load_tokenizer(golden / "tiny_a", "fast")
 
 
 @pytest.fixture

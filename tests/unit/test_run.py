@@ -19,7 +19,8 @@ from safetyheads.artifacts import files
 from safetyheads.config.load import load_config
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.jobs.run import LIBRARIES, common, logged, model_folder, open_model, open_tokenizer, provenance
-from safetyheads.models import load as models
+from safetyheads.models.describe import describe
+from safetyheads.models.load import load
 
 PACKAGES = Path(safetyheads.__file__).parents[1]
 
@@ -88,12 +89,12 @@ def test_jobs_do_not_import_torch_before_they_open_a_model() -> None:
 @pytest.fixture
 def description(golden: Path, tmp_path: Path) -> Path:
     path = tmp_path / "tiny.json"
-    files.write_json(path, models.describe(golden / "tiny_a", model="tiny", source="path"))
+    files.write_json(path, describe(golden / "tiny_a", model="tiny", source="path"))
     return path
 
 
 def test_the_record_says_how_a_result_was_made(description: Path, golden: Path) -> None:
-    model = models.load(golden / "tiny_a", device="cpu")
+    model = load(golden / "tiny_a", device="cpu")
     params = {"code": "abc", "ablation": {"kind": "scaling"}, "steps": 3}
     record = provenance(params, description, model)
     assert params["code"] == "abc", "the rule's own params are left alone"
@@ -127,7 +128,7 @@ def test_a_record_of_several_jobs_says_where_they_differ() -> None:
 
 
 def test_16_bits_are_recorded(description: Path, golden: Path) -> None:
-    model = models.load(golden / "tiny_a", dtype="bfloat16", device="cpu")
+    model = load(golden / "tiny_a", dtype="bfloat16", device="cpu")
     assert provenance({"code": "abc"}, description, model)["dtype"] == "bfloat16"
 
 
@@ -182,7 +183,7 @@ def test_a_file_that_changed_after_the_model_was_described_is_not_used(golden: P
     folder = Path(shutil.copytree(golden / "tiny_a", tmp_path / "model"))
     settings = load_config(config_of(golden, tmp_path) | {"models": {"tiny": {"path": str(folder)}}})
     description = tmp_path / "tiny.json"
-    files.write_json(description, models.describe(folder, model="tiny", source="path"))
+    files.write_json(description, describe(folder, model="tiny", source="path"))
     opened = open_tokenizer if name == "tokenizer.json" else open_model
     (folder / name).touch()
     opened(settings, "tiny", description)

@@ -4,7 +4,7 @@
 name or an entry of config/catalogue. Importing this module is quick; it loads no torch and no pandas.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -34,6 +34,7 @@ from safetyheads.costs.model_sizes import ModelSize, local_grid, local_size, siz
 from safetyheads.costs.query_counts import Queries, count_queries
 from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.heads import DEMO_GRID, Kind
+from safetyheads.plans import PLAIN
 
 __all__ = [
     "BUILT_IN",
@@ -193,6 +194,16 @@ class Declarations(Section):
                 f"Declare others under `{section}:` in the configuration."
             )
         return known[name]
+
+    def given(self, section: str, name: str, keys: Sequence[str] = ()) -> dict[str, Any]:
+        """What a job depends on of the entry `name` of a section: these keys, if they are set; without keys, all.
+
+        The plain model is an ablation that says nothing.
+        """
+        if section == "ablations" and name == PLAIN:
+            return {}
+        values = self._named(section, name).plain()
+        return {key: value for key, value in values.items() if not keys or key in keys}
 
     def model(self, name: str) -> Model:
         """What `name` stands for. Raises SafetyHeadsError for an unknown one; so do the methods below."""

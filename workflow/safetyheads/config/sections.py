@@ -205,6 +205,11 @@ class Compute(Section):
         description="How fast jobs are, to estimate their time. With `shards: auto`, set it before the first run.",
     )
     threads: Count = Field(default=1, description="CPU threads of each job.")
+    mixed: bool = Field(
+        default=False,
+        description="Let `rates` compare cells made with another dtype, attention, kind of device, or version "
+        "of torch or transformers. The page says so at the top.",
+    )
 
 
 class Report(Section):

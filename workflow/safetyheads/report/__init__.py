@@ -40,7 +40,7 @@ def build(data: ReportData) -> str:
         css=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
         study_keys=_STUDY_KEYS,
         headlines=headlines(data),
-        run=[tables.models(data), tables.datasets(data), *tables.settings(data)],
+        run=[tables.models(data), tables.datasets(data), *tables.settings(data), tables.conditions(data)],
         checked=[(model, planted, checks) for model, planted, checks in checked if checks],
         models=model_sections(data),
     )
