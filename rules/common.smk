@@ -7,7 +7,7 @@ from safetyheads.errors import SafetyHeadsError
 from safetyheads.jobs.cells import PATHS, SHARD, Cells
 from safetyheads.jobs.fingerprint import fingerprint
 from safetyheads.jobs.planning import hours, rates_to_be_gone
-from safetyheads.jobs.resources import Resources, on_gpu
+from safetyheads.jobs.resources import Requests, on_gpu
 from safetyheads.jobs.slurm_checks import check_slurm
 from safetyheads.plans import PLAIN
 
@@ -29,7 +29,7 @@ wildcard_constraints:
 ENVIRONMENT = "../envs/safetyheads.yaml"
 
 cells = Cells(settings)
-requests = Resources(settings)
+requests = Requests(settings)
 
 
 def known(ask, *arguments, **named):

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from safetyheads.engine.out_of_memory import smallest_piece
-
 import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
 from safetyheads.artifacts import files
 from safetyheads.artifacts.parts import Parts
 from safetyheads.config.load import Config
 from safetyheads.engine.completions import complete
+from safetyheads.engine.out_of_memory import smallest_piece
 from safetyheads.heads import Ablation, parse_head
-from safetyheads.jobs.model_inputs import model_of, tokenizer_of
+from safetyheads.jobs.loaded_model import model_of
+from safetyheads.jobs.model_files import tokenizer_of
 from safetyheads.jobs.records import record_of
 from safetyheads.jobs.run import logged
 from safetyheads.plans import Decoding, assign, check_plan, parse_plan

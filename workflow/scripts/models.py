@@ -5,7 +5,7 @@ from pathlib import Path
 import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
 from safetyheads.artifacts import files
 from safetyheads.config.load import Config
-from safetyheads.jobs.model_inputs import model_folder
+from safetyheads.jobs.model_files import model_folder
 from safetyheads.jobs.run import logged
 from safetyheads.models.derived import check_pair, recipe
 from safetyheads.models.describe import describe

@@ -5,7 +5,7 @@ from pathlib import Path
 from safetyheads import prompts
 from safetyheads.artifacts import files
 from safetyheads.config.load import Config
-from safetyheads.jobs.model_inputs import tokenizer_of
+from safetyheads.jobs.model_files import tokenizer_of
 from safetyheads.jobs.records import record_of
 from safetyheads.jobs.run import logged
 

@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-from safetyheads.engine.out_of_memory import smallest_piece
-
 import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
 from safetyheads.artifacts import files
 from safetyheads.artifacts.parts import Parts
 from safetyheads.attribution.ships import ships
 from safetyheads.config.load import Config
+from safetyheads.engine.out_of_memory import smallest_piece
 from safetyheads.heads import Ablation
-from safetyheads.jobs.model_inputs import model_of
+from safetyheads.jobs.loaded_model import model_of
 from safetyheads.jobs.records import record_of
 from safetyheads.jobs.run import logged
 

@@ -19,7 +19,9 @@ NOT_COUNTED = {
     "errors": "words for people",
     "artifacts": "reads and writes; what is in a file is decided by who writes it",
     "config": "what a job takes from the configuration is among the params of its rule",
+    "jobs.conditions": "only refuses",
     "jobs.gpu_lease": "which of several equal GPUs a job is given",
+    "jobs.records": "only tells how a file was made",
     "jobs.run": "logs, and how errors are shown",
     "models.download": "fetches; the sums of the files count",
     "models.hugging_face": "fetches; the sums of the files count",
@@ -68,20 +70,20 @@ def _file(name: str, library: Path) -> Path:
 
 def _imported(file: Path, library: Path) -> Iterator[str]:
     """The modules of the library that a file imports when it runs, wherever in it, without the library's own name."""
-    for node in _running(ast.parse(file.read_text(encoding="utf-8"))):
+    names = _imports(file.read_text(encoding="utf-8"))
+    yield from (name for name in names if _file(name, library).is_file())
+
+
+@cache
+def _imports(code: str) -> tuple[str, ...]:
+    """What code imports of the library by name: modules, and members of modules, which may be modules themselves."""
+    found: list[str] = []
+    for node in _running(ast.parse(code)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module is not None:
-            members = (f"{node.module}.{alias.name}" for alias in node.names)
-            names = [node.module, *(name for name in members if _exists(name, library))]
-        else:
-            continue
-        yield from (name.partition(".")[2] for name in names if f"{name}.".startswith(f"{PACKAGE}."))
-
-
-def _exists(name: str, library: Path) -> bool:
-    package, _, inner = name.partition(".")
-    return package == PACKAGE and _file(inner, library).is_file()
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(name.partition(".")[2] for name in found if f"{name}.".startswith(f"{PACKAGE}."))
 
 
 def _running(tree: ast.AST) -> Iterator[ast.AST]:

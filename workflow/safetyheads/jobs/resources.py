@@ -14,7 +14,7 @@ UNKNOWN = (32_000_000_000, 12 * 3600.0)
 """Bytes of memory, and seconds, where the size of a model or data set is not known."""
 
 
-class Resources:
+class Requests:
     """The requests of a configuration's jobs; `keyed` has the keys of a job's path, as wildcards have them."""
 
     def __init__(self, config: Config) -> None:

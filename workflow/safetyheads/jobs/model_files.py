@@ -1,20 +1,17 @@
-"""A job's model and tokenizer: the files that were described, unchanged since, opened as the configuration says."""
+"""The files of a job's model and its tokenizer: those that were described, unchanged since."""
 
-import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetyheads.artifacts import files
 from safetyheads.config.load import Config
-from safetyheads.jobs import gpu_lease
 from safetyheads.models.describe import verify
 from safetyheads.models.find import locate
-from safetyheads.models.open import open_model
 from safetyheads.models.tokenizer import TOKENIZER_FILES, load_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 
 def model_folder(settings: Config, name: str, revision: str | None = None, *, download: bool = False) -> Path:
@@ -28,38 +25,17 @@ def model_folder(settings: Config, name: str, revision: str | None = None, *, do
     return locate(path=model.path, repo=model.repo, revision=revision or model.revision, download=download)
 
 
-def model_of(settings: Config, name: str, description: Path, *, dtype: str, attention: str) -> "PreTrainedModel":
-    """Open a model for scoring or generation, with the dtype and attention that its job was planned with.
-
-    `description` is `models/{name}.json`. Raises SafetyHeadsError if it is not that of the model's files.
-    """
-    folders = _described_folders(settings, name, description, tokenizer=False)
-    model = settings.model(name)
-    opened = open_model(
-        folders["rest_from"],
-        dtype=dtype,
-        attention=attention,
-        device=gpu_lease.take(settings.compute.device, model.gpus),
-        threads=settings.compute.threads,
-        gpus=model.gpus,
-        max_memory=model.max_memory,
-        attention_folder=folders.get("attention_from"),
-    )
-    gc.freeze()
-    gc.enable()  # see `startup`
-    return opened
-
-
 def tokenizer_of(settings: Config, name: str, description: Path) -> "PreTrainedTokenizerBase":
-    """Load a model's tokenizer; `description` and errors are those of `model_of`."""
-    folder = _described_folders(settings, name, description, tokenizer=True)["rest_from"]
+    """Load a model's tokenizer; `description` and errors are those of `described_folders`."""
+    folder = described_folders(settings, name, description, tokenizer=True)["rest_from"]
     return load_tokenizer(folder, files.read_json(description)["tokenizer"], settings.chat_template(name))
 
 
-def _described_folders(settings: Config, name: str, description: Path, *, tokenizer: bool) -> dict[str, Path]:
+def described_folders(settings: Config, name: str, description: Path, *, tokenizer: bool) -> dict[str, Path]:
     """A model's folder, after a look at the files of its tokenizer, or at all others.
 
     By role: a derived model has a folder for its attention besides that of the rest, which any other model has alone.
+    `description` is `models/{name}.json`. Raises SafetyHeadsError if a file is not the one that was described.
     """
     described: Mapping[str, Any] = files.read_json(description)
     wanted = {

@@ -1,0 +1,5 @@
+"""Stub until merged."""
+
+
+def kernels(model):
+    return ["stub"]

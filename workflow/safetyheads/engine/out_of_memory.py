@@ -1,0 +1,5 @@
+"""Stub until merged."""
+
+
+def smallest_piece(parts):
+    return None
