@@ -21,9 +21,10 @@ def record_of(
 ) -> dict[str, Any]:
     """How a job with these params makes its file from the parquet files `inputs` under `results`.
 
-    `description` is the model's JSON file. `model` is the one that computes, which says what it runs on.
+    `description` is the model's JSON file. `model` is the one that computes, in the number format of the params; it
+    says what it runs on.
     """
-    computed = {} if model is None else _computed_with(model)
+    computed = {} if model is None else {"dtype": params["dtype"], **_computed_with(model)}
     own = record(params, None if description is None else Path(description), **computed)
     return own | {"made_from": made_from(map(Path, inputs), Path(results))}
 
@@ -39,7 +40,6 @@ def _computed_with(model: "PreTrainedModel") -> dict[str, Any]:
         "attention": model.config.get_text_config(decoder=True)._attn_implementation,
         "kernels": kernels(model),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "dtype": str(model.dtype).removeprefix("torch."),
     }
 
 
