@@ -114,12 +114,6 @@ def test_gpu_stages_run_as_slurm_jobs_with_one_a100_each_two_at_a_time(faulty: t
     assert not any(watch.requests.get(str(job)) for job in others), "no GPU without need"
 
 
-def test_jobs_of_a_rule_go_as_an_array(faulty: tuple[Project, Watch, Finished]) -> None:
-    _, watch, result = faulty
-    assert watch.arrays
-    assert "Submitted array job" in result.output
-
-
 def test_a_node_that_dies_and_comes_back_costs_no_attempt(project: Project, cluster: Slurm, local: Project) -> None:
     def power_cut(watch: Watch, process: Process) -> None:
         cluster.stop_node()

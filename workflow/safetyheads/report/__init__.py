@@ -3,7 +3,8 @@
     >>> page = build(ReportData(title="Demo", studies={}, models={}, rates=rates))
 
 Nothing on the page is loaded from elsewhere, and its content policy forbids scripts. All text is escaped, the same data
-give the same page, and neither queries nor completions are shown. `figures` can be used by itself.
+give the same page, and neither queries nor completions are shown. `figures` can be used by itself. Uses
+`judges`, `statistics`, `demo` (for the planted truth) and the vocabulary, and imports no torch.
 """
 
 from pathlib import Path
