@@ -35,7 +35,7 @@ from safetyheads.demo.requests import (
 )
 from safetyheads.engine.generation import Row, generate
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import Ablation, Head, HeadSet, Kind, all_heads
+from safetyheads.heads import DEMO_GRID, Ablation, Head, HeadSet, Kind, all_heads
 from safetyheads.judges import judge
 from safetyheads.models.load import load
 from safetyheads.models.tokenizer import load_tokenizer
@@ -235,7 +235,7 @@ def test_each_planted_head_alone_guards_its_topics(trained: Trained, template: d
 
 @pytest.mark.slow
 def test_every_other_head_alone_changes_nothing(trained: Trained):
-    for head in set(all_heads(demo.LAYERS, demo.HEADS)) - set(trained.planted):
+    for head in set(all_heads(*DEMO_GRID)) - set(trained.planted):
         assert trained.asr("harmful", (head,)).max() <= 0.05
         assert trained.asr("benign", (head,)).min() >= 0.95
 
