@@ -13,7 +13,7 @@ from slurm import GPUS, Slurm
 from study import MINE, SAHARA, SHIPS, TARGETS
 from watch import Process, Watch
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 PROFILE = ("--workflow-profile", "slurm")
 IN_THE_MIDDLE = 4  # parts that a job has made before something happens to it

@@ -18,8 +18,9 @@ from safetyheads.models.tokenizer import load_tokenizer
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torch.set_num_threads(1)
-settings.register_profile("unit", deadline=None, derandomize=True)
-settings.load_profile("unit")
+settings.register_profile("short", deadline=None, derandomize=True, max_examples=25)
+settings.register_profile("long", deadline=None, max_examples=500)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 SIZE = {
     "vocab_size": 97,

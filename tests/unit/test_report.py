@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from docutils.core import publish_string
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from safetyheads import report
@@ -396,7 +396,6 @@ def test_empty_data_make_a_page() -> None:
     assert "Nothing" in html and not svgs(html)
 
 
-@settings(max_examples=15, deadline=None)
 @given(
     grid=st.tuples(st.integers(1, 40), st.integers(1, 70)),
     scores=st.lists(st.floats(0, 1e6), min_size=1, max_size=5),
@@ -414,7 +413,6 @@ def test_maps_of_any_size_and_scale_are_well_formed(grid: tuple[int, int], score
         assert len(root.findall(".//{*}image")) == 2
 
 
-@settings(max_examples=15, deadline=None)
 @given(names=st.lists(st.text(min_size=1, max_size=26), min_size=2, max_size=4, unique=True))
 def test_any_text_as_a_name_is_drawn_as_it_is(names: list[str]) -> None:
     plain = {"ablation": "plain", "plan": "none", "variant": "none", "asr": 0.1, "low": 0.0, "high": 0.3}
