@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Everything worth knowing on a GPU, most important first: benchmarks/gpu.sh [seconds, default 480] [size, default llama-2-7b]
+# OUT names the folder of the results (default benchmarks/results), PYTHON the interpreter (default python3), SIZE the size.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+export PYTHONPATH="$root/workflow${PYTHONPATH:+:$PYTHONPATH}"
+exec "${PYTHON:-python3}" "$root/benchmarks/gpu.py" --seconds "${1:-480}" --size "${2:-${SIZE:-llama-2-7b}}" \
+    --out "${OUT:-$root/benchmarks/results}"
