@@ -183,6 +183,7 @@ def main() -> None:
     names = [step.name for step in steps("tiny")]
     options.add_argument("--steps", choices=names, nargs="+", metavar="STEP", help=f"some of: {'; '.join(names)}")
     options.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if any")
+    options.add_argument("--threads", type=int, help="of the CPU; default: all cores")
     arguments = options.parse_args()
     if not arguments.seconds > 0:
         options.error(f"--seconds: found {arguments.seconds:g}; allowed: a number of seconds above 0")
@@ -191,7 +192,9 @@ def main() -> None:
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # caches that grow leave no gaps
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     chosen = [step for step in steps(arguments.size) if step.name in (arguments.steps or names)]
-    results = run_all(chosen, arguments.seconds, ["--device", arguments.device, "--save", str(out)], out)
+    more = ["--device", arguments.device, "--save", str(out)]
+    more += ["--threads", str(arguments.threads)] if arguments.threads else []
+    results = run_all(chosen, arguments.seconds, more, out)
     print("\n" + summary(results))
     sys.exit(any(result["status"] != "ok" for result in results))
 
