@@ -80,7 +80,8 @@ def nothing_changes(model: PreTrainedModel, vocabulary: int) -> dict[str, bool]:
 def noise(size: Size, device: torch.device, dtype: torch.dtype, budget: int) -> dict[str, Any]:
     """How far results differ between batches that only their company distinguishes: rounding, which no one can choose.
 
-    Logits of a prompt alone and among others; scores and greedy texts with a token budget and with a quarter of it.
+    Logits of a prompt alone and among others; greedy texts of all rows together and in four batches; scores in batches
+    as the budget allows and in batches of one prompt with half the heads of a layer.
     """
     model, shape = make_model(size.shape, dtype, device), size.shape
     lengths = size.scoring.lengths
@@ -88,10 +89,11 @@ def noise(size: Size, device: torch.device, dtype: torch.dtype, budget: int) -> 
         size.generation, head_sets=min(32, size.generation.head_sets), new_tokens=min(64, size.generation.new_tokens)
     )
     texts: list[Tokens] = []
-    most = min(budget, fitting(size, device, dtype))
-    for tokens in (most, most // 4):
+    most = fitting(size, device, dtype)
+    needed = len(generated.lengths) * generated.head_sets * (max(generated.lengths) + generated.new_tokens)
+    for tokens in (most, min(most, needed) // 4):
         texts.append(Task(model, shape, generated, tokens).packed(0))
-    scores = [partial(model, lengths, tokens) for tokens in (budget, budget // 4)]
+    scores = [partial(model, lengths, tokens) for tokens in (budget, max(lengths) * shape.heads // 2)]
     differ = [pair for pair, tokens in texts[0].items() if tokens != texts[1][pair]]
     first = [
         next(step for step, both in enumerate(zip(texts[0][pair], texts[1][pair])) if both[0] != both[1])
