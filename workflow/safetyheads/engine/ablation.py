@@ -41,6 +41,7 @@ class Rows:
     model: PreTrainedModel
     masks: dict[int | None, Tensor] = field(default_factory=dict)
     computed: Sequence[int] | None = None
+    every_row: bool = False  # there is one head set, and it is that of each row, however many there are
 
     def __post_init__(self) -> None:
         layers: set[int | None] = {head.layer for heads in self.head_sets for head in heads}
@@ -71,9 +72,12 @@ _exchange: ContextVar[Callable[..., States] | None] = ContextVar("safetyheads_ex
 
 
 @contextmanager
-def ablate(model: PreTrainedModel, ablation: Ablation | None, head_sets: Sequence[HeadSet]) -> Iterator[Rows | None]:
+def ablate(
+    model: PreTrainedModel, ablation: Ablation | None, head_sets: Sequence[HeadSet], *, every_row: bool = False
+) -> Iterator[Rows | None]:
     """Ablate `head_sets[b]` in row b of every forward pass of `model` within the block.
 
+    With `every_row` there is one head set, and it is ablated in all rows, however many a pass has.
     `ablation` None, or only empty sets, leaves the model as it is. Yields the rows, to drop some with `select`. The
     state is gone when the block ends, also after an error; the weights are never touched. Raises SafetyHeadsError for a
     nested block, and the forward pass raises it when the batch does not have one row per head set.
@@ -84,7 +88,7 @@ def ablate(model: PreTrainedModel, ablation: Ablation | None, head_sets: Sequenc
         raise SafetyHeadsError("Heads to ablate were given, but no ablation.")
     if ablation is not None and not _installed(model):
         raise SafetyHeadsError(f"{type(model).__name__} was not installed for ablation: call `install` first.")
-    rows = Rows(ablation, list(head_sets), model) if ablation is not None else None
+    rows = Rows(ablation, list(head_sets), model, every_row=every_row) if ablation is not None else None
     token = _active.set(rows)
     try:
         yield rows
@@ -138,7 +142,7 @@ class _Around:
         mask = None if rows is None else rows.of_layer(layer, query.device)
         if rows is None or mask is None:
             return attend(module, query, key, value, attention_mask, **kwargs)
-        if len(mask) != len(query):
+        if len(mask) != len(query) and not rows.every_row:
             raise SafetyHeadsError(f"{len(mask)} head sets were given for a batch of {len(query)} rows.")
         return _attend_ablated(attend, rows.ablation, mask, module, query, key, value, attention_mask, **kwargs)
 
