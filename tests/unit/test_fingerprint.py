@@ -143,7 +143,7 @@ FOUND_BY = {
     "attribution/scoring_passes": {"ships", "sahara"},
     **dict.fromkeys(("models/describe", "models/tokenizer", "models/files", "models/find"), "all that open models"),
     "models/derived": {"models"},
-    "engine/kernels": set(),
+    **{name: set() for name in ("engine/kernels", "engine/ablated", "attribution/from_queries")},
     **{f"models/{name}": set() for name in ("download", "hugging_face", "hugging_face_errors")},
 }
 """Module -> the scripts that it counts for, where these are not the ones that compute with a model."""
