@@ -1,5 +1,0 @@
-"""Stub until merged."""
-
-
-def smallest_piece(parts):
-    return None
