@@ -9,9 +9,11 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from safetyheads.artifacts.parts import Parts
-from safetyheads.engine.batches import Batch, Block, Pieces, blocks, equal
+from safetyheads.engine.batches import Batch, Block, blocks, equal
 from safetyheads.engine.decoder import input_device
+from safetyheads.engine.out_of_memory import Pieces
 from safetyheads.engine.partial_forward import Kept, PartialForward, Top
+from safetyheads.engine.self_checks import check_shortcuts
 from safetyheads.heads import Ablation, Head, HeadSet
 
 Measure = Callable[[Top, Top], Tensor]
@@ -31,7 +33,7 @@ class Sweep:
     ) -> None:
         self.passes, self.prompts, self.ablation = PartialForward(model), prompts, ablation
         self.token_budget, self.parts = token_budget, parts
-        self.whole, self.resumed = Pieces(), Pieces()  # rows of prompts, and of prompts x candidates
+        self.whole, self.resumed = Pieces(parts), Pieces(parts)  # rows of prompts, and of prompts x candidates
 
     def blocks(self, candidates: Sequence[Head]) -> list[Block]:
         """The batches that cover these candidates."""
@@ -81,7 +83,7 @@ class Sweep:
         return Kept(self._ids(block.prompts), inputs, _joined([piece.top for piece in kept]))
 
     def _check(self) -> None:
-        self.passes.check(max(self.prompts, key=len))
+        check_shortcuts(self.passes, max(self.prompts, key=len))
 
     def _ids(self, prompts: Sequence[int]) -> Tensor:
         return torch.tensor([list(self.prompts[index]) for index in prompts], device=input_device(self.passes.model))

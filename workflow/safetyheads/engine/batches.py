@@ -1,22 +1,15 @@
 """Which rows are computed together: a function of the inputs and the token budget alone.
 
-Batch shape changes the last bits of floats, so nothing else (shards, resume point, cores) may decide it. Only where a
-batch proves too big for the memory is it computed in pieces.
+Batch shape changes the last bits of floats, so nothing else (shards, resume point, cores) may decide it.
 """
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple, TypeVar
 
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-
-from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head
 
 T = TypeVar("T")
-U = TypeVar("U")
-log = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
@@ -87,37 +80,3 @@ def chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:
     """`items` in lists of `size`, the last one perhaps shorter."""
     for start in range(0, len(items), size):
         yield list(items[start : start + size])
-
-
-class Pieces:
-    """Computes batches whole as long as they fit into the memory, and then in pieces of rows."""
-
-    def __init__(self) -> None:
-        self.limit: int | None = None
-
-    def of(self, compute: Callable[[list[T]], U], rows: Sequence[T]) -> list[U]:
-        """What `compute` returns for the rows of a batch, piece by piece, in order.
-
-        Out of memory, the pieces are halved, and later batches begin with that size. Raises SafetyHeadsError if a
-        single row is too much.
-        """
-        while True:
-            size = min(len(rows), self.limit or len(rows))
-            try:
-                return [compute(piece) for piece in chunks(rows, size)]
-            except RuntimeError as error:
-                if not should_reduce_batch_size(error):
-                    raise
-                if size == 1:
-                    raise SafetyHeadsError(
-                        "A single row is too much for the memory. Free the device, take a larger one, lower `compute: "
-                        "token_budget` (what is kept of a block of prompts follows from it), or set the model's "
-                        "`dtype: bfloat16`."
-                    ) from None
-            self.limit = size // 2
-            log.warning(
-                "Out of memory with %d rows; going on with at most %d. For results that are the same to the last bit "
-                "wherever they are computed, lower `compute: token_budget`.",
-                *(size, self.limit),
-            )
-            clear_device_cache(garbage_collection=True)

@@ -2,15 +2,13 @@
 
 Ablating heads of layer l leaves everything below layer l as it was. So one pass over the prompts keeps each layer's
 input, and every ablated row resumes at its own layer. All of it works through the model's own forward, which makes its
-masks and positions itself; `PartialForward.check` compares both on the loaded model, with one prompt.
+masks and positions itself; `self_checks` compares both on the loaded model, with one prompt.
 """
 
-import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import IntEnum
 from functools import partial
-from math import inf
 from typing import Any, NamedTuple
 
 import torch
@@ -18,14 +16,9 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from safetyheads.engine.ablation import ablate
-from safetyheads.engine.decoder import cache_argument, check_numbers, decoder, grid, input_device
+from safetyheads.engine.decoder import cache_argument, check_numbers, decoder
 from safetyheads.engine.layer_shortcuts import Forward, Inputs, last_position, replaced, resumed, shared
-from safetyheads.heads import Ablation, Head, HeadSet, Kind
-
-log = logging.getLogger(__name__)
-
-TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
-"""What rounding may change, as a share of the largest value, when the same pass is computed in another way."""
+from safetyheads.heads import Ablation, HeadSet
 
 
 class Shortcut(IntEnum):
@@ -63,7 +56,7 @@ class PartialForward:
         self.layers, self.norm = decoder(model)
         self.output = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self.returns_tuples = False  # the layers; `keep` sees it
-        self.checked = False
+        self.checked = False  # by `self_checks`, which gives up shortcuts that do not work
 
     @torch.inference_mode()
     def whole(
@@ -153,71 +146,3 @@ class PartialForward:
 
     def _skip(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
         return (hidden_states,) if self.returns_tuples else hidden_states
-
-    def check(self, prompt: Sequence[int]) -> None:
-        """Compare passes over `prompt` with plain whole ones, once; give up shortcuts that differ, with a warning.
-
-        In the last layer and in one of every kind, from the middle on if it is there, all heads are ablated, so that
-        the ablation's own effect stands out from rounding.
-        """
-        if self.checked:
-            return
-        self.checked = True
-        layers, heads = grid(self.model)
-        kinds: dict[tuple[str, str], int] = {}
-        for layer in (*range(layers // 2, layers - 1), *reversed(range(layers // 2))):
-            kinds.setdefault(_kind(self.model, self.layers, layer), layer)
-        sets = [tuple(Head(layer, head) for head in range(heads)) for layer in sorted({*kinds.values(), layers - 1})]
-        ids = torch.tensor([list(prompt)], device=input_device(self.model))
-        self.shortcut = Shortcut.NONE
-        plain, *ablated = [self.whole(ids, CHECKED, [heads]) for heads in ((), *sets)]
-        for level in (Shortcut.SPLIT, Shortcut.RESUME):
-            self.shortcut = level
-            difference = self._difference(ids, plain, dict(zip(sets, ablated)))
-            if difference is None:
-                return
-            log.warning("%s, shortcut %s: %s. It is left out.", type(self.model).__name__, level.name, difference)
-        self.shortcut = Shortcut.NONE
-
-    @property
-    def tolerance(self) -> float:
-        """What checks allow, as a share of the largest value."""
-        tolerance = TOLERANCE.get(self.model.dtype, TOLERANCE[torch.float32])
-        if input_device(self.model).type == "cuda" and torch.get_float32_matmul_precision() != "highest":  # TF32
-            tolerance = max(tolerance, TOLERANCE[torch.float16])
-        return tolerance
-
-    def _difference(self, ids: Tensor, plain: Top, ablated: Mapping[HeadSet, Top]) -> str | None:
-        """How passes with the present shortcut differ from what is expected, with nothing and with sets ablated."""
-        try:
-            kept = self.keep(ids, None, layers=[heads[0].layer for heads in ablated])
-            found = [self.resume(kept, [0, 0], heads[0].layer, CHECKED, [(), heads]) for heads in ablated]
-        except Exception as error:  # a family that works in another way may fail anywhere in its own code
-            return f"{type(error).__name__}: {str(error).rstrip('.')}"
-        for rows, (heads, top) in zip(found, ablated.items()):
-            for row, expected in enumerate((plain, top)):
-                for name, ours, theirs in zip(Top._fields, rows, expected):
-                    difference = off(ours[row], theirs[0])
-                    if not difference <= self.tolerance:
-                        layer = heads[0].layer
-                        return f"resumed at layer {layer}, {name} is off by {difference:.1e} of its largest value"
-        return None
-
-
-CHECKED = Ablation(Kind.SCALING)
-"""The ablation that checks of shortcuts use."""
-
-
-def off(ours: Tensor, theirs: Tensor) -> float:
-    """The largest difference as a share of the largest value. Tokens that a model forbids have logits of -inf."""
-    finite = theirs.isfinite()
-    if not torch.equal(ours[~finite], theirs[~finite]):
-        return inf
-    difference = (ours - theirs)[finite].abs().max()
-    return float(difference / theirs[finite].abs().max()) if difference else 0.0
-
-
-def _kind(model: PreTrainedModel, layers: nn.ModuleList, layer: int) -> tuple[str, str]:
-    """What a layer is made of, and its kind of attention where the model has several."""
-    kinds = getattr(model.config.get_text_config(decoder=True), "layer_types", None)
-    return repr(layers[layer]), kinds[layer] if kinds else ""

@@ -1,12 +1,12 @@
-"""The prompts of a batch, computed once for all rows that share them."""
+"""The passes of generation: over the prompts of a batch, once for all rows that share them, then token by token."""
 
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
-from safetyheads.engine.decoder import input_device
+from safetyheads.engine.decoder import cache_argument, check_numbers, input_device
 from safetyheads.engine.kv_cache import Filling
 from safetyheads.engine.partial_forward import PartialForward
 from safetyheads.heads import Ablation, HeadSet
@@ -86,3 +86,18 @@ def _all_resumed(
         places = filling.places([units[unit] for unit in at_layer])
         chosen, sets = [prompts.index(prompt) for prompt, _ in at_layer], [heads for _, heads in at_layer]
         filling.take(places, passes.resume(kept, chosen, layer, ablation, sets, filling.into(places)).logits)
+
+
+def next_logits(model: PreTrainedModel, chosen: Tensor, visible: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor]:
+    """Feed one token to each row (B,). Returns the logits (B, vocabulary) that follow, and what is visible then."""
+    visible = torch.cat([visible, visible.new_ones(len(visible), 1)], dim=1)
+    logits: Tensor = model(
+        chosen[:, None],
+        attention_mask=visible,
+        position_ids=visible.sum(dim=1, keepdim=True) - 1,
+        use_cache=True,
+        logits_to_keep=1,
+        **{cache_argument(model): cache},
+    ).logits[:, -1]
+    check_numbers(model, logits)
+    return logits, visible
