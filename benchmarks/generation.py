@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from flops import full_pass, generation_bytes, generation_operations
 from measure import Peaks, Variant, fresh_parts, in_turn
 from options import count, device_of, dtype_name, dtype_of, timing_parser
 from outcome import Work, outcome, publish, row
 from sizes import ABLATION, SIZES, Generation, Size, make_model, make_prompts, spread_heads
 from transformers import PreTrainedModel
 
-from safetyheads.costs.flops import Shape, full_pass, generation_bytes, generation_operations
+from safetyheads.costs.flops import Shape
 from safetyheads.engine.ablation import ablate
 from safetyheads.engine.decoder import grid
 from safetyheads.engine.generation import Row, generate

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from flops import full_pass, scoring_bytes, scoring_operations
 from measure import Peaks, Variant, fresh_parts, in_turn
 from options import device_name, device_of, dtype_name, dtype_of, timing_parser
 from outcome import Work, outcome, publish, row
@@ -18,7 +19,7 @@ from sizes import ABLATION, SIZES, Size, make_model, make_prompts, spread_heads
 from transformers import PreTrainedModel
 
 from safetyheads.attribution.ships import divergence, ships
-from safetyheads.costs.flops import Shape, full_pass, scoring_bytes, scoring_operations
+from safetyheads.costs.flops import Shape
 from safetyheads.engine.ablation import ablate
 from safetyheads.heads import HeadSet, all_heads
 

@@ -15,21 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safetyheads.config import documentation as config_docs
-from safetyheads.config.load import (
-    BUILT_IN,
-    AblationConfig,
-    CatalogueDataset,
-    Config,
-    Dataset,
-    Decoding,
-    Judge,
-    Model,
-    Template,
-    catalogue,
-    check_keys_once,
-    load_config,
-)
+from safetyheads.config.catalogue import BUILT_IN, CatalogueDataset, catalogue
+from safetyheads.config.load import Config, check_keys_once, load_config
 from safetyheads.config.schema import json_schema
+from safetyheads.config.sections import AblationConfig, Decoding, Judge, Template
+from safetyheads.config.sources import Dataset, Model
 from safetyheads.demo.requests import DATA_SETS
 from safetyheads.errors import SafetyHeadsError
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from textwrap import dedent, shorten
 from typing import Any
 
-from safetyheads.config.load import BUILT_IN, CatalogueDataset, CatalogueModel, Section, catalogue
+from safetyheads.config.catalogue import BUILT_IN, CatalogueDataset, CatalogueModel, catalogue
 from safetyheads.config.schema import json_schema
+from safetyheads.config.sections import Section
 
 FOLDER = Path(__file__).parents[3] / "config"
 
@@ -43,9 +44,8 @@ studies:
 
 Every top-level key but `studies` may be left out. Relative paths start at the folder in which `snakemake` runs. Names
 become file names: letters, digits, `.`, `_` and `-`, beginning with a letter or digit. Mistakes stop the run before any
-job; all of them are listed at once, with the key, what was found, what is allowed and the nearest known name. What only
-a job can see stops that job, with one message: a column that a data file does not have, another checksum, an address or
-repository that is not there, `device: cuda` without a GPU.
+job; all of them are listed at once, each with its key and what is allowed. What only a job can see stops that job: a
+column that a data file does not have, another checksum, an address that is not there, `device: cuda` without a GPU.
 
 Editors that know YAML schemas complete and check the file if its first line is
 `# yaml-language-server: $schema=config/schema.json`.
@@ -74,7 +74,7 @@ _ABOUT = {
     "models": (
         """
         A language model: a local folder, a Hugging Face repository or the demo model. Only safetensors are loaded, and
-        no code from a repository is run.
+        a repository's code is never run.
         """,
         """
         models:
@@ -145,10 +145,9 @@ _ABOUT = {
     "compute": (
         """
         Where the work is done, and in which portions. Before a run that takes long, an estimate of its hours is
-        printed. It reckons with what `benchmarks/` measured on a CPU, and for GPUs with half of the datasheet's peak
-        until somebody measures; `speed` takes what your machine achieves: min. TFLOP / seconds of
-        `python benchmarks/scoring.py --size bench` and `python benchmarks/generation.py --size bench`, or of
-        `--size llama-2-7b` on a GPU.
+        printed. CPUs count as the one that `benchmarks/shards.py` was run on, GPUs with half of their datasheet's peak.
+        `speed` takes what your machine achieves: min. TFLOP / seconds of `python benchmarks/scoring.py --size bench`
+        and `python benchmarks/generation.py --size bench`, or of `--size llama-2-7b` on a GPU.
         """,
         """
         compute: {device: "cuda:0", token_budget: 32768, shards: auto, speed: {device: a100}}
@@ -195,14 +194,10 @@ def markdown() -> str:
 
 
 def _names() -> str:
-    rows = [
-        (section, f"`{name}`", _inline(entry)) for section, named in BUILT_IN.items() for name, entry in named.items()
-    ]
-    listed = [
-        (section, ", ".join(f"`{name}`" for name in catalogue(section)), "see [Catalogue](#catalogue)")
-        for section in ("models", "datasets")
-    ]
-    return _table(("section", "name", "stands for"), [*rows, *listed])
+    rows = [(section, f"`{name}`", _inline(entry)) for section in BUILT_IN for name, entry in BUILT_IN[section].items()]
+    for section in ("models", "datasets"):
+        rows.append((section, ", ".join(f"`{name}`" for name in catalogue(section)), "see [Catalogue](#catalogue)"))
+    return _table(("section", "name", "stands for"), rows)
 
 
 def _inline(entry: Section) -> str:
@@ -237,14 +232,8 @@ def _type(entry: Mapping[str, Any]) -> str:
         return " or ".join(map(_type, entry["anyOf"]))
     if "const" in entry or "enum" in entry:
         return ", ".join(f"`{_yaml(value)}`" for value in entry.get("enum", [entry.get("const")]))
-    words = {
-        "string": "text",
-        "integer": "whole number",
-        "number": "number",
-        "boolean": "`true`, `false`",
-        "object": "mapping",
-    }
-    return words.get(entry["type"], "list")
+    words = {"string": "text", "integer": "whole number", "boolean": "`true`, `false`", "object": "mapping"}
+    return {**words, "number": "number"}.get(entry["type"], "list")
 
 
 def _yaml(value: Any) -> str:
@@ -254,16 +243,12 @@ def _yaml(value: Any) -> str:
 
 
 def _catalogue() -> str:
-    models = [
-        (
-            f"`{name}`",
-            f"[{model.repo}](https://huggingface.co/{model.repo})" + (", gated" if model.gated else ""),
-            f"{model.layers} / {model.heads} / {model.kv_heads} / {model.head_dim}",
-            model.note,
-        )
-        for name, model in catalogue("models").items()
-        if isinstance(model, CatalogueModel)
-    ]
+    models = []
+    for name, model in catalogue("models").items():
+        if isinstance(model, CatalogueModel):
+            source = f"[{model.repo}](https://huggingface.co/{model.repo})" + (", gated" if model.gated else "")
+            grid = f"{model.layers} / {model.heads} / {model.kv_heads} / {model.head_dim}"
+            models.append((f"`{name}`", source, grid, model.note))
     datasets = [
         (f"`{name}`", _source(data), str(data.rows), data.licence, data.note)
         for name, data in catalogue("datasets").items()
@@ -295,9 +280,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write or check both files; the exit status."""
     parser = argparse.ArgumentParser(description="Make config/README.md and config/schema.json.")
-    parser.add_argument(
-        "--check", action="store_true", help="change nothing; exit with status 1 if a file is out of date"
-    )
+    parser.add_argument("--check", action="store_true", help="change nothing; status 1 if a file is out of date")
     check = parser.parse_args(arguments).check
     schema = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
     files = {FOLDER / "README.md": markdown(), FOLDER / "schema.json": schema}

@@ -1,7 +1,7 @@
-"""The sections of the configuration, one class each; those of models and data sets are in `config_sources`.
+"""The sections of the configuration, one class each; those of models and data sets are in `sources`.
 
-Documentation and JSON schema are made from these classes.
-Values are strict: a number is not read as text, nor `true` as 1. Errors say what was found and what is allowed.
+Documentation and JSON schema are made from these classes. Values are strict, because YAML guesses what an unquoted word
+is: a number is not read as text, nor `true` as 1. Errors say what was found and what is allowed.
 """
 
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
@@ -207,8 +207,8 @@ class Compute(Section):
     threads: Count = Field(default=1, description="CPU threads of each job.")
     mixed: bool = Field(
         default=False,
-        description="Let `rates` compare cells made with another dtype, attention, kind of device, or version "
-        "of torch or transformers. The page says so at the top.",
+        description="Let `rates` compare cells that were made with another dtype, attention, kind of device, or "
+        "version of torch or transformers. The page says so at the top.",
     )
 
 

@@ -140,6 +140,11 @@ class Dataset(Section):
         return self
 
     @property
+    def place(self) -> tuple[str | None, ...]:
+        """Where the queries come from: two data sets of the same place have the same queries."""
+        return (self.path, self.url, self.repo, self.file, self.demo)
+
+    @property
     def file_format(self) -> str:
         """`csv`, `text`, `jsonl` or `parquet`, as given or from the ending. Raises ValueError if neither says it."""
         if self.format:
