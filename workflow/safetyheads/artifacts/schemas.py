@@ -12,113 +12,77 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2
 
-_CELL = "{model}/{dataset}/{template}/{ablation}/{plan}/{decoding}"
-
-
-class Column(NamedTuple):
-    """A type, as `schema` knows it, and a few words for results/README.md."""
-
-    type: str
-    about: str = ""
-
 
 class Stage(NamedTuple):
-    """`path` is under results/; `columns` follow those of the path's keys. Other files than parquet have none."""
+    """`path` is under results/; `columns`, separated by spaces, follow those of the path's keys, other files have none.
+
+    `about` says in a few words what a column holds where its name does not, or, of other files, what the file does.
+    """
 
     path: str
-    row: str
-    columns: dict[str, Column]
-    about: str = ""
+    row: str = ""
+    columns: str = ""
+    about: dict[str, str] | str = ""
 
 
+_CELL = "{model}/{dataset}/{template}/{ablation}/{plan}/{decoding}"
 STAGES: dict[str, Stage] = {
     "datasets": Stage(
         "datasets/{dataset}.parquet",
         "a query",
-        {
-            "query_id": Column("text", "`{dataset}-0007`, from 0, in file order"),
-            "query": Column("text"),
-            "category": Column("text"),
-            "target": Column("text"),
-        },
+        "query_id query category target",
+        {"query_id": "`{dataset}-0007`, from 0, in file order"},
     ),
     "models": Stage(
         "models/{model}.json",
-        "",
-        {},
-        "class, layers, heads, key/value heads, context length, end-of-sequence ids, revision, sha256 of each file. "
-        "The demo's weights are in `models/{model}/`",
+        about="class, layers, heads, key/value heads, context length, end-of-sequence ids, revision, sha256 of each "
+        "file. The demo's weights are in `models/{model}/`",
     ),
-    "prompts": Stage(
-        "prompts/{model}/{dataset}/{template}.parquet",
-        "a prompt",
-        {"query_id": Column("text"), "text": Column("text"), "token_ids": Column("tokens")},
-    ),
+    "prompts": Stage("prompts/{model}/{dataset}/{template}.parquet", "a prompt", "query_id text token_ids"),
     "ships": Stage(
         "ships/{model}/{dataset}/{template}/{ablation}.parquet",
         "prompt x head",
-        {
-            "query_id": Column("text"),
-            "layer": Column("int16"),
-            "head": Column("int16"),
-            "score": Column("float64", "nats"),
-        },
+        "query_id layer head score",
+        {"score": "nats"},
     ),
     "sahara": Stage(
         "sahara/{model}/{dataset}/{template}/{ablation}.parquet",
         "step x head",
-        {
-            "step": Column("int16", "from 1"),
-            "layer": Column("int16"),
-            "head": Column("int16"),
-            "score": Column("float64", "degrees"),
-            "selected": Column("bool", "a head chosen in an earlier step has no row later"),
-        },
+        "step layer head score selected",
+        {"step": "from 1", "score": "degrees", "selected": "a head chosen in an earlier step has no row later"},
     ),
     "completions": Stage(
         f"completions/{_CELL}.parquet",
         "a completion",
-        {
-            "query_id": Column("text"),
-            "variant": Column("text"),
-            "heads": Column("heads", "ablated: list of layer, head"),
-            "sample": Column("int32"),
-            "text": Column("text"),
-            "token_ids": Column("tokens", "the new ones"),
-            "n_tokens": Column("int32"),
-            "finish_reason": Column("text", "`eos`, `length`"),
-        },
+        "query_id variant heads sample text token_ids n_tokens finish_reason",
+        {"heads": "ablated: list of layer, head", "token_ids": "the new ones", "finish_reason": "`eos`, `length`"},
     ),
     "verdicts": Stage(
         f"verdicts/{_CELL}/{{judge}}.parquet",
         "a verdict",
-        {
-            "query_id": Column("text"),
-            "variant": Column("text"),
-            "sample": Column("int32"),
-            "harmful": Column("bool"),
-            "probability": Column("float64", "null where the judge goes by rules"),
-            "reason": Column("text"),
-        },
+        "query_id variant sample harmful probability reason",
+        {"probability": "null where the judge goes by rules"},
     ),
     "rates": Stage(
         "rates.parquet",
         "a cell of the study",
+        "model dataset template ablation plan decoding judge variant n harmful asr low high delta p_value p_adjusted",
         {
-            **dict.fromkeys(re.findall(r"{(\w+)}", f"{_CELL}{{judge}}"), Column("text")),
-            "variant": Column("text"),
-            "n": Column("int64", "prompts"),
-            "harmful": Column("float64", "prompts; for several samples the sum of their shares"),
-            "asr": Column("float64"),
-            "low": Column("float64"),
-            "high": Column("float64", "Wilson, 95 %"),
-            "delta": Column("float64", "to the plain model"),
-            "p_value": Column("float64", "exact sign test"),
-            "p_adjusted": Column("float64", "Holm, over the heads of `single`"),
+            **{"n": "prompts", "harmful": "prompts; for several samples the sum of their shares"},
+            **{"high": "Wilson, 95 %", "delta": "to the plain model", "p_value": "exact sign test"},
+            "p_adjusted": "Holm, over the heads of `single`",
         },
     ),
-    "report": Stage("report/index.html", "", {}, "one page, no other files needed"),
+    "report": Stage("report/index.html", about="one page, no other files needed"),
 }
+
+_TYPES = {
+    **dict.fromkeys(("layer", "head", "step"), "int16"),
+    **dict.fromkeys(("sample", "n_tokens"), "int32"),
+    **dict.fromkeys(("score", "probability", "asr", "low", "high", "delta", "p_value", "p_adjusted"), "float64"),
+    **{"n": "int64", "selected": "bool", "token_ids": "tokens", "heads": "heads"},
+}
+"""Type of a column by its name; all others are text. `harmful` is true or false, but a number in rates."""
 
 
 def keys(stage: str) -> list[str]:
@@ -130,21 +94,19 @@ def schema(stage: str) -> "pa.Schema":
     """The columns of a stage's files, those of the path's keys first."""
     import pyarrow as pa
 
-    types = {
-        "text": pa.string(),
-        "tokens": pa.list_(pa.int32()),
-        "heads": pa.list_(pa.struct({"layer": pa.int16(), "head": pa.int16()})),
-        "bool": pa.bool_(),
-    }
-    columns = dict.fromkeys(keys(stage), "text") | {name: column.type for name, column in STAGES[stage].columns.items()}
-    return pa.schema([(name, types.get(type_) or pa.type_for_alias(type_)) for name, type_ in columns.items()])
+    lists = {"tokens": pa.list_(pa.int32()), "heads": pa.list_(pa.struct({"layer": pa.int16(), "head": pa.int16()}))}
+    types = _TYPES | {"harmful": "float64" if stage == "rates" else "bool"}
+    names = [*keys(stage), *STAGES[stage].columns.split()]
+    kinds = {name: types.get(name, "string") for name in names}
+    return pa.schema([(name, lists.get(kind) or pa.type_for_alias(kind)) for name, kind in kinds.items()])
 
 
 def table() -> str:
     """The table of results/README.md, as Markdown; this module, when it is run, prints it."""
     lines = ["| path | one row is | further columns |", "|---|---|---|"]
     for stage in STAGES.values():
-        words = (f"{name} ({column.about})" if column.about else name for name, column in stage.columns.items())
+        about = stage.about if isinstance(stage.about, dict) else {}
+        words = (f"{name} ({about[name]})" if name in about else name for name in stage.columns.split())
         lines.append(f"| `{stage.path}` | {stage.row} | {', '.join(words) or stage.about} |")
     return "\n".join(lines)
 

@@ -38,18 +38,30 @@ from safetyheads.plans import PLAIN
 class Declarations(Section):
     """The configuration without its studies."""
 
-    results: Folder = Field(default="results", description="Folder of the results.")
-    models: dict[Name, Model] = Field(default={}, description="Language models.")
-    datasets: dict[Name, Dataset] = Field(default={}, description="Lists of queries.")
-    templates: dict[Name, Template] = Field(default={}, description="Forms of the prompt.")
-    ablations: dict[AblationName, AblationConfig] = Field(default={}, description="Ways to ablate a head.")
-    decodings: dict[Name, Decoding] = Field(default={}, description="Ways to generate completions.")
-    judges: dict[Name, Judge] = Field(default={}, description="Ways to tell harmful completions.")
-    head_sets: dict[HeadSetName, HeadNames] = Field(default={}, description="Named sets of heads, to be used as plans.")
-    random: Random = Field(default=Random(), description="Random head sets.")
-    attribution: Attribution = Field(default=Attribution(), description="Scoring of heads.")
-    compute: Compute = Field(default=Compute(), description="Device, batch size, jobs.")
-    report: Report = Field(default=Report(), description="The report.")
+    results: Folder = "results"
+    """Folder of the results."""
+    models: dict[Name, Model] = {}
+    """Language models."""
+    datasets: dict[Name, Dataset] = {}
+    """Lists of queries."""
+    templates: dict[Name, Template] = {}
+    """Forms of the prompt."""
+    ablations: dict[AblationName, AblationConfig] = {}
+    """Ways to ablate a head."""
+    decodings: dict[Name, Decoding] = {}
+    """Ways to generate completions."""
+    judges: dict[Name, Judge] = {}
+    """Ways to tell harmful completions."""
+    head_sets: dict[HeadSetName, HeadNames] = {}
+    """Named sets of heads, to be used as plans."""
+    random: Random = Random()
+    """Random head sets."""
+    attribution: Attribution = Attribution()
+    """Scoring of heads."""
+    compute: Compute = Compute()
+    """Device, batch size, jobs."""
+    report: Report = Report()
+    """The report."""
 
     def known(self, section: str) -> dict[str, Section]:
         """All names of `section` (`models`, `datasets`, ...): built in, of the catalogue, declared; later ones win."""
@@ -123,7 +135,8 @@ class Declarations(Section):
 class Config(Declarations):
     """A whole configuration."""
 
-    studies: dict[Name, Study] = Field(description="What to measure.", min_length=1)
+    studies: dict[Name, Study] = Field(min_length=1)
+    """What to measure."""
 
 
 def check_keys_once(file: Path) -> None:
