@@ -16,7 +16,7 @@ from watch import Process, Watch
 pytestmark = pytest.mark.long
 
 PROFILE = ("--workflow-profile", "slurm")
-IN_THE_MIDDLE = 4  # parts that a job has made before something happens to it
+IN_THE_MIDDLE = 2  # parts that a job has made before something happens to it; Sahara makes 8, one a layer and step
 
 Fault = Callable[[Watch], bool]
 

@@ -49,7 +49,7 @@ def test_a_resumed_pass_equals_a_whole_one_at_every_layer_and_leaves_the_same_ca
             (*group, Head(layer, 2), Head(2, HEADS - 1)),
         ]
         below, above, whole = DynamicCache(), DynamicCache(), DynamicCache()
-        kept = passes.keep(ids, ablation, group, below, layers=[layer])
+        kept, _ = passes.keep(ids, ablation, group, below, layers=[layer])
         found = passes.resume(kept, rows, layer, ablation, sets, above)
         expected = plainly(passes, ids[rows], ablation, sets, whole)
         for ours, theirs in zip(found, expected):

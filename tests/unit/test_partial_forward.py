@@ -50,8 +50,8 @@ def test_resumed_equals_whole(family: str, length: int, mini: Mini, sequences: S
         passes.shortcut = shortcut
         group = GROUP if layer else ()
         sets = [*([(*group, Head(layer, 2))] * 2), (*group, Head(layer, 0), Head(2, 3)), group, (*group, Head(2, 1))]
-        kept = passes.keep(prompts, ablation, group, layers=[layer])
-        assert_same(kept.top, plainly(passes, prompts, ablation, [group] * 3))
+        kept, top = passes.keep(prompts, ablation, group, layers=[layer])
+        assert_same(top, plainly(passes, prompts, ablation, [group] * 3))
         found = passes.resume(kept, rows, layer, ablation, sets)
         assert_same(found, plainly(passes, prompts[rows], ablation, sets))
     assert untouched(passes.model)
@@ -61,13 +61,13 @@ def test_resumed_equals_whole(family: str, length: int, mini: Mini, sequences: S
 @pytest.mark.parametrize("family", ["llama_gqa", "gemma2", "gpt_neox", "gpt2"])
 def test_resumed_equals_whole_for_every_kind(family: str, kind: Kind, mini: Mini, sequences: Sequences) -> None:
     passes, prompts = PartialForward(install(mini(family))), torch.tensor(sequences([6, 6]))
-    kept = passes.keep(prompts, None, layers=range(len(passes.layers)))
+    kept, top = passes.keep(prompts, None, layers=range(len(passes.layers)))
     for layer in range(3):
         sets: list[HeadSet] = [(Head(layer, 1),), (Head(layer, 0), Head(layer, 3)), ()]
         found = passes.resume(kept, [0, 1, 1], layer, Ablation(kind, 0.1), sets)
         expected = plainly(passes, prompts[[0, 1, 1]], Ablation(kind, 0.1), sets)
         assert_same(found, expected)
-        assert (found.logits[0] - kept.top.logits[0]).abs().max() > 1e-3
+        assert (found.logits[0] - top.logits[0]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -75,7 +75,7 @@ def test_the_cache_is_that_of_a_whole_pass(family: str, mini: Mini, sequences: S
     passes, prompts = PartialForward(install(mini(family))), torch.tensor(sequences([6, 6]))
     ablation, sets = Ablation(Kind.SCALING), [(Head(1, 1),), (Head(1, 2),)]
     plain, resumed, expected = DynamicCache(), DynamicCache(), DynamicCache()
-    kept = passes.keep(prompts, None, (), plain, layers=[1])
+    kept, _ = passes.keep(prompts, None, (), plain, layers=[1])
     passes.resume(kept, [0, 1], 1, ablation, sets, resumed)
     plainly(passes, prompts, ablation, sets, expected)
     for layer in range(3):
@@ -85,10 +85,47 @@ def test_the_cache_is_that_of_a_whole_pass(family: str, mini: Mini, sequences: S
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_pass_that_stops_at_a_layer_has_its_input_and_runs_no_further(
+    family: str, mini: Mini, sequences: Sequences
+) -> None:
+    passes, prompts = PartialForward(install(mini(family))), torch.tensor(sequences([6, 6]))
+    ablation, run = Ablation(Kind.UNDIFFERENTIATED), [0, 0, 0]
+    for shortcut, layer in product(Shortcut, range(3)):
+        passes.shortcut = shortcut
+        group = (*GROUP, Head(2, 3)) if layer else ()
+        whole, _ = passes.keep(prompts, ablation, group, layers=[layer])
+        run[:] = 0, 0, 0
+        hooks = [
+            module.register_forward_hook(lambda *_, at=at: run.__setitem__(at, run[at] + 1))
+            for at, module in enumerate(passes.layers)
+        ]
+        kept = passes.keep_up_to(prompts, ablation, group, layer)
+        for hook in hooks:
+            hook.remove()
+        assert kept.inputs.keys() == whole.inputs.keys() == ({layer} if shortcut else set())
+        assert all(torch.equal(kept.inputs[at], whole.inputs[at]) for at in kept.inputs), "to the last bit"
+        assert run == [int(bool(shortcut) and at < layer) for at in range(3)]
+        assert untouched(passes.model)
+        sets: list[HeadSet] = [(*group, Head(layer, 2))] * 2
+        found = passes.resume(kept, [0, 1], layer, ablation, sets)
+        assert_same(found, plainly(passes, prompts, ablation, sets))
+
+
+def test_an_error_below_the_layer_that_a_pass_is_run_for_is_not_taken_for_its_end(
+    mini: Mini, sequences: Sequences
+) -> None:
+    model = install(mini("llama"))
+    passes = PartialForward(model)
+    with pytest.raises(IndexError):
+        passes.keep_up_to(torch.tensor([[97]]), None, (), 1)
+    assert untouched(model)
+
+
 def test_nothing_stays_behind_after_an_error(mini: Mini, sequences: Sequences) -> None:
     model = install(mini("llama"))
     passes = PartialForward(model)
-    kept = passes.keep(torch.tensor(sequences([5])), None, layers=[1])
+    kept, _ = passes.keep(torch.tensor(sequences([5])), None, layers=[1])
     with pytest.raises(SafetyHeadsError, match="no ablation"):
         passes.resume(kept, [0], 1, None, [(Head(1, 0),)])
     with pytest.raises(IndexError):
@@ -105,7 +142,7 @@ def test_a_forward_that_a_library_put_there_is_used_and_put_back(mini: Mini, seq
     layer.forward = lambda *args, **kwargs: 2.0 * own(*args, **kwargs)
     wrapped = layer.forward
     passes, prompts, ablation = PartialForward(model), torch.tensor(sequences([5])), Ablation(Kind.SCALING)
-    kept = passes.keep(prompts, None, layers=range(len(passes.layers)))
+    kept, _ = passes.keep(prompts, None, layers=range(len(passes.layers)))
     for at in range(3):
         sets = [(Head(at, 0),)]
         assert_same(passes.resume(kept, [0], at, ablation, sets), plainly(passes, prompts, ablation, sets))
@@ -121,7 +158,7 @@ def test_less_than_half_of_the_arithmetic_is_left(mini: Mini, sequences: Sequenc
     for shortcut in Shortcut:
         passes.shortcut = shortcut
         with FlopCounterMode(display=False) as counter:
-            kept = passes.keep(prompts, None, layers=range(len(passes.layers)))
+            kept, _ = passes.keep(prompts, None, layers=range(len(passes.layers)))
             for layer in range(8):
                 passes.resume(kept, [0] * 4, layer, Ablation(Kind.SCALING), heads[4 * layer : 4 * layer + 4])
         counted[shortcut] = counter.get_total_flops()

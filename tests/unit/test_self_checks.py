@@ -78,7 +78,7 @@ def test_a_family_that_works_in_another_way_is_computed_as_a_whole(
     assert passes.shortcut is level
     assert reason in caplog.text
     prompts, ablation, heads = torch.tensor([prompt]), Ablation(Kind.SCALING), (Head(1, 2),)
-    kept = passes.keep(prompts, None, layers=range(len(passes.layers)))
+    kept, _ = passes.keep(prompts, None, layers=range(len(passes.layers)))
     assert_same(passes.resume(kept, [0], 1, ablation, [heads]), plainly(passes, prompts, ablation, [heads]))
 
 
@@ -102,7 +102,7 @@ def test_odd_models_that_need_no_fall_back(
     check_shortcuts(passes, ids[0].tolist())
     assert passes.shortcut is Shortcut.SPLIT
     assert not [record for record in caplog.records if record.name.startswith("safetyheads")]
-    kept = passes.keep(ids, None, layers=[1])
+    kept, _ = passes.keep(ids, None, layers=[1])
     heads = [(Head(1, 2),)]
     assert_same(
         passes.resume(kept, [0], 1, Ablation(Kind.SCALING), heads), plainly(passes, ids, Ablation(Kind.SCALING), heads)

@@ -58,11 +58,6 @@ class Parts:
                 if error.errno not in (EEXIST, ENOENT, ESTALE) or attempt == ATTEMPTS - 1:
                     raise
 
-    def drop(self, prefix: str) -> None:
-        """Delete the parts whose names begin with `prefix`."""
-        for path in self.folder.glob(f"{prefix}*"):
-            path.unlink(missing_ok=True)
-
     def remove(self) -> None:
         """Delete all parts, also those of other settings, once the artefact itself is on disk."""
         remove_parts(self.output)

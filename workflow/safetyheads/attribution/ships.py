@@ -32,7 +32,8 @@ def ships(
     heads = all_heads(*grid(model))
     token_ids = [list(map(int, ids)) for ids in prompts["token_ids"]]
     scores = np.empty((len(prompts), len(heads)))
-    for block, batch, part in Sweep(model, token_ids, ablation, token_budget, parts).run("Ships", (), heads, _scores):
+    sweep = Sweep(model, token_ids, ablation, token_budget, parts)
+    for block, batch, part in sweep.by_block("Ships", heads, _scores):
         scores[np.ix_(block.prompts, batch.candidates)] = part
     rows = pd.DataFrame(list(heads) * len(prompts), columns=["layer", "head"])
     rows = rows.assign(query_id=prompts["query_id"].repeat(len(heads)).to_numpy(), score=scores.ravel())

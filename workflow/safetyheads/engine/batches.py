@@ -26,6 +26,10 @@ class Block(NamedTuple):
     prompts: list[int]
     batches: list[Batch]
 
+    def of_layer(self, layer: int) -> list[Batch]:
+        """The batches of candidates in this layer."""
+        return [batch for batch in self.batches if batch.layer == layer]
+
 
 def blocks(lengths: Sequence[int], candidates: Sequence[Head], token_budget: int) -> list[Block]:
     """Cover all pairs (prompt, candidate head) with batches of equal-length prompts: scoring uses no padding.

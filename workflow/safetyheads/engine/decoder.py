@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from inspect import signature
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.hooks import add_hook_to_module, remove_hook_from_module
@@ -22,6 +22,7 @@ class Decoder(NamedTuple):
 
     layers: nn.ModuleList
     norm: nn.Module
+    returns_tuples: bool  # a layer's hidden states are the first of a tuple
 
 
 def grid(model: PreTrainedModel) -> tuple[int, int]:
@@ -46,14 +47,20 @@ def decoder(model: PreTrainedModel) -> Decoder:
     name, (layers, _) = type(model).__name__, grid(model)
     seen: list[tuple[nn.Module, int]] = []  # attention modules and their number of heads, in the order of the pass
     called: list[nn.Module] = []
+    tuples: set[nn.Module] = set()  # modules that return one
 
     def watch(module: nn.Module, *states: Tensor) -> States:
         seen.append((module, states[0].shape[1]))
         return states  # type: ignore[return-value]
 
+    def note(module: nn.Module, _: Any, output: Any) -> None:
+        called.append(module)
+        if isinstance(output, tuple):
+            tuples.add(module)
+
     with ExitStack() as hooks:
         for module in model.modules():
-            hooks.callback(module.register_forward_hook(lambda module, *_: called.append(module)).remove)
+            hooks.callback(module.register_forward_hook(note).remove)
         hooks.enter_context(exchange(watch))
         hooks.enter_context(torch.inference_mode())
         model(torch.zeros(1, 1, dtype=torch.long, device=input_device(model)), use_cache=False)
@@ -72,7 +79,7 @@ def decoder(model: PreTrainedModel) -> Decoder:
     norms = [module for module in called[last:] if module is not stack and module in set(parent.children())]
     if len(norms) != 1:
         raise SafetyHeadsError(f"{name} has no single norm behind its last layer. {SUPPORTED}")
-    return Decoder(stack, norms[0])
+    return Decoder(stack, norms[0], stack[0] in tuples)
 
 
 def _check_heads(model: PreTrainedModel, stack: nn.ModuleList, seen: list[tuple[nn.Module, int]]) -> None:

@@ -57,11 +57,11 @@ def _run(model: PreTrainedModel, padding: list[int], then_a_token: bool = False)
         model(ids, attention_mask=visible, position_ids=position, use_cache=True, logits_to_keep=1, **cache)
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the kernels that torch chooses for its scaled dot product attention."""
 
     def __init__(self, seen: set[str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen = seen
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -5,8 +5,8 @@ input, and every ablated row resumes at its own layer. All of it works through t
 masks and positions itself; `self_checks` compares both on the loaded model, with one prompt.
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from enum import IntEnum
 from functools import partial
 from typing import Any, NamedTuple
@@ -41,11 +41,14 @@ class Top(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """A pass over P prompts that can be resumed at some layers."""
+    """What resuming a pass over P prompts takes."""
 
     ids: Tensor  # (P, T): token ids
-    inputs: dict[int, Tensor]  # of these layers, (P, T, d_model)
-    top: Top
+    inputs: dict[int, Tensor]  # of the layers that it can be resumed at, (P, T, d_model)
+
+
+class _Arrived(Exception):
+    """A pass has come to the layer that it was run for."""
 
 
 class PartialForward:
@@ -53,9 +56,8 @@ class PartialForward:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model, self.shortcut = model, Shortcut.SPLIT
-        self.layers, self.norm = decoder(model)
+        self.layers, self.norm, self.returns_tuples = decoder(model)
         self.output = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        self.returns_tuples = False  # the layers; `keep` sees it
         self.checked = False  # by `self_checks`, which gives up shortcuts that do not work
 
     @torch.inference_mode()
@@ -75,19 +77,41 @@ class PartialForward:
         cache: Cache | None = None,
         *,
         layers: Collection[int],
-    ) -> Kept:
+    ) -> tuple[Kept, Top]:
         """Run all prompts (P, T) with the same heads ablated, and keep the inputs of `layers`. Fills `cache`."""
         inputs: dict[int, Tensor] = {}
+        with self._watching(layers, inputs.__setitem__):
+            return Kept(ids, inputs), self.whole(ids, ablation, [heads] * len(ids), cache)
 
-        def keep_input(at: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            inputs[at] = args[0] if args else kwargs["hidden_states"]
-            self.returns_tuples = isinstance(output, tuple)
+    @torch.inference_mode()
+    def keep_up_to(self, ids: Tensor, ablation: Ablation | None, heads: HeadSet, layer: int) -> Kept:
+        """Run all prompts (P, T) with the same heads ablated, and stop at `layer`: keep its input alone.
+
+        Without shortcuts nothing is run, as a whole pass resumes nowhere.
+        """
+        inputs: dict[int, Tensor] = {}
+
+        def stop(at: int, states: Tensor) -> None:
+            inputs[at] = states
+            raise _Arrived
+
+        if self.shortcut:
+            with self._watching([layer], stop), suppress(_Arrived):
+                self.whole(ids, ablation, [heads] * len(ids))
+        return Kept(ids, inputs)
+
+    @contextmanager
+    def _watching(self, layers: Collection[int], seen: Callable[[int, Tensor], None]) -> Iterator[None]:
+        """Within the block, call `seen` with a layer and its input (P, T, d_model) whenever one of `layers` runs."""
+
+        def see(at: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            seen(at, args[0] if args else kwargs["hidden_states"])
 
         with ExitStack() as hooks:
             for at in layers if self.shortcut else ():
-                hook = self.layers[at].register_forward_hook(partial(keep_input, at), with_kwargs=True)
+                hook = self.layers[at].register_forward_pre_hook(partial(see, at), with_kwargs=True)
                 hooks.callback(hook.remove)
-            return Kept(ids, inputs, self.whole(ids, ablation, [heads] * len(ids), cache))
+            yield
 
     @torch.inference_mode()
     def resume(

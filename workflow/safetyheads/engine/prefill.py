@@ -79,8 +79,8 @@ def _all_resumed(
         plain |= {row: (starts[row], _first(heads, layers)) for row in rows}
     places = filling.places(members, plain)
     ids = torch.tensor(prompts, device=input_device(passes.model))
-    kept = passes.keep(ids, ablation, (), filling.into(places), layers=resumed_at)
-    filling.take(places, kept.top.logits)
+    kept, top = passes.keep(ids, ablation, (), filling.into(places), layers=resumed_at)
+    filling.take(places, top.logits)
     for layer in resumed_at:
         at_layer = [unit for unit in units if _first(unit[1], layers) == layer]
         places = filling.places([units[unit] for unit in at_layer])

@@ -64,7 +64,7 @@ def _problem_of_resuming(
 ) -> str | None:
     """How passes with the present shortcut differ from the plain and the ablated tops that whole passes gave."""
     try:
-        kept = passes.keep(ids, None, layers=[heads[0].layer for heads in ablated])
+        kept, _ = passes.keep(ids, None, layers=[heads[0].layer for heads in ablated])
         found = [passes.resume(kept, [0, 0], heads[0].layer, _ABLATION, [(), heads]) for heads in ablated]
     except Exception as error:  # a family that works in another way may fail anywhere in its own code
         return _failure(error)
