@@ -27,9 +27,9 @@ from outcome import RESULTS, print_table, slug
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from safetyheads.artifacts import files
-from safetyheads.config.load import Compute, Config, load_config
-from safetyheads.costs.device_speed import generation_work
-from safetyheads.costs.job_costs import Estimates, prompt_tokens
+from safetyheads.config.load import Config, load_config
+from safetyheads.config.sections import Compute
+from safetyheads.costs.job_costs import Estimates
 from safetyheads.engine.batches import padded
 
 ROOT = Path(__file__).parents[1]
@@ -121,7 +121,7 @@ def publish(folder: Path, runs: Sequence[dict[str, Any]], save: bool) -> None:
     alone, most = runs[0], runs[-1]
     overhead = (sum(most["seconds"]) - sum(alone["seconds"])) / (most["shards"] - 1) if most is not alone else 0.0
     plain = load_config(settings(1), folder)
-    calibrated = calibrate(plain, folder, alone["seconds"][0], overhead)
+    calibrated = calibrate(folder, alone["seconds"][0], overhead)
     prompts = files.read(folder / "results-1/prompts/random/requests/direct.parquet", ["token_ids"])["token_ids"]
     rows = []
     for each in runs:
@@ -171,15 +171,13 @@ def keys() -> tuple[str, str, str, str, str]:
     return model, dataset, template, plan, decoding
 
 
-def calibrate(plain: Config, folder: Path, seconds: float, overhead: float) -> Config:
-    """The configuration with the speed that the run of one job was seen to have."""
-    size, queries = plain.size("random", folder), plain.queries("requests", folder)
-    if size is None or queries is None:
-        raise ValueError("the benchmark's own model and data are always known")
-    tokens = prompt_tokens(plain.template("direct"), queries.characters, size.shape.vocabulary)
-    layers = tuple(layer for layer in range(LAYERS) for _ in range(HEADS))
-    work = generation_work(size, queries.rows, tokens, layers, 1, NEW_TOKENS, BUDGET, 4)
-    rate = work.operations / max(1e-9, seconds - overhead) / 1e12
+def calibrate(folder: Path, seconds: float, overhead: float) -> Config:
+    """The configuration with the speed that the run of one job was seen to have.
+
+    At one tera-operation per second, an estimate without a start is the number of tera-operations.
+    """
+    work = estimated(load_config(settings(1, generation=1.0, start=1e-9), folder), folder, 1)
+    rate = work / max(1e-9, seconds - overhead)
     return load_config(settings(1, generation=rate, start=max(0.1, overhead)), folder)
 
 

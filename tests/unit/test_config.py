@@ -11,25 +11,15 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from safetyheads.config import documentation as config_docs
-from safetyheads.config.load import (
-    BUILT_IN,
-    AblationConfig,
-    CatalogueDataset,
-    Config,
-    Dataset,
-    Decoding,
-    Judge,
-    Model,
-    Template,
-    catalogue,
-    check_keys_once,
-    load_config,
-)
+from safetyheads.config.catalogue import BUILT_IN, CatalogueDataset, catalogue
+from safetyheads.config.load import Config, check_keys_once, load_config
 from safetyheads.config.schema import json_schema
+from safetyheads.config.sections import AblationConfig, Decoding, Judge, Template
+from safetyheads.config.sources import Dataset, Model
 from safetyheads.demo.requests import DATA_SETS
 from safetyheads.errors import SafetyHeadsError
 
@@ -395,7 +385,6 @@ def test_a_configuration_that_is_no_mapping_is_refused(top: Any) -> None:
 @pytest.mark.parametrize(
     "section", ["models", "datasets", "templates", "ablations", "decodings", "judges", "head_sets"]
 )
-@settings(deadline=None)
 @given(name=st.text(max_size=12))
 def test_names_that_could_not_be_file_names_are_refused(section: str, name: str) -> None:
     entry = next(iter(raw()[section].values()))
@@ -413,7 +402,6 @@ PLACES = ["", "models.tiny", "datasets.neutral", "templates.polite", "ablations.
 PLACES += ["judges.paper", "random", "attribution", "compute", "report", "studies.main"]
 
 
-@settings(deadline=None)
 @given(
     place=st.sampled_from(PLACES), key=st.from_regex(r"[a-z]{3,9}_", fullmatch=True), value=st.none() | st.integers()
 )
@@ -431,7 +419,6 @@ JUNK = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(key=st.sampled_from([*Config.model_fields, *PLACES[1:], "studies.main.plans", "head_sets.mine"]), junk=JUNK)
 def test_whatever_yaml_may_hold_ends_in_a_readable_error_or_a_valid_configuration(key: str, junk: Any) -> None:
     config = changed(key, junk)

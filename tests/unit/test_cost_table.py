@@ -1,7 +1,7 @@
 """The table of hours: sums of its jobs, silence for small studies, and unknown sizes are named."""
 
 import pytest
-from test_estimate import config
+from test_job_costs import config
 
 from safetyheads.costs.cost_table import announcement, planned
 from safetyheads.costs.job_costs import Estimates

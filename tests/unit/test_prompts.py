@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from safetyheads.config.load import catalogue
+from safetyheads.config.catalogue import catalogue
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.prompts import build, render, tokenise
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import FAMILIES
+from small_models import FAMILIES
 from test_partial_forward import Mini, Sequences, assert_same, plainly
 from torch import Tensor
 

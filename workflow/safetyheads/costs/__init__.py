@@ -1,4 +1,1 @@
-"""What a study costs before it runs: operations and bytes by formula, a device's rates, seconds and memory of a job.
-
-Uses `config` and the vocabulary.
-"""
+"""What a study costs before it runs: operations, bytes, device rates. Uses `config` and the vocabulary."""

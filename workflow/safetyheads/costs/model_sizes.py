@@ -1,93 +1,63 @@
-"""How large a model is, told by its config.json without loading it."""
+"""How large models and data sets are, told by the catalogue, or by local files without loading them."""
 
+import csv
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
+from safetyheads.config.catalogue import catalogue_dataset, catalogue_model
+from safetyheads.config.load import Config
+from safetyheads.config.local_models import local_grid, read_config, whole_number
 from safetyheads.costs.flops import Shape
+from safetyheads.heads import DEMO_GRID
 
-_LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
-_HEADS = ("num_attention_heads", "n_head", "num_heads")
-_KV_HEADS = ("num_key_value_heads", "num_kv_heads")
-_HIDDEN = ("hidden_size", "n_embd", "d_model")
-_INTERMEDIATE = ("intermediate_size", "ffn_dim", "n_inner")
-_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
-_OF_EXPERT = ("moe_intermediate_size", "expert_intermediate_size")
-
-WITHOUT_GATE = frozenset({"gpt2", "gpt_neo", "gpt_neox", "gptj", "gpt_bigcode", "opt", "phi", "starcoder2", "nemotron"})
-"""Model types whose MLP has two matrices."""
+DEMO = Shape(*DEMO_GRID, hidden=64, intermediate=96, vocabulary=512, kv_heads=8, tied=True)
+TYPICAL_CHARACTERS = 85.0  # of a query
 
 
-@dataclass(frozen=True)
-class ModelSize:
-    """`shape` as a token meets it: of a mixture of experts, those that one token uses. `parameters` are all of them."""
-
-    shape: Shape
-    parameters: int
-
-
-def size_of_shape(shape: Shape, tied: bool, resting: int = 0) -> ModelSize:
-    """A model of this shape; `tied` if it has one matrix for embedding and output, `resting` parameters of experts."""
-    return ModelSize(shape, shape.weights + resting + (0 if tied else shape.output))
+def model_shape(config: Config, name: str, folder: Path) -> Shape | None:
+    """The dimensions of a model; None of a repository outside the catalogue, and where config.json does not say."""
+    model = config.model(name)
+    if model.path or model.demo:
+        return local_shape(folder / model.path) if model.path else DEMO
+    if model.rest_from:
+        return model_shape(config, model.rest_from, folder)
+    entry = catalogue_model(model.repo)
+    return Shape(**entry.model_dump(include={field.name for field in fields(Shape)})) if entry else None
 
 
-def read_config(folder: Path) -> Mapping[str, Any] | None:
-    """A model folder's config.json, with that of its text model on top if it has several; None if there is none."""
+def local_shape(folder: Path) -> Shape | None:
+    """The dimensions by config.json, as if each MLP had a gate, and each layer of a mixture of experts had experts."""
+    grid, values = local_grid(folder), read_config(folder)
+    hidden, vocabulary = whole_number(values, "hidden_size", "n_embd", "d_model"), whole_number(values, "vocab_size")
+    if grid is None or hidden is None or vocabulary is None:
+        return None
+    experts = whole_number(values, "num_local_experts", "num_experts", "n_routed_experts") or 1
+    used = min(experts, whole_number(values, "num_experts_per_tok", "experts_per_token") or 1)
+    widths = ("moe_intermediate_size", "expert_intermediate_size", "intermediate_size", "ffn_dim", "n_inner")
+    width = whole_number(values, *widths) or 4 * hidden
+    kv_heads = whole_number(values, "num_key_value_heads", "num_kv_heads") or grid[1]
+    tied, resting = values.get("tie_word_embeddings", True) is True, grid[0] * 3 * hidden * width * (experts - used)
+    return Shape(*grid, hidden, width * used, vocabulary, kv_heads, whole_number(values, "head_dim"), tied, resting)
+
+
+def query_count(config: Config, name: str, folder: Path) -> tuple[int, float] | None:
+    """Number of queries of a data set and their mean length in characters; None if neither file nor catalogue says."""
+    data = config.dataset(name)
+    entry = catalogue_dataset(data)
+    if entry or not data.path:
+        return (entry.rows, TYPICAL_CHARACTERS) if entry else None
     try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(values, dict):
-        return None
-    inner = values.get("text_config")
-    return values | inner if isinstance(inner, dict) else values
+        if data.file_format == "parquet":
+            from pyarrow.parquet import ParquetFile
 
-
-def local_grid(folder: Path) -> tuple[int, int] | None:
-    """Layers and query heads per layer by the config.json of a model's folder; None if it does not say."""
-    values = read_config(folder) or {}
-    layers, heads = _first(values, _LAYERS), _first(values, _HEADS)
-    return None if layers is None or heads is None else (layers, heads)
-
-
-def local_size(folder: Path) -> ModelSize | None:
-    """The size of the model in a folder by its config.json; None if it does not say."""
-    values = read_config(folder) or {}
-    layers, heads, hidden = (_first(values, names) for names in (_LAYERS, _HEADS, _HIDDEN))
-    vocabulary = _first(values, ("vocab_size",))
-    if layers is None or heads is None or hidden is None or vocabulary is None:
-        return None
-    matrices = 2 if values.get("model_type") in WITHOUT_GATE else 3
-    width = _first(values, _INTERMEDIATE) or 4 * hidden
-    active, resting = _experts(values, layers, width)
-    shape = Shape(
-        layers=layers,
-        heads=heads,
-        hidden=hidden,
-        intermediate=active,
-        vocabulary=vocabulary,
-        kv_heads=_first(values, _KV_HEADS) or heads,
-        head_dim=_first(values, ("head_dim",)),
-        matrices=matrices,
-    )
-    return size_of_shape(shape, values.get("tie_word_embeddings", True) is True, matrices * hidden * resting)
-
-
-def _experts(values: Mapping[str, Any], layers: int, width: int) -> tuple[int, int]:
-    """Width of the MLP that one token uses, the mean over layers; widths of the experts that rest, of all layers."""
-    experts = _first(values, _EXPERTS) or 0
-    if experts < 2:
-        return width, 0
-    used = _first(values, ("num_experts_per_tok", "experts_per_token")) or 1
-    shared = _first(values, ("n_shared_experts",)) or 0
-    dense = min(layers, _first(values, ("first_k_dense_replace",)) or 0)
-    each = _first(values, _OF_EXPERT) or width
-    active = (dense * width + (layers - dense) * (used + shared) * each) // layers
-    return active, (layers - dense) * (experts - used) * each
-
-
-def _first(values: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
-    """The value of the first name that has a whole number above 0."""
-    return next((values[name] for name in names if type(values.get(name)) is int and values[name] > 0), None)
+            return ParquetFile(folder / data.path).metadata.num_rows, TYPICAL_CHARACTERS
+        with (folder / data.path).open(encoding="utf-8-sig", newline="") as file:
+            if data.file_format == "csv":
+                texts = [row[str(data.query)] or "" for row in csv.DictReader(file)]
+            else:
+                lines = [line.strip() for line in file if line.strip()]
+                texts = lines if data.file_format == "text" else [json.loads(line)[data.query] for line in lines]
+        return len(texts), sum(map(len, texts)) / len(texts)
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, csv.Error):
+        return None  # the rule `datasets` says what is wrong

@@ -9,6 +9,7 @@ Read it in this order; each module uses only those before it:
    the plain model says are not computed twice.
 5. `self_checks`: all these shortcuts, tried on the loaded model. `kernels`: which attention kernels it runs.
 6. `generation`, `completions`: tokens, and a plan's table of completions.
+7. `ablated`: the public door's block, for models that a user has loaded himself.
 
 Uses `artifacts` (for parts) and the vocabulary.
 """

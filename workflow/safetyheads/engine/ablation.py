@@ -43,6 +43,7 @@ class Rows:
     model: PreTrainedModel
     masks: dict[int | None, Tensor] = field(default_factory=dict)
     computed: Sequence[int] | None = None
+    every_row: bool = False  # there is one head set, (1, N) in the masks, for each row, however many there are
 
     def __post_init__(self) -> None:
         layers: set[int | None] = {head.layer for heads in self.head_sets for head in heads}
@@ -73,12 +74,15 @@ _exchange: ContextVar[Callable[..., States] | None] = ContextVar("safetyheads_ex
 
 
 @contextmanager
-def ablate(model: PreTrainedModel, ablation: Ablation | None, head_sets: Sequence[HeadSet]) -> Iterator[Rows | None]:
+def ablate(
+    model: PreTrainedModel, ablation: Ablation | None, head_sets: Sequence[HeadSet], *, every_row: bool = False
+) -> Iterator[Rows | None]:
     """Ablate `head_sets[b]` in row b of every forward pass of `model` within the block.
 
-    With `ablation` None, or with empty sets alone, the model stays as it is. Yields the rows, so that some can be
-    dropped with `select`. All is over when the block ends, also by an error, and weights are never touched. Raises
-    SafetyHeadsError for a nested block; the forward pass raises it if the batch has not one row for each head set.
+    With `every_row` there is one head set, and it is ablated in all rows, however many a pass has. With `ablation`
+    None, or with empty sets alone, the model stays as it is. Yields the rows, so that some can be dropped with
+    `select`. All is over when the block ends, also by an error, and weights are never touched. Raises SafetyHeadsError
+    for a nested block; the forward pass raises it if the batch has not one row for each head set.
     """
     if _active.get() is not None:
         raise SafetyHeadsError("Ablation blocks cannot be nested: end the first one before the next begins.")
@@ -86,7 +90,7 @@ def ablate(model: PreTrainedModel, ablation: Ablation | None, head_sets: Sequenc
         raise SafetyHeadsError("Heads to ablate were given, but no ablation.")
     if ablation is not None and not _installed(model):
         raise SafetyHeadsError(f"{type(model).__name__} was not installed for ablation: call `install` first.")
-    rows = Rows(ablation, list(head_sets), model) if ablation is not None else None
+    rows = Rows(ablation, list(head_sets), model, every_row=every_row) if ablation is not None else None
     token = _active.set(rows)
     try:
         yield rows
@@ -143,7 +147,7 @@ class _Around:
         mask = None if rows is None else rows.of_layer(layer, query.device)
         if rows is None or mask is None:
             return attend(module, query, key, value, attention_mask, **kwargs)
-        if len(mask) != len(query):
+        if len(mask) != len(query) and not rows.every_row:
             raise SafetyHeadsError(f"{len(mask)} head sets were given for a batch of {len(query)} rows.")
         return _attend_ablated(attend, rows.ablation, mask, module, query, key, value, attention_mask, **kwargs)
 
