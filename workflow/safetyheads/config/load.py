@@ -12,22 +12,11 @@ from typing import Any, cast
 import yaml
 from pydantic import Field, ValidationError
 
+from safetyheads.config import sections
 from safetyheads.config.catalogue import BUILT_IN, catalogue, catalogue_model, yaml_loader
 from safetyheads.config.checks import check_studies
 from safetyheads.config.local_models import local_grid
 from safetyheads.config.messages import describe, prune
-from safetyheads.config.sections import (
-    AblationConfig,
-    Attribution,
-    Compute,
-    Decoding,
-    Judge,
-    Random,
-    Report,
-    Section,
-    Study,
-    Template,
-)
 from safetyheads.config.sources import Dataset, Model
 from safetyheads.config.types import AblationName, Folder, HeadNames, HeadSetName, Name
 from safetyheads.errors import SafetyHeadsError, nearest
@@ -35,7 +24,7 @@ from safetyheads.heads import DEMO_GRID
 from safetyheads.plans import PLAIN
 
 
-class Declarations(Section):
+class Declarations(sections.Section):
     """The configuration without its studies."""
 
     results: Folder = "results"
@@ -44,26 +33,26 @@ class Declarations(Section):
     """Language models."""
     datasets: dict[Name, Dataset] = {}
     """Lists of queries."""
-    templates: dict[Name, Template] = {}
+    templates: dict[Name, sections.Template] = {}
     """Forms of the prompt."""
-    ablations: dict[AblationName, AblationConfig] = {}
+    ablations: dict[AblationName, sections.AblationConfig] = {}
     """Ways to ablate a head."""
-    decodings: dict[Name, Decoding] = {}
+    decodings: dict[Name, sections.Decoding] = {}
     """Ways to generate completions."""
-    judges: dict[Name, Judge] = {}
+    judges: dict[Name, sections.Judge] = {}
     """Ways to tell harmful completions."""
     head_sets: dict[HeadSetName, HeadNames] = {}
     """Named sets of heads, to be used as plans."""
-    random: Random = Random()
+    random: sections.Random = sections.Random()
     """Random head sets."""
-    attribution: Attribution = Attribution()
+    attribution: sections.Attribution = sections.Attribution()
     """Scoring of heads."""
-    compute: Compute = Compute()
+    compute: sections.Compute = sections.Compute()
     """Device, batch size, jobs."""
-    report: Report = Report()
+    report: sections.Report = sections.Report()
     """The report."""
 
-    def known(self, section: str) -> dict[str, Section]:
+    def known(self, section: str) -> dict[str, sections.Section]:
         """All names of `section` (`models`, `datasets`, ...): built in, of the catalogue, declared; later ones win."""
         return {**BUILT_IN.get(section, {}), **catalogue(section), **getattr(self, section)}
 
@@ -103,17 +92,11 @@ class Declarations(Section):
     def dataset(self, name: str) -> Dataset:
         return cast(Dataset, self._named("datasets", name))
 
-    def template(self, name: str) -> Template:
-        return cast(Template, self._named("templates", name))
+    def template(self, name: str) -> sections.Template:
+        return cast(sections.Template, self._named("templates", name))
 
-    def ablation(self, name: str) -> AblationConfig:
-        return cast(AblationConfig, self._named("ablations", name))
-
-    def decoding(self, name: str) -> Decoding:
-        return cast(Decoding, self._named("decodings", name))
-
-    def judge(self, name: str) -> Judge:
-        return cast(Judge, self._named("judges", name))
+    def decoding(self, name: str) -> sections.Decoding:
+        return cast(sections.Decoding, self._named("decodings", name))
 
     def grid(self, name: str, folder: Path | None = None) -> tuple[int, int] | None:
         """Layers of a model, and query heads in a layer, where that is known without loading it; else None.
@@ -135,7 +118,7 @@ class Declarations(Section):
 class Config(Declarations):
     """A whole configuration."""
 
-    studies: dict[Name, Study] = Field(min_length=1)
+    studies: dict[Name, sections.Study] = Field(min_length=1)
     """What to measure."""
 
 

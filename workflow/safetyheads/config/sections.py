@@ -10,17 +10,7 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from safetyheads import plans
-from safetyheads.config.types import (
-    Count,
-    KeywordList,
-    KindName,
-    Matching,
-    Names,
-    Number,
-    Seed,
-    Shards,
-    Text,
-)
+from safetyheads.config.types import Count, KeywordList, KindName, Matching, Names, Number, Seed, Shards, Text
 from safetyheads.heads import Ablation, Kind
 
 
