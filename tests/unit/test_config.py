@@ -156,11 +156,10 @@ def test_declaring_a_known_name_overrides_it(folder: Path) -> None:
 def test_looking_up_an_unknown_name_suggests_the_nearest_known_one(section: str, folder: Path) -> None:
     config = load_config(raw(), folder)
     known = list(config.known(f"{section}s"))
-    lookup = getattr(config, section)
     for name in known:
-        lookup(name)
+        config.given(f"{section}s", name)
         with pytest.raises(SafetyHeadsError, match=re.escape(f"Did you mean {name!r}?")):
-            lookup(f"{name}_")
+            config.given(f"{section}s", f"{name}_")
 
 
 def test_the_grid_is_known_without_loading_a_model(folder: Path) -> None:
@@ -206,9 +205,8 @@ def test_head_names_are_kept_in_their_standard_form(folder: Path) -> None:
 
 @pytest.mark.parametrize("written", ["1e-5", 1e-5, "1.0e-5"])
 def test_epsilon_may_be_written_as_yaml_does_not_expect_it(written: Any, folder: Path) -> None:
-    assert load_config(changed("ablations.mild", {"kind": "scaling", "epsilon": written}), folder).ablation(
-        "mild"
-    ).epsilon == pytest.approx(1e-5)
+    config = load_config(changed("ablations.mild", {"kind": "scaling", "epsilon": written}), folder)
+    assert config.given("ablations", "mild")["epsilon"] == pytest.approx(1e-5)
 
 
 REFUSED = [

@@ -1,21 +1,17 @@
 """Were the cells that are compared made under the same conditions? Another dtype or device rounds in another way."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from safetyheads.artifacts.provenance import versions
-from safetyheads.artifacts.schemas import STAGES
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.plans import PLAIN
 
 CONFIGURATION = "SAFETYHEADS_CONFIGURATION"
 """The environment variable in which a run hands the names of its configuration files to its jobs."""
 SHOWN = 5
-
-_PATH = re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", STAGES["completions"].path))
 
 
 class Conditions(NamedTuple):
@@ -52,12 +48,11 @@ class Mixed(NamedTuple):
 
 def mixed(records: Mapping[str, Mapping[str, Any]]) -> list[Mixed]:
     """The files among `records`, by their paths under results/, that cannot be compared with their plain model's."""
-    made = {path: Conditions.of(record) for path, record in records.items() if _PATH.fullmatch(path)}
+    made = {path: Conditions.of(record) for path, record in records.items() if path.startswith("completions/")}
     found = []
     for path, ours in sorted(made.items()):
-        match = _PATH.fullmatch(path)
-        keys = {**(match.groupdict() if match else {}), "ablation": PLAIN, "plan": "none"}
-        plain = STAGES["completions"].path.format(**keys)
+        *place, _, _, decoding = path.split("/")
+        plain = "/".join([*place, PLAIN, "none", decoding])
         if plain in made and (ours != made[plain] or ", " in ours.device):
             found.append(Mixed(path, plain, ours, made[plain]))
     return found
@@ -85,11 +80,7 @@ def check_comparable(records: Mapping[str, Mapping[str, Any]], results: str) -> 
 def _to_be_made_anew(found: list[Mixed]) -> list[str]:
     """The files to make again: all but those of the most frequent conditions that can be had with today's versions."""
     made = {one.path: one.ours for one in found} | {one.plain: one.theirs for one in found}
-    installed = versions()
-    today = Counter(
-        own
-        for own in made.values()
-        if (own.torch, own.transformers) == (installed.get("torch"), installed.get("transformers"))
-    )
-    kept = min(today, key=lambda own: (-today[own], own)) if today else None
+    today = tuple(versions().get(library) for library in ("torch", "transformers"))
+    often = Counter(own for own in made.values() if (own.torch, own.transformers) == today)
+    kept = min(often, key=lambda own: (-often[own], own), default=None)
     return sorted(path for path, own in made.items() if own != kept)
