@@ -134,7 +134,10 @@ def rules(library: Path) -> dict[str, str]:
 
 SCORES_AND_COMPLETIONS = {"ships", "sahara", "completions"}
 FOUND_BY = {
-    **{f"engine/{name}": {"completions"} for name in ("generation", "kv_cache", "prefill", "shared_rows")},
+    **{
+        f"engine/{name}": {"completions"}
+        for name in ("generation", "generation_checks", "kv_cache", "prefill", "shared_rows")
+    },
     "engine/completions": {"completions"},
     "engine/ablation": {*SCORES_AND_COMPLETIONS, "models_train"},
     "engine/supported_families": {*SCORES_AND_COMPLETIONS, "models", "models_train", "prompts"},

@@ -25,7 +25,7 @@ from safetyheads.heads import Ablation, HeadSet, all_heads
 
 Representation = Literal["final_norm", "residual"]
 GAP = 1.05  # sigma_r / sigma_(r+1) below this: the subspace of the first r vectors is not well defined
-MEMORY = 2**28  # bytes of float64 states that are scored together, of those of a layer
+MEMORY = 2**24  # bytes of float64 states that are scored together, of those of a layer
 
 log = logging.getLogger(__name__)
 

@@ -19,11 +19,12 @@ from safetyheads.artifacts.parts import Parts
 from safetyheads.engine.ablation import ablate
 from safetyheads.engine.batches import padded
 from safetyheads.engine.decoder import input_device
+from safetyheads.engine.generation_checks import check_padding, may_follow
 from safetyheads.engine.kv_cache import select_rows, takes_fewer_rows
 from safetyheads.engine.out_of_memory import Pieces
 from safetyheads.engine.partial_forward import PartialForward
 from safetyheads.engine.prefill import next_logits, prefill
-from safetyheads.engine.self_checks import check_padding, check_shortcuts, may_follow
+from safetyheads.engine.self_checks import check_shortcuts
 from safetyheads.engine.shared_rows import Followers
 from safetyheads.heads import Ablation, HeadSet
 from safetyheads.plans import Decoding

@@ -25,8 +25,7 @@ _RECORD = "out_of_memory"
 def smallest_piece(parts: Parts) -> int | None:
     """The smallest number of rows that a job's batches were cut to, in this run or before a restart; None if never.
 
-    The record is a part of the job: read it before the parts are removed. Each shard has its own parts, and so its own
-    record.
+    The record is one of the parts: read it before they are removed. Shards of a cell share their parts, and the record.
     """
     record = parts.load(_RECORD)
     return None if record is None else int(record)

@@ -1,8 +1,8 @@
 """Checks on the loaded model: every shortcut is tried once, and left out where it changes the numbers.
 
 Shortcuts assume how a family's code works: that a layer needs only its input, that positions meet nowhere but in
-attention, that padding is not seen. No list of families can promise that. So each assumption is tried on the model
-itself, with a prompt or two of its job, before any number is made.
+attention. No list of families can promise that. So each assumption is tried on the model itself, with a prompt of its
+job, before any number is made. What generation assumes besides is tried by `generation_checks`.
 """
 
 import logging
@@ -13,20 +13,15 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from safetyheads.engine.ablation import ablate
 from safetyheads.engine.decoder import grid, input_device
-from safetyheads.engine.kv_cache import takes_fewer_rows
 from safetyheads.engine.partial_forward import PartialForward, Shortcut, Top
-from safetyheads.engine.prefill import next_logits, prefill
-from safetyheads.engine.shared_rows import Followers
-from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Ablation, Head, HeadSet, Kind
 
 log = logging.getLogger(__name__)
 
-_ABLATION = Ablation(Kind.SCALING)
+CHECKED = Ablation(Kind.SCALING)
+"""The ablation that checks use."""
 _TOLERANCES = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
-_FOLLOWED_TOKENS = 8  # a short prompt is enough to see whether rows can follow others
 
 
 def check_shortcuts(passes: PartialForward, prompt: Sequence[int]) -> None:
@@ -46,13 +41,13 @@ def check_shortcuts(passes: PartialForward, prompt: Sequence[int]) -> None:
     sets = [tuple(Head(layer, head) for head in range(heads)) for layer in sorted({*kinds.values(), layers - 1})]
     ids = torch.tensor([list(prompt)], device=input_device(passes.model))  # (1, T)
     passes.shortcut = Shortcut.NONE
-    plain, *ablated = [passes.whole(ids, _ABLATION, [heads]) for heads in ((), *sets)]
+    plain, *ablated = [passes.whole(ids, CHECKED, [heads]) for heads in ((), *sets)]
     for level in (Shortcut.SPLIT, Shortcut.RESUME):
         passes.shortcut = level
         problem = _problem_of_resuming(passes, ids, plain, dict(zip(sets, ablated)))
         if problem is None:
             return
-        _left_out(passes, level.name, problem)
+        leave_out(passes, level.name, problem)
     passes.shortcut = Shortcut.NONE
 
 
@@ -65,9 +60,9 @@ def _problem_of_resuming(
     """How passes with the present shortcut differ from the plain and the ablated tops that whole passes gave."""
     try:
         kept, _ = passes.keep(ids, None, layers=[heads[0].layer for heads in ablated])
-        found = [passes.resume(kept, [0, 0], heads[0].layer, _ABLATION, [(), heads]) for heads in ablated]
+        found = [passes.resume(kept, [0, 0], heads[0].layer, CHECKED, [(), heads]) for heads in ablated]
     except Exception as error:  # a family that works in another way may fail anywhere in its own code
-        return _failure(error)
+        return failure(error)
     for rows, (heads, top) in zip(found, ablated.items()):
         for row, expected in enumerate((plain, top)):
             for name, ours, theirs in zip(Top._fields, rows, expected):
@@ -76,61 +71,6 @@ def _problem_of_resuming(
                     layer = heads[0].layer
                     return f"resumed at layer {layer}, {name} is off by {difference:.1e} of its largest value"
     return None
-
-
-@torch.inference_mode()
-def check_padding(passes: PartialForward, *prompts: Sequence[int]) -> None:
-    """Raise SafetyHeadsError if prompts that share a batch, padded, go on in another way than each one on its own.
-
-    In 16 bits it is a warning, because rounding alone may send a token to other experts.
-    """
-    rows, device = [(*ids, ids[-1]) for ids in prompts], input_device(passes.model)
-    expected = [passes.whole(torch.tensor([ids], device=device), None, [()]).logits[0] for ids in rows]  # (vocabulary,)
-    width, count = max(map(len, prompts)), len(prompts)
-    _, cache = prefill(passes, list(map(tuple, prompts)), [()] * count, None, 1, starts=[0] * count)
-    visible = torch.tensor([[at >= width - len(ids) for at in range(width)] for ids in prompts]).long()  # (B, T)
-    last = torch.tensor([ids[-1] for ids in rows], device=device)  # (B,)
-    found, _ = next_logits(passes.model, last, visible.to(device), cache)  # (B, vocabulary)
-    worst = max(relative_difference(ours, theirs) for ours, theirs in zip(found.float(), expected))
-    if not worst <= tolerance(passes.model):
-        found_out = (
-            f"{type(passes.model).__name__} goes on in another way where prompts of different lengths share a batch: "
-            f"logits are off by {worst:.1e} of the largest one."
-        )
-        if passes.model.dtype == torch.float32:
-            raise SafetyHeadsError(f"{found_out} Completions of such models are not supported; scores are.")
-        log.warning("%s In 16 bits that may be rounding (experts change with it); try `dtype: float32`.", found_out)
-
-
-@torch.inference_mode()
-def may_follow(passes: PartialForward, prompt: Sequence[int]) -> bool:
-    """Whether rows of a batch can follow others in this model (see `shared_rows`).
-
-    One token is generated with and without; where the results differ, a warning says so.
-    """
-    layers, heads = grid(passes.model)
-    sets = [(), *(tuple(Head(layer, head) for head in range(heads)) for layer in sorted({layers // 2, layers - 1}))]
-    ids = (*prompt[-_FOLLOWED_TOKENS:], prompt[-1])
-    if not passes.shortcut or not takes_fewer_rows(passes.model, len(ids)):
-        return False
-    batch, device = Followers([0] * len(sets), sets, layers), input_device(passes.model)
-    sets, prompts = [sets[like] for like in batch.like], [ids[:-1]] * len(sets)
-    expected = passes.whole(torch.tensor([ids] * len(sets), device=device), _ABLATION, sets).logits  # (B, vocabulary)
-    try:
-        _, cache = prefill(passes, prompts, sets, _ABLATION, 1, batch.starts.tolist())
-        with ablate(passes.model, _ABLATION, sets) as ablated, batch.left_out(passes.layers):
-            if ablated is not None:
-                ablated.computed = batch.computed
-            tokens = torch.tensor(prompts, device=device)  # (B, T)
-            last = torch.full_like(tokens[:, 0], ids[-1])  # (B,)
-            found, _ = next_logits(passes.model, last, torch.ones_like(tokens), cache)
-        worst = max(relative_difference(ours, theirs) for ours, theirs in zip(found.float(), expected))
-        problem = None if worst <= tolerance(passes.model) else f"logits are off by {worst:.1e} of the largest one"
-    except Exception as error:  # a family that works in another way may fail anywhere in its own code
-        problem = _failure(error)
-    if problem:
-        _left_out(passes, "FOLLOW", problem)
-    return problem is None
 
 
 def tolerance(model: PreTrainedModel) -> float:
@@ -159,9 +99,11 @@ def _kind(model: PreTrainedModel, layers: nn.ModuleList, layer: int) -> tuple[st
     return repr(layers[layer]), kinds[layer] if kinds else ""
 
 
-def _failure(error: Exception) -> str:
+def failure(error: Exception) -> str:
+    """An error of a family's own code, in words."""
     return f"{type(error).__name__}: {str(error).rstrip('.')}"
 
 
-def _left_out(passes: PartialForward, shortcut: str, problem: str) -> None:
+def leave_out(passes: PartialForward, shortcut: str, problem: str) -> None:
+    """Tell that a shortcut is left out, and why."""
     log.warning("%s, shortcut %s: %s. It is left out.", type(passes.model).__name__, shortcut, problem)
