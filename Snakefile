@@ -22,20 +22,21 @@ if not workflow.config_settings.configfiles:
     configfile: str(ROOT / "config" / "config.yaml")
 
 
-# A clone uses its own library, here and in its jobs, whatever else is installed.
+# A clone uses its own library, here and in its jobs, before whatever else is installed.
 sys.path.insert(0, str(ROOT / "workflow"))
-os.environ.update(PYTHONPATH=str(ROOT / "workflow"))
+before = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+os.environ.update(PYTHONPATH=os.pathsep.join([str(ROOT / "workflow"), *before]))
 
-from safetyheads.jobs.slurm_checks import array_task, check_profile
+from safetyheads.jobs.conditions import CONFIGURATION
+from safetyheads.jobs.slurm_checks import check_profile
 from safetyheads.config.load import check_keys_once, load_config
 from safetyheads.errors import SafetyHeadsError
 
-# A job on a cluster's node finds everything downloaded. A task of an array does its own work, and that alone.
+# A job on a cluster's node finds everything downloaded.
 if workflow.remote_exec:
     os.environ.update(HF_HUB_OFFLINE="1")
-    own = array_task(sys.argv, os.environ)
-    if own is not None:
-        os.execvp("sh", ["sh", "-c", own])
+
+os.environ[CONFIGURATION] = " ".join(map(str, workflow.configfiles))
 
 try:
     if workflow.is_main_process:
@@ -66,18 +67,18 @@ include: "rules/report.smk"
 rule all:
     default_target: True
     input:
-        "<results>/report/index.html",
+        PATHS["report"],
 
 
 rule measure:
     input:
-        "<results>/rates.parquet",
+        PATHS["rates"],
 
 
 rule attribution:
     input:
-        ships_of_studies(),
-        sahara_of_studies(),
+        cells.paths("ships", cells.scored("ships")),
+        cells.paths("sahara", cells.scored("sahara")),
 
 
 announce()

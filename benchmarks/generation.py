@@ -5,12 +5,13 @@
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from flops import full_pass, generation_bytes, generation_operations
 from measure import Peaks, Variant, fresh_parts, in_turn
-from options import device_of, dtype_name, dtype_of, timing_parser
+from options import count, device_of, dtype_name, dtype_of, timing_parser
 from outcome import Work, outcome, publish, row
 from sizes import ABLATION, SIZES, Generation, Size, make_model, make_prompts, spread_heads
 from transformers import PreTrainedModel
@@ -164,7 +165,16 @@ def benchmark(
         timings[0].median,
     )
     completions = prompts * sets
-    rows = [row(timing, least, peaks, completions_per_second=completions / timing.median) for timing in timings]
+    rows = [
+        row(
+            timing,
+            least,
+            peaks,
+            completions_per_second=completions / timing.median,
+            output_tokens_per_second=completions * work.new_tokens / timing.median,
+        )
+        for timing in timings
+    ]
     packed = timings[-1].found[-1]
     agreement: dict[str, dict[str, Any]] = {
         timing.variant.name: task.agreement(packed, {pair: row for some in timing.found for pair, row in some.items()})
@@ -180,8 +190,11 @@ def benchmark(
 
 def main() -> None:
     options = timing_parser(__doc__)
+    options.add_argument("--head-sets", type=count, help="how many, of one head each; default: the size's own")
     arguments = options.parse_args()
     device, size = device_of(options, arguments), SIZES[arguments.size]
+    if arguments.head_sets:
+        size = replace(size, generation=replace(size.generation, head_sets=arguments.head_sets))
     dtype = dtype_of(arguments, size)
     peaks, rows, more = benchmark(size, device, dtype, arguments.token_budget, arguments.rounds, arguments.limit)
     found = outcome("generation", arguments.size, device, peaks, rows, **more)

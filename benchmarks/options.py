@@ -11,6 +11,7 @@ from sizes import SIZES, Size
 
 from safetyheads.models.memory import save_page_faults
 
+RESULTS = Path(__file__).parent / "results"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -46,16 +47,25 @@ def parser(description: str | None, token_budget: int | None = None) -> argparse
     return options
 
 
-def timing_parser(description: str | None) -> argparse.ArgumentParser:
-    """Options of the benchmarks that measure time."""
+def sized_parser(description: str | None) -> argparse.ArgumentParser:
+    """Options of the benchmarks whose model is one of the sizes."""
     options = parser(description)
     options.add_argument("--size", choices=SIZES, required=True)
     options.add_argument("--dtype", choices=DTYPES, help="default: the size's own")
+    options.add_argument(
+        "--save", type=Path, nargs="?", const=RESULTS, metavar="FOLDER",
+        help="keep the outcome in a folder; without one, in benchmarks/results",
+    )  # fmt: skip
+    return options
+
+
+def timing_parser(description: str | None) -> argparse.ArgumentParser:
+    """Options of the benchmarks that measure time."""
+    options = sized_parser(description)
     options.add_argument("--rounds", type=count, default=3, help="default: %(default)s")
     options.add_argument(
         "--limit", type=seconds, default=420.0, help="seconds after which no round may end; default: %(default)g"
     )
-    options.add_argument("--save", action="store_true", help="keep the outcome in benchmarks/results")
     return options
 
 

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 import transformers
 from measure import Peaks, Timing
+from options import RESULTS as RESULTS  # where outcomes are kept, for those that import it from here
 from options import device_name, dtype_name
-
-RESULTS = Path(__file__).parent / "results"
 
 COLUMNS = {
     "variant": "variant",
@@ -22,6 +21,7 @@ COLUMNS = {
     "ratio": "x reference",
     "operations": "min. TFLOP",
     "bytes": "min. GB",
+    "output_tokens_per_second": "output tokens/s",
     "fraction_of_product_peak": "% of product peak",
     "fraction_of_copy_peak": "% of copy peak",
     "peak_memory": "peak memory MB",
@@ -68,7 +68,7 @@ def outcome(
         "benchmark": benchmark,
         "size": size,
         "device": device_name(device),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "versions": versions(),
         "ratios": {row["variant"]: row["ratio"] for row in others},
         "fractions": {row["variant"]: row["fraction_of_product_peak"] for row in others},
         "peak": {
@@ -82,8 +82,13 @@ def outcome(
     }
 
 
-def publish(found: Mapping[str, Any], save: bool) -> None:
-    """Print the table and, as the last line, the JSON; keep the JSON in benchmarks/results if `save`."""
+def versions() -> dict[str, str]:
+    """The releases that numbers depend on."""
+    return {"torch": torch.__version__, "transformers": transformers.__version__}
+
+
+def publish(found: Mapping[str, Any], save: Path | None) -> None:
+    """Print the table and, as the last line, the JSON; keep the JSON in the folder `save`, if there is one."""
     peak = found["peak"]
     rates = ", ".join(f"{rate / 1e12:.3g} TFLOP/s {name}" for name, rate in peak["operations_per_second"].items())
     print(f"{found['benchmark']} {found['size']}: {found['device']}, {found['task']}")
@@ -94,9 +99,14 @@ def publish(found: Mapping[str, Any], save: bool) -> None:
         [[_text(key, row.get(key)) for key in columns] for row in found["variants"]],
     )
     print(f"agreement: {json.dumps(found['agreement'])}")
+    keep(found, save)
+
+
+def keep(found: Mapping[str, Any], save: Path | None) -> None:
+    """Write the JSON into the folder `save`, if there is one, and print it as the last line."""
     if save:
-        path = RESULTS / f"{found['benchmark']}-{found['size']}-{slug(found['device'])}.json"
-        path.parent.mkdir(exist_ok=True)
+        save.mkdir(parents=True, exist_ok=True)
+        path = save / f"{found['benchmark']}-{found['size']}-{slug(found['device'])}.json"
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found))
 

@@ -18,13 +18,13 @@ from outcome import Work, outcome, publish, row
 from sizes import ABLATION, SIZES, Size, make_model, make_prompts, spread_heads
 from transformers import PreTrainedModel
 
-from safetyheads.attribution.sahara import sahara
 from safetyheads.attribution.ships import divergence, ships
 from safetyheads.costs.flops import Shape
 from safetyheads.engine.ablation import ablate
 from safetyheads.heads import HeadSet, all_heads
 
 Prompts = Sequence[Sequence[int]]
+METHODS = ("ships", "sahara")
 
 
 @torch.inference_mode()
@@ -57,6 +57,8 @@ def partial(model: PreTrainedModel, lengths: Sequence[int], token_budget: int) -
 
 def sahara_step(model: PreTrainedModel, lengths: Sequence[int], token_budget: int) -> np.ndarray:
     """Scores of Sahara's first step (heads,), in degrees."""
+    from safetyheads.attribution.sahara import sahara  # needs SciPy, which nothing else here does
+
     prompts = make_prompts(lengths, model.config.vocab_size)
     settings: Any = {"steps": 1, "rank": 1, "representation": "final_norm", "token_budget": token_budget}
     with fresh_parts() as parts:
@@ -88,8 +90,10 @@ def differences(found: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
     }
 
 
-def benchmark(size: Size, device: torch.device, dtype: torch.dtype, budget: int, rounds: int, limit: float) -> Any:
-    """Measure all variants. Returns peaks, rows of the table, agreement and what the task was."""
+def benchmark(
+    size: Size, device: torch.device, dtype: torch.dtype, budget: int, rounds: int, limit: float, methods: Sequence[str]
+) -> Any:
+    """Measure all variants of the methods. Returns peaks, rows of the table, agreement and what the task was."""
     work, shape = size.scoring, size.shape
     model = make_model(shape, dtype, device)
     # The reference algorithm is timed in float32, and in the model's own type where that is another.
@@ -116,9 +120,12 @@ def benchmark(size: Size, device: torch.device, dtype: torch.dtype, budget: int,
 
     everything = f"all {len(ids)} prompts x {len(heads)} heads"
     variants = [sampled(name, reference, work.reference, 0) for name, reference in references.items()]
-    variants.append(sampled("batched", model, work.batched, budget))
-    variants.append(Variant("partial", lambda _: partial(model, work.lengths, budget), sample=everything, dtype=dtype))
-    if work.sahara_lengths:
+    if "ships" in methods:
+        variants += [
+            sampled("batched", model, work.batched, budget),
+            Variant("partial", lambda _: partial(model, work.lengths, budget), sample=everything, dtype=dtype),
+        ]
+    if "sahara" in methods and work.sahara_lengths:
         step = f"one step, all {len(work.sahara_lengths)} prompts x {len(heads)} heads"
         variants.append(
             Variant("sahara", lambda _: sahara_step(model, work.sahara_lengths, budget), sample=step, dtype=dtype)
@@ -146,7 +153,8 @@ def benchmark(size: Size, device: torch.device, dtype: torch.dtype, budget: int,
         difference = agreement[name]["largest_difference"]
         rows.append(row(timing, least(work.lengths), peaks, largest_difference=difference))
     del agreement["reference"]
-    task = f"{len(ids)} prompts of {min(work.lengths)}-{max(work.lengths)} tokens, {len(heads)} heads"
+    lengths = work.lengths if "ships" in methods else work.sahara_lengths
+    task = f"{len(lengths)} prompts of {min(lengths)}-{max(lengths)} tokens, {len(heads)} heads"
     task += f", {dtype_name(dtype)}, batches of {budget} tokens, {len(timings[0].seconds)} rounds"
     return peaks, rows, {"agreement": agreement, "task": task, "token_budget": budget, "dtype": dtype_name(dtype)}
 
@@ -164,6 +172,9 @@ def main() -> None:
     options.add_argument(
         "--compare-cpu", action="store_true", help="only compare a GPU's scores with the CPU's, in float32"
     )
+    options.add_argument(
+        "--methods", choices=METHODS, nargs="+", default=METHODS, help="next to the reference algorithm; default: both"
+    )
     arguments = options.parse_args()
     device, size = device_of(options, arguments), SIZES[arguments.size]
     budget = arguments.token_budget or size.scoring.token_budget
@@ -173,8 +184,10 @@ def main() -> None:
         print(json.dumps({"size": arguments.size, "compare_cpu": compare(size, device, budget)}))
         return
     dtype = dtype_of(arguments, size)
-    peaks, rows, more = benchmark(size, device, dtype, budget, arguments.rounds, arguments.limit)
-    publish(outcome("scoring", arguments.size, device, peaks, rows, **more), arguments.save)
+    methods = arguments.methods
+    peaks, rows, more = benchmark(size, device, dtype, budget, arguments.rounds, arguments.limit, methods)
+    name = "sahara" if "ships" not in methods else "scoring"
+    publish(outcome(name, arguments.size, device, peaks, rows, **more), arguments.save)
 
 
 if __name__ == "__main__":

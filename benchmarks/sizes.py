@@ -39,6 +39,15 @@ class Generation:
 
 
 @dataclass(frozen=True)
+class Throughput:
+    """Generation of different prompts of one length, at most so many of them; fewer where memory is short."""
+
+    prompt_tokens: int = 128
+    new_tokens: int = 128
+    rows: int = 512
+
+
+@dataclass(frozen=True)
 class Size:
     """A model's shape and type of number, and the work for it. `peak` are edges of matrices, to find the best."""
 
@@ -47,6 +56,7 @@ class Size:
     scoring: Scoring
     generation: Generation
     peak: tuple[int, ...]
+    throughput: Throughput = Throughput()
 
 
 _ABOUT_40 = (40, 37, 43, 40, 38, 40, 42, 40)
@@ -59,6 +69,7 @@ SIZES = {
         Scoring((9, 7, 9), (3, 3), (2, 6), 64, (6, 8, 7, 8, 9, 6)),
         Generation((9, 7, 9), 6, 4, 2, 2, 128),
         (256, 512),
+        Throughput(8, 8, 4),
     ),
     "bench": Size(
         Shape(layers=16, heads=16, hidden=1024, intermediate=2752, vocabulary=8000, kv_heads=16),
@@ -66,6 +77,7 @@ SIZES = {
         Scoring(_ABOUT_40, (8, 8), (2, 64), 8192),
         Generation(_ABOUT_40, 64, 32, 1, 2, 40960),
         (1024, 2048),
+        Throughput(rows=16),
     ),
     "llama-2-7b": Size(
         Shape(layers=32, heads=32, hidden=4096, intermediate=11008, vocabulary=32000, kv_heads=32),

@@ -2,7 +2,7 @@ rule completions:
     input:
         unpack(completion_inputs),
     output:
-        COMPLETIONS,
+        PATHS["completions"],
     log:
         "<results>/logs/completions/{model}/{dataset}/{template}/{ablation}/{plan}/{decoding}.log",
     benchmark:
@@ -15,11 +15,10 @@ rule completions:
         mem_mb=memory,
         runtime=runtime,
     params:
-        ablation=ablation_params,
-        heads=plan_heads,
-        random=plan_random,
-        decoding=decoding_params,
-        attention=attention,
+        ablation=given("ablation"),
+        plan=heads_of_plan,
+        decoding=given("decoding"),
+        model=given("model", "attention"),
         dtype=dtype,
         code=code("completions"),
     message:
@@ -29,7 +28,8 @@ rule completions:
         "../workflow/scripts/completions.py"
 
 
-# With `compute: shards:`, the batches of a cell are made by several jobs and then put together.
+# With `compute: shards:`, the batches of a cell are made by several jobs and then put together. That only reads and
+# writes: the rule has no fingerprint, so that a change of it does not make the completions again.
 if settings.compute.shards != 1:
 
     ruleorder: completions_merged > completions
@@ -50,15 +50,13 @@ if settings.compute.shards != 1:
         input:
             shard_paths,
         output:
-            COMPLETIONS,
+            PATHS["completions"],
         log:
             "<results>/logs/completions_merged/{model}/{dataset}/{template}/{ablation}/{plan}/{decoding}.log",
         wildcard_constraints:
-            model=models_of_several_shards(),
+            model=requests.models_of_several_shards(cells, NAME),
         conda:
             ENVIRONMENT
-        params:
-            code=code("completions_merged"),
         message:
             "Put together: {wildcards.model}, {wildcards.dataset} ({wildcards.template}), "
             "{wildcards.ablation} of {wildcards.plan}, {wildcards.decoding}"

@@ -10,7 +10,7 @@ rule datasets_download:
     conda:
         ENVIRONMENT
     params:
-        source=download_params,
+        source=given("dataset", "url", "repo", "revision", "file", "sha256"),
         code=code("datasets_download"),
     message:
         "Download data set {wildcards.dataset}"
@@ -22,7 +22,7 @@ rule datasets:
     input:
         dataset_source,
     output:
-        "<results>/datasets/{dataset}.parquet",
+        PATHS["datasets"],
     log:
         "<results>/logs/datasets/{dataset}.log",
     benchmark:
@@ -30,7 +30,9 @@ rule datasets:
     conda:
         ENVIRONMENT
     params:
-        dataset=dataset_params,
+        dataset=given(
+            "dataset", "demo", "sha256", "format", "query", "category", "target"
+        ),
         code=code("datasets"),
     message:
         "Read data set {wildcards.dataset}"

@@ -14,7 +14,7 @@ rule models_train:
     conda:
         ENVIRONMENT
     params:
-        demo=demo_params,
+        model=given("model", "demo"),
         code=code("models_train"),
     message:
         "Train the demo model {wildcards.model}, with two planted safety heads"
@@ -26,7 +26,7 @@ rule models:
     input:
         model_source,
     output:
-        MODEL,
+        PATHS["models"],
     log:
         "<results>/logs/models/{model}.log",
     benchmark:
@@ -34,7 +34,7 @@ rule models:
     conda:
         ENVIRONMENT
     params:
-        model=model_params,
+        model=given("model", "repo", "revision", "demo", "attention_from", "rest_from"),
         code=code("models"),
     message:
         "Fetch, check and describe model {wildcards.model}"

@@ -1,9 +1,9 @@
 rule prompts:
     input:
-        model=MODEL,
-        dataset="<results>/datasets/{dataset}.parquet",
+        model=PATHS["models"],
+        dataset=PATHS["datasets"],
     output:
-        PROMPTS,
+        PATHS["prompts"],
     log:
         "<results>/logs/prompts/{model}/{dataset}/{template}.log",
     benchmark:
@@ -11,7 +11,7 @@ rule prompts:
     conda:
         ENVIRONMENT
     params:
-        template=template_params,
+        template=given("template"),
         chat_template=chat_template,
         code=code("prompts"),
     message:

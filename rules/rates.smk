@@ -1,9 +1,9 @@
 rule rates:
     input:
-        paths(VERDICTS, cells()),
+        cells.paths("verdicts"),
     output:
         report(
-            "<results>/rates.parquet",
+            PATHS["rates"],
             caption="../workflow/report/rates.rst",
             category="SafetyHeads",
         ),
@@ -14,6 +14,7 @@ rule rates:
     conda:
         ENVIRONMENT
     params:
+        mixed=settings.compute.mixed,
         code=code("rates"),
     message:
         "Attack success rates"

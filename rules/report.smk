@@ -1,13 +1,15 @@
 rule report:
     input:
-        rates="<results>/rates.parquet",
-        ships=ships_of_studies(),
-        sahara=sahara_of_studies(),
-        models=models_of_studies(),
-        datasets=datasets_of_studies(),
+        rates=PATHS["rates"],
+        ships=cells.paths("ships", cells.scored("ships")),
+        sahara=cells.paths("sahara", cells.scored("sahara")),
+        models=cells.paths("models"),
+        datasets=cells.paths(
+            "datasets", [*cells.all, *(cell.attributed for cell in cells.all)]
+        ),
     output:
         report(
-            "<results>/report/index.html",
+            PATHS["report"],
             caption="../workflow/report/page.rst",
             category="SafetyHeads",
         ),

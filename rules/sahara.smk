@@ -1,9 +1,9 @@
 rule sahara:
     input:
-        model=MODEL,
-        prompts=PROMPTS,
+        model=PATHS["models"],
+        prompts=PATHS["prompts"],
     output:
-        SAHARA,
+        PATHS["sahara"],
     log:
         "<results>/logs/sahara/{model}/{dataset}/{template}/{ablation}.log",
     benchmark:
@@ -16,9 +16,9 @@ rule sahara:
         mem_mb=memory,
         runtime=runtime,
     params:
-        ablation=ablation_params,
-        attention=attention,
-        attribution=attribution_params(),
+        ablation=given("ablation"),
+        model=given("model", "attention"),
+        attribution=settings.attribution.plain(),
         dtype=dtype,
         code=code("sahara"),
     message:

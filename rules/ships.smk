@@ -1,9 +1,9 @@
 rule ships:
     input:
-        model=MODEL,
-        prompts=PROMPTS,
+        model=PATHS["models"],
+        prompts=PATHS["prompts"],
     output:
-        SHIPS,
+        PATHS["ships"],
     log:
         "<results>/logs/ships/{model}/{dataset}/{template}/{ablation}.log",
     benchmark:
@@ -16,8 +16,8 @@ rule ships:
         mem_mb=memory,
         runtime=runtime,
     params:
-        ablation=ablation_params,
-        attention=attention,
+        ablation=given("ablation"),
+        model=given("model", "attention"),
         dtype=dtype,
         code=code("ships"),
     message:

@@ -1,8 +1,8 @@
 rule verdicts:
     input:
-        COMPLETIONS,
+        PATHS["completions"],
     output:
-        VERDICTS,
+        PATHS["verdicts"],
     log:
         "<results>/logs/verdicts/{model}/{dataset}/{template}/{ablation}/{plan}/{decoding}/{judge}.log",
     benchmark:
@@ -10,7 +10,7 @@ rule verdicts:
     conda:
         ENVIRONMENT
     params:
-        judge=judge_params,
+        judge=given("judge"),
         code=code("verdicts"),
     message:
         "Verdicts of {wildcards.judge}: {wildcards.model}, {wildcards.dataset} ({wildcards.template}), "

@@ -80,9 +80,9 @@ class Slurm:
         return done.stdout
 
     def jobs(self, *states: str) -> list[str]:
-        """The jobs, array tasks one by one, in these states; by default those that are not over."""
+        """The jobs in these states; by default those that are not over."""
         chosen = ",".join(states) or "PENDING,RUNNING,COMPLETING,SUSPENDED"
-        return self.call("squeue", "--noheader", "--array", "--format=%i", f"--states={chosen}").split()
+        return self.call("squeue", "--noheader", "--format=%i", f"--states={chosen}").split()
 
     def detail(self, job: str) -> dict[str, str]:
         """All that Slurm says about a job."""

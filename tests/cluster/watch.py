@@ -33,7 +33,6 @@ class Watch:
         self.workers: set[Process] = set()
         self.at_once: list[int] = []  # GPU jobs that run, at each look
         self.requests: dict[str, set[str]] = {}  # running job -> GPUs that it was given
-        self.arrays: set[str] = set()
         self._end = threading.Event()
 
     def __enter__(self) -> "Watch":
@@ -70,12 +69,11 @@ class Watch:
                         self.made[name].add((status.st_ino, status.st_mtime_ns))
 
     def _look_at_queue(self) -> None:
-        wanted = ",".join(f"{name}:40" for name in ("JobArrayID", "tres-per-job", "tres-per-node"))
-        said = self.slurm.call("squeue", "--noheader", "--array", "--states=RUNNING", f"--Format={wanted}")
+        wanted = ",".join(f"{name}:40" for name in ("JobID", "tres-per-job", "tres-per-node"))
+        said = self.slurm.call("squeue", "--noheader", "--states=RUNNING", f"--Format={wanted}")
         running = {job: set(gpus) - {"N/A"} for job, *gpus in map(str.split, said.splitlines())}
         self.at_once.append(sum(any("gpu" in gpu for gpu in gpus) for gpus in running.values()))
         self.requests |= running
-        self.arrays |= {job.split("_")[0] for job in running if "_" in job}
 
     def parts(self, artefact: str) -> int:
         """How many parts of an unfinished artefact there are now."""
@@ -108,6 +106,4 @@ def _environment(process: Path) -> dict[str, str]:
 
 
 def _job(environment: dict[str, str]) -> str | None:
-    if "SLURM_ARRAY_JOB_ID" in environment and "SLURM_ARRAY_TASK_ID" in environment:
-        return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
     return environment.get("SLURM_JOB_ID")

@@ -1,9 +1,5 @@
-"""The projects of tests/workflow are used here, too."""
-
-import sys
-from pathlib import Path
+"""Models of many families, built in memory."""
 
 import torch
 
-sys.path.append(str(Path(__file__).parents[1] / "workflow"))
 torch.set_num_threads(1)

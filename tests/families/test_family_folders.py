@@ -18,7 +18,9 @@ from safetyheads.attribution.ships import ships
 from safetyheads.engine.completions import complete
 from safetyheads.engine.decoder import decoder
 from safetyheads.heads import Ablation, Kind, all_heads
-from safetyheads.models import load as models
+from safetyheads.models.describe import describe
+from safetyheads.models.load import load
+from safetyheads.models.tokenizer import load_tokenizer
 from safetyheads.plans import Assignment, Decoding
 from safetyheads.prompts import build as build_prompts
 
@@ -31,9 +33,9 @@ class Folder:
 
     def __init__(self, family: Family, path: Path) -> None:
         self.own_tokenizer = with_tokenizer(family, path)
-        self.described = models.describe(path, model="m", source="path")
-        self.model: PreTrainedModel = models.load(path, device="cpu")
-        self.tokenizer: PreTrainedTokenizerBase = models.load_tokenizer(path, self.described["tokenizer"])
+        self.described = describe(path, model="m", source="path")
+        self.model: PreTrainedModel = load(path, device="cpu")
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(path, self.described["tokenizer"])
         queries = pd.DataFrame({"query_id": [f"q-{at}" for at in range(len(TEXTS))], "query": TEXTS})
         self.prompts = build_prompts(queries, {"text": "{query}"}, self.tokenizer, self.described["context_length"])
 

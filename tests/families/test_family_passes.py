@@ -11,6 +11,7 @@ from transformers import DynamicCache, PreTrainedModel
 from safetyheads.engine.ablation import ablate
 from safetyheads.engine.generation import Row, decode
 from safetyheads.engine.partial_forward import PartialForward, Shortcut, Top
+from safetyheads.engine.self_checks import check_shortcuts
 from safetyheads.heads import Ablation, Head, HeadSet, Kind
 from safetyheads.plans import Decoding
 
@@ -35,7 +36,7 @@ def test_a_resumed_pass_equals_a_whole_one_at_every_layer_and_leaves_the_same_ca
     family: Family, caplog: pytest.LogCaptureFixture
 ) -> None:
     passes, ids = PartialForward(installed(family)), torch.tensor(prompts([9] * 3))
-    passes.check(ids[0].tolist())
+    check_shortcuts(passes, ids[0].tolist())
     assert passes.shortcut is Shortcut.SPLIT, caplog.text
     ablation, rows = Ablation(Kind.UNDIFFERENTIATED), [1, 0, 2, 2]
     for layer, shortcut in product(range(LAYERS), Shortcut):
@@ -48,7 +49,7 @@ def test_a_resumed_pass_equals_a_whole_one_at_every_layer_and_leaves_the_same_ca
             (*group, Head(layer, 2), Head(2, HEADS - 1)),
         ]
         below, above, whole = DynamicCache(), DynamicCache(), DynamicCache()
-        kept = passes.keep(ids, ablation, group, below, layers=[layer])
+        kept, _ = passes.keep(ids, ablation, group, below, layers=[layer])
         found = passes.resume(kept, rows, layer, ablation, sets, above)
         expected = plainly(passes, ids[rows], ablation, sets, whole)
         for ours, theirs in zip(found, expected):

@@ -7,7 +7,7 @@ from members import with_tokenizer
 from project import Project, small_study
 from registry import FAMILIES, HEADS, LAYERS
 
-from safetyheads.artifacts import files
+from safetyheads.artifacts.provenance import provenance
 
 NAME = "GPT-OSS"
 
@@ -24,7 +24,7 @@ def test_the_folder_of_a_family_goes_through_all_stages(tmp_path: Path) -> None:
     scores = "neutral/plainly/undifferentiated"
     for path in (project.results / "ships", project.results / "completions"):
         for artefact in path.rglob("*.parquet"):
-            assert files.provenance(artefact)["attention"] == "eager"
+            assert provenance(artefact)["attention"] == "eager"
     assert len(project.read(f"ships/{NAME}/{scores}")) == 3 * LAYERS * HEADS
     assert set(project.read("rates")["variant"]) == {"none", "ships-1"}
     assert (project.results / "report" / "index.html").is_file()

@@ -15,7 +15,8 @@ from registry import REFUSED, SIZE
 from safetyheads.engine.ablation import install
 from safetyheads.engine.decoder import decoder
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.models import load as models
+from safetyheads.models.describe import describe
+from safetyheads.models.load import load
 
 NAMES = {"d_model": 32, "n_layers": 3, "n_heads": 4, "num_layers": 3, "num_heads": 4, "d_ff": 48, "d_kv": 8}
 SIDES = {
@@ -55,9 +56,9 @@ def test_a_folder_that_cannot_be_measured_is_named(name: str, tmp_path: Path) ->
     with pytest.raises(
         SafetyHeadsError, match=rf"holds a {name}, which .*{reason}.* Supported are .* Llama"
     ) as described:
-        models.describe(folder, model="m", source="path")
+        describe(folder, model="m", source="path")
     with pytest.raises(SafetyHeadsError) as loaded:
-        models.load(folder, device="cpu")
+        load(folder, device="cpu")
     assert str(loaded.value) == str(described.value)
 
 
@@ -102,9 +103,9 @@ def test_the_text_decoder_of_a_model_that_sees_is_measured_where_transformers_lo
     torch.manual_seed(0)
     model = build().eval()
     folder = saved(model, tmp_path)
-    described = models.describe(folder, model="m", source="path")
+    described = describe(folder, model="m", source="path")
     assert (described["layers"], described["heads"], described["kv_heads"]) == (3, 4, 2)
-    loaded = models.load(folder, device="cpu")
+    loaded = load(folder, device="cpu")
     ids = torch.tensor([[5, 9, 17, 33, 3]])
     with transformers_alone():
         expected = logits(getattr(model, "language_model", model), ids)
@@ -118,7 +119,7 @@ def test_a_model_that_sees_and_is_not_loaded_so_is_named(tmp_path: Path) -> None
     )
     folder = saved(transformers.LlavaForConditionalGeneration(config), tmp_path)
     with pytest.raises(SafetyHeadsError, match=r"holds a LlavaForConditionalGeneration.* Its text decoder .*`path:`"):
-        models.describe(folder, model="m", source="path")
+        describe(folder, model="m", source="path")
     shutil.rmtree(folder)
     text = saved(transformers.LlamaForCausalLM(config.text_config), folder)
-    assert models.describe(text, model="m", source="path")["class"] == "LlamaForCausalLM"
+    assert describe(text, model="m", source="path")["class"] == "LlamaForCausalLM"

@@ -17,7 +17,8 @@ import pytest
 from safetyheads.artifacts import files
 from safetyheads.artifacts.files import digest
 from safetyheads.artifacts.parts import Parts
-from safetyheads.artifacts.schemas import SCHEMAS
+from safetyheads.artifacts.provenance import provenance
+from safetyheads.artifacts.schemas import STAGES, keys, schema, table
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head
 
@@ -87,14 +88,22 @@ def rows_of(stage: str, count: int = 2) -> pd.DataFrame:
 def test_a_file_has_the_columns_and_types_of_the_contract_keys_first(stage: str, tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "a.parquet"
     files.write(stage, path, rows_of(stage), KEYS | {"shard": "1"}, {"code": "c"})
-    schema = pq.read_schema(path)
-    assert [(field.name, str(field.type)) for field in schema] == list(CONTRACT[stage].items())
+    found = pq.read_schema(path)
+    assert [(field.name, str(field.type)) for field in found] == list(CONTRACT[stage].items())
     assert {column.compression for column in columns_of(path)} == {"ZSTD"}
     read = files.read(path)
     assert len(read) == 2
     for name in set(CONTRACT[stage]) & set(KEYS):
         assert set(read[name]) == {KEYS[name]}
-    assert set(CONTRACT) == set(SCHEMAS)
+
+
+def test_the_contract_is_that_of_the_stages_and_of_the_readme() -> None:
+    assert set(CONTRACT) == {stage for stage, known in STAGES.items() if known.columns}
+    for stage, columns in CONTRACT.items():
+        assert schema(stage).names == list(columns)
+        assert schema(stage).names[: len(keys(stage))] == keys(stage)
+    text = (Path(__file__).parents[2] / "results" / "README.md").read_text(encoding="utf-8")
+    assert table() in text, "put what `python -m safetyheads.artifacts.schemas` prints into results/README.md"
 
 
 def columns_of(path: Path) -> list[Any]:
@@ -129,10 +138,10 @@ def test_not_a_number_is_null(tmp_path: Path) -> None:
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
-    provenance = {"code": "c", "config": {"b": 1, "a": [1, 2]}}
+    record = {"code": "c", "config": {"b": 1, "a": [1, 2]}}
     for name in ("a", "b"):
-        files.write("completions", tmp_path / name, rows_of("completions", 500), KEYS, provenance)
-        provenance = dict(reversed(provenance.items()))
+        files.write("completions", tmp_path / name, rows_of("completions", 500), KEYS, record)
+        record = dict(reversed(record.items()))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     files.write("completions", tmp_path / "c", rows_of("completions", 500), KEYS, {})
     assert (tmp_path / "c").read_bytes() != (tmp_path / "a").read_bytes()
@@ -141,7 +150,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
 def test_the_provenance_can_be_read(tmp_path: Path) -> None:
     record = {"code": "c", "config": {"steps": 3, "name": "na\u00efve"}}
     files.write("ships", tmp_path / "a", rows_of("ships"), KEYS, record)
-    assert files.provenance(tmp_path / "a") == {"schema_version": 1, **record}
+    assert provenance(tmp_path / "a") == {"schema_version": 2, **record}
     metadata = pq.read_schema(tmp_path / "a").metadata
     assert set(metadata) == {b"safetyheads"}
     assert json.loads(metadata[b"safetyheads"])["code"] == "c"
@@ -244,13 +253,18 @@ def test_parts_are_kept_until_they_are_removed(tmp_path: Path) -> None:
     again.remove()
 
 
-def test_parts_of_other_inputs_are_deleted_and_those_of_other_outputs_kept(tmp_path: Path) -> None:
+def test_parts_of_other_settings_are_not_used_but_stay_until_the_artefact_is_whole(tmp_path: Path) -> None:
     first, other = Parts(tmp_path / "a.parquet", "old"), Parts(tmp_path / "b.parquet", "old")
     first.save("000000", np.zeros(1))
     other.save("000000", np.ones(1))
     second = Parts(tmp_path / "a.parquet", "new")
     assert second.load("000000") is None
+    second.save("000000", np.ones(2))
+    again = Parts(tmp_path / "a.parquet", "old")
+    assert again.load("000000") is not None, "who comes back to the first settings ends with what there was"
+    again.remove()
     assert not first.folder.exists()
+    assert not second.folder.exists()
     assert other.load("000000") is not None
 
 

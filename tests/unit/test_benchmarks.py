@@ -29,11 +29,22 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Module:
     return importlib.import_module
 
 
+ABSENT = ("snakemake", "pydantic", "tenacity")
+"""Packages that no benchmark needs. (huggingface_hub has httpx2.)"""
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+def absent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that, first on Python's path, takes these packages away."""
+    folder = tmp_path_factory.mktemp("absent")
+    for package in ABSENT:
+        (folder / f"{package}.py").write_text(f"raise ImportError('a benchmark has imported {package}')\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(absent: Path) -> Callable[..., str]:
     """Run a script as a process for which Snakemake is not there; return what it prints."""
-    absent = tmp_path_factory.mktemp("absent")
-    (absent / "snakemake.py").write_text("raise ImportError('a benchmark has imported Snakemake')\n")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(absent), str(ROOT / "workflow")])}
 
     def script(name: str, *arguments: str) -> str:
@@ -120,6 +131,10 @@ WRONG = [
     ),
     ("dtypes", f"--model {FOLDER} --prompts {FOLDER}-ships.parquet", "parquet with the columns query_id and token_ids"),
     ("dtypes", "--size tiny --device cpu --dtypes tf32", "tf32 is a mode of NVIDIA GPUs"),
+    ("generation", "--size tiny --head-sets 0", f"--head-sets: found '0'; {COUNT}"),
+    ("correctness", "--size tiny --layers 0", f"--layers: found '0'; {COUNT}"),
+    ("gpu", "--steps everything", "invalid choice: 'everything'"),
+    ("gpu", "--seconds 0", "--seconds: found 0; allowed: a number of seconds above 0"),
     ("chart", "--size tiny", "unrecognized arguments"),
 ]
 
@@ -161,7 +176,7 @@ def test_a_model_without_weights_is_refused_in_one_line(refused: Callable[[str, 
     assert "it has no weights" in refused("dtypes", f"--model {tmp_path} --device cpu")
 
 
-@pytest.mark.parametrize("script", ["scoring", "generation", "dtypes", "chart"])
+@pytest.mark.parametrize("script", ["scoring", "generation", "dtypes", "correctness", "throughput", "gpu", "chart"])
 def test_help_keeps_the_lines_of_its_example(
     module: Module, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], script: str
 ) -> None:
@@ -183,7 +198,7 @@ def test_the_readme_names_every_option(module: Module, monkeypatch: pytest.Monke
         raise SystemExit
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
-    for script in ("scoring", "generation", "dtypes"):
+    for script in ("scoring", "generation", "dtypes", "correctness", "throughput", "gpu"):
         with pytest.raises(SystemExit):
             module(script).main()
     assert named == known
@@ -237,3 +252,106 @@ def test_a_wrong_token_is_a_difference_above_the_margin(module: Module) -> None:
     assert found["tokens_different"] == found["rows_different"] == 18
     assert found["differences_above_margin"] >= 17
     assert task.agreement(packed, packed)["tokens_different"] == 0
+
+
+@pytest.fixture
+def gpu(module: Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """benchmarks/gpu.py, with scripts of the test's own in place of the benchmarks."""
+    found = module("gpu")
+    monkeypatch.setattr(found, "HERE", tmp_path)
+    found_nothing = '{"device": "a chip", "versions": {}, "holds": {}, "tokens": {}, "scores": '
+    found_nothing += '{"largest_difference": 0, "median_score": 1}}'
+    (tmp_path / "good.py").write_text(f"print('words')\nprint({found_nothing!r})\n")
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(60)\n")
+    (tmp_path / "bad.py").write_text("raise RuntimeError('out of luck')\n")
+    (tmp_path / "silent.py").write_text("")
+    return found
+
+
+def test_a_step_that_fails_or_is_too_slow_leaves_the_others(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(gpu, "START", 0.0)
+    names = ("bad.py", "slow.py", "silent.py", "good.py")
+    results = gpu.run_all([gpu.Step(name, (name,), 3 if name == "slow.py" else 20) for name in names], 30, [], tmp_path)
+    said = [result["status"] for result in results]
+    assert said[0] == "failed: RuntimeError: out of luck"
+    assert said[1].startswith("stopped after")
+    assert said[2] == "failed: exit status 0"
+    assert said[3] == "ok"
+    assert results[1]["seconds"] < 10
+    assert json.loads((tmp_path / "gpu-a-chip.json").read_text()) == results
+    assert "| good.py | ok |" in (tmp_path / "gpu-a-chip.md").read_text()
+
+
+def test_the_gpu_script_knows_every_size(module: Module) -> None:
+    assert set(module("gpu").SIZES) == set(module("sizes").SIZES)
+
+
+def test_steps_without_time_are_left_out(gpu: ModuleType, tmp_path: Path) -> None:
+    (result,) = gpu.run_all([gpu.Step("good", ("good.py",), 1)], 0.5, [], tmp_path)
+    assert result["status"] == "left out: no time"
+
+
+def test_a_check_that_does_not_hold_is_a_failure_and_is_told(gpu: ModuleType, tmp_path: Path) -> None:
+    wrong = '{"device": "a chip", "versions": {}, "holds": {"no-op": false}, "tokens": {}, "scores": '
+    wrong += '{"largest_difference": 0, "median_score": 1}}'
+    (tmp_path / "wrong.py").write_text(f"import sys\nprint({wrong!r})\nsys.exit('does not hold: no-op')\n")
+    (result,) = gpu.run_all([gpu.Step("wrong", ("wrong.py",), 1)], 30, [], tmp_path)
+    assert result["status"] == "failed: does not hold: no-op"
+    assert "no-op: NO" in gpu.summary([result])
+
+
+def test_the_gpu_script_leaves_an_outcome_of_every_step(absent: Path, tmp_path: Path) -> None:
+    environment = {"PYTHONPATH": str(absent), "OUT": str(tmp_path / "out"), "PYTHON": sys.executable}
+    command = [str(ROOT / "benchmarks" / "gpu.sh"), "400", "tiny", "--threads", "1"]
+    done = subprocess.run(command, env=os.environ | environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = [path.stem.partition("-tiny-")[0] for path in (tmp_path / "out").glob("*.json")]
+    steps = ["correctness-2-layers", "correctness-3-layers", "generation", "noise", "sahara", "scoring", "throughput"]
+    assert sorted(name for name in names if not name.startswith("gpu")) == steps
+    (summary,) = (tmp_path / "out").glob("gpu-*.md")
+    assert summary.read_text() in done.stdout
+    (together,) = (tmp_path / "out").glob("gpu-*.json")
+    results = json.loads(together.read_text())
+    assert [result["status"] for result in results] == ["ok"] * 7
+    for found in (result["found"] for result in results[:2]):
+        assert all(found["holds"].values())
+        assert found["scores"]["compared"] > 0
+        assert found["tokens"]["packed and generate"]["tokens_compared"] > 0
+    noise = results[2]["found"]
+    assert noise["dtype"] == "bfloat16"
+    assert 0 < noise["scores"]["rank_correlation"] <= 1
+    for row in results[5]["found"]["variants"]:
+        assert row["output_tokens_per_second"] == pytest.approx(4 * 8 / row["seconds"])
+
+
+BARE = """
+import importlib, sys
+for name in ("correctness", "scoring", "generation", "throughput", "gpu"):
+    importlib.import_module(name)
+rooms = ("safetyheads.config", "safetyheads.models.download", "safetyheads.models.hugging_face")
+rooms += ("safetyheads.jobs", "safetyheads.attribution.sahara")  # Sahara's part alone needs SciPy
+print([name for name in sys.modules if name.startswith(rooms)])
+"""
+
+
+def test_the_gpu_script_imports_nothing_that_a_bare_machine_may_lack(absent: Path) -> None:
+    path = os.pathsep.join([str(absent), str(ROOT / "workflow"), str(ROOT / "benchmarks")])
+    command = [sys.executable, "-c", BARE]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_an_ablation_that_leaks_into_other_rows_is_seen(module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    correctness, sizes = module("correctness"), module("sizes")
+    shape = sizes.SIZES["tiny"].shape
+    model = sizes.make_model(shape, torch.float32, torch.device("cpu"))
+    assert all(correctness.nothing_changes(model, shape.vocabulary).values())
+    ablate = correctness.ablate
+
+    def leaking(model: Any, ablation: Any, sets: Any) -> Any:
+        return ablate(model, ablation, [sets[1]] * len(sets))
+
+    monkeypatch.setattr(correctness, "ablate", leaking)
+    assert not any(correctness.nothing_changes(model, shape.vocabulary).values())

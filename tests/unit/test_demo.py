@@ -35,9 +35,10 @@ from safetyheads.demo.requests import (
 )
 from safetyheads.engine.generation import Row, generate
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import Ablation, Head, HeadSet, Kind, all_heads
+from safetyheads.heads import DEMO_GRID, Ablation, Head, HeadSet, Kind, all_heads
 from safetyheads.judges import judge
-from safetyheads.models import load as models
+from safetyheads.models.load import load
+from safetyheads.models.tokenizer import load_tokenizer
 from safetyheads.plans import Decoding
 
 SIMPLE = {"text": "## Query:{query}\n## Answer:"}
@@ -216,8 +217,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Of another seed and with other planted heads than the model that workflow/test_demo_study.py measures."""
     folder, planted = tmp_path_factory.mktemp("demo"), (Head(3, 5), Head(0, 2))
     demo.train(folder / "model", seed=3, planted=planted, progress=False)
-    model = models.load(folder / "model", dtype="float32", device="cpu")
-    return Trained(model, models.load_tokenizer(folder / "model", "fast"), planted, folder)
+    model = load(folder / "model", dtype="float32", device="cpu")
+    return Trained(model, load_tokenizer(folder / "model", "fast"), planted, folder)
 
 
 @pytest.mark.slow
@@ -234,7 +235,7 @@ def test_each_planted_head_alone_guards_its_topics(trained: Trained, template: d
 
 @pytest.mark.slow
 def test_every_other_head_alone_changes_nothing(trained: Trained):
-    for head in set(all_heads(demo.LAYERS, demo.HEADS)) - set(trained.planted):
+    for head in set(all_heads(*DEMO_GRID)) - set(trained.planted):
         assert trained.asr("harmful", (head,)).max() <= 0.05
         assert trained.asr("benign", (head,)).min() >= 0.95
 

@@ -11,8 +11,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from safetyheads.config.load import load_config
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.models import load as models
-from safetyheads.models.derived import check_pair, recipe, take_attention
+from safetyheads.models.attention_weights import take_attention
+from safetyheads.models.derived import check_pair, recipe
+from safetyheads.models.load import load
 
 SMALL = {
     "hidden_size": 32,
@@ -56,7 +57,7 @@ def make(tmp_path: Path) -> Make:
 def test_attention_is_the_first_models_and_all_else_the_seconds(family: str, dtype: str, make: Make) -> None:
     first, second = (make(f"model-{seed}", family, seed) for seed in (1, 2))
     check_pair(("one", first), ("two", second))
-    attention, rest, mixed = (models.load(folder, dtype=dtype, device="cpu") for folder in (first, second, second))
+    attention, rest, mixed = (load(folder, dtype=dtype, device="cpu") for folder in (first, second, second))
     take_attention(mixed, first)
     expected = {
         name: attention.state_dict()[name] if FAMILIES[family][1] in name else tensor
@@ -77,7 +78,7 @@ def test_attention_is_the_first_models_and_all_else_the_seconds(family: str, dty
 
 def test_a_model_with_its_own_attention_is_itself(make: Make) -> None:
     folder = make("model", "llama", 1)
-    plain, mixed = (models.load(folder, device="cpu") for _ in range(2))
+    plain, mixed = (load(folder, device="cpu") for _ in range(2))
     take_attention(mixed, folder)
     assert all(torch.equal(tensor, mixed.state_dict()[name]) for name, tensor in plain.state_dict().items())
 
@@ -110,13 +111,13 @@ def test_another_vocabulary_other_ends_and_keys_of_no_meaning_may_mix(make: Make
 
 
 def test_a_missing_weight_is_named(make: Make, tmp_path: Path) -> None:
-    mixed, other = models.load(make("model", "llama", 1), device="cpu"), make("other", "gpt2", 1)
+    mixed, other = load(make("model", "llama", 1), device="cpu"), make("other", "gpt2", 1)
     with pytest.raises(SafetyHeadsError, match="no weight 'model.layers.0.self_attn.q_proj.weight'"):
         take_attention(mixed, other)
 
 
 def test_quantised_attention_is_refused_not_copied_without_its_scales(make: Make) -> None:
-    mixed, folder = models.load(make("model", "llama", 1), device="cpu"), make("other", "llama", 2)
+    mixed, folder = load(make("model", "llama", 1), device="cpu"), make("other", "llama", 2)
     key = "model.layers.1.self_attn.q_proj.weight"
     for path in folder.glob("*.safetensors"):
         tensors = load_file(path)

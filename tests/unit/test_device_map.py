@@ -22,8 +22,8 @@ from safetyheads.engine.decoder import input_device
 from safetyheads.engine.generation import Row, generate
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Ablation, Kind, all_heads
-from safetyheads.models import load as models
 from safetyheads.models.device_map import in_bytes
+from safetyheads.models.load import load
 from safetyheads.plans import Decoding
 
 Mini = Callable[..., PreTrainedModel]
@@ -102,8 +102,8 @@ def test_a_split_model_gives_the_numbers_of_a_whole_one(
 
 @pytest.mark.parametrize(("dtype", "limit"), [("float32", "1KB"), ("float32", "500KB"), ("bfloat16", "300KB")])
 def test_a_model_larger_than_its_memory_is_loaded_and_right(golden: Path, dtype: str, limit: str) -> None:
-    whole = models.load(golden / "tiny_a", dtype=dtype, device="cpu")
-    spread = models.load(golden / "tiny_a", dtype=dtype, device="cpu", max_memory={"cpu": limit})
+    whole = load(golden / "tiny_a", dtype=dtype, device="cpu")
+    spread = load(golden / "tiny_a", dtype=dtype, device="cpu", max_memory={"cpu": limit})
     assert {parameter.device.type for parameter in spread.parameters()} >= {"meta"}
     ids = torch.tensor([[1, 43, 323, 320]])
     with torch.no_grad():
@@ -112,17 +112,17 @@ def test_a_model_larger_than_its_memory_is_loaded_and_right(golden: Path, dtype:
 
 
 def test_with_enough_memory_nothing_is_on_disk(golden: Path) -> None:
-    model = models.load(golden / "tiny_a", device="cpu", max_memory={"cpu": "1GiB"})
+    model = load(golden / "tiny_a", device="cpu", max_memory={"cpu": "1GiB"})
     assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
 
 
 def test_more_gpus_than_there_are_is_an_error(golden: Path) -> None:
     with pytest.raises(SafetyHeadsError, match=r"cuda` with 99 GPUs was asked for; GPUs .+: \d+\. "):
-        models.load(golden / "tiny_a", device="cuda", gpus=99)
+        load(golden / "tiny_a", device="cuda", gpus=99)
 
 
 def test_on_the_cpu_gpus_do_not_matter(golden: Path) -> None:
-    assert models.load(golden / "tiny_a", device="cpu", gpus=2).device.type == "cpu"
+    assert load(golden / "tiny_a", device="cpu", gpus=2).device.type == "cpu"
 
 
 def test_sizes_are_decimal_or_binary() -> None:
@@ -141,15 +141,15 @@ MEASURE = """
 import re, sys
 from pathlib import Path
 import torch
-from safetyheads.models import load as models
+from safetyheads.models.load import load
 torch.set_num_threads(1)
 def megabytes(key):
     return int(re.search(key + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1000
 warm, folder, dtype = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-models.load(warm, dtype=dtype, device="cpu")  # what the first load brings with it
+load(warm, dtype=dtype, device="cpu")  # what the first load brings with it
 before = megabytes("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")
-model = models.load(folder, dtype=dtype, device="cpu")
+model = load(folder, dtype=dtype, device="cpu")
 size = sum(weight.numel() for weight in model.parameters()) * getattr(torch, dtype).itemsize / 1e6
 print((megabytes("VmHWM") - before) / size)
 """
@@ -174,7 +174,7 @@ def test_loading_takes_no_second_copy_of_the_weights(golden: Path, tmp_path: Pat
         timeout=120,
     )
     assert float(done.stdout) <= 1.2
-    loaded = models.load(tmp_path / "model", dtype=dtype, device="cpu")
+    loaded = load(tmp_path / "model", dtype=dtype, device="cpu")
     for name, weight in loaded.named_parameters():
         expected = made.get_parameter(name).to(getattr(torch, dtype))
         assert torch.equal(weight.to(expected.dtype), expected), name

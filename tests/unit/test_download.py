@@ -187,7 +187,7 @@ def test_checksums_are_those_of_the_bytes_in_either_case(tmp_path):
         verify(path, SHA256, "q.csv")
 
 
-MODEL = "from safetyheads.models.load import locate; locate(path=None, repo='some/thing', revision={!r}, download={})"
+MODEL = "from safetyheads.models.find import locate; locate(path=None, repo='some/thing', revision={!r}, download={})"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILE = """
 from pathlib import Path

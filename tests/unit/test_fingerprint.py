@@ -1,10 +1,17 @@
-"""The fingerprint of code: what is computed counts, what is written for people does not."""
+"""The fingerprint of code: what is computed counts, by whatever way it is imported; what is for people does not."""
 
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from safetyheads.jobs.fingerprint import fingerprint
+from safetyheads.jobs import fingerprint as module
+from safetyheads.jobs.fingerprint import LIBRARY, NOT_COUNTED, counted, fingerprint, meaning
+
+SCRIPTS = LIBRARY.parent / "scripts"
 
 CODE = '''"""A module."""
 
@@ -23,16 +30,12 @@ class Box:
 def area(width: float, height: float) -> float:
     """Width times height."""
     if width < 0:
-        raise ValueError(f"width is {width}")
+        raise SafetyHeadsError(f"width is {width}")
+    if width == 7:
+        raise _Reached(width, height)
     log.info("width %s", width)
     return width * height + 1
 '''
-
-
-def of(folder: Path, code: str, name: str = "a.py") -> str:
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_text(code, encoding="utf-8")
-    return fingerprint([folder / name])
 
 
 @pytest.mark.parametrize(
@@ -47,14 +50,14 @@ def of(folder: Path, code: str, name: str = "a.py") -> str:
         ("import logging\n", "import logging\n\n\n# a comment\n"),
         ("width * height + 1", "(width * height\n            + 1)"),
         ("width is {width}", "width {width} is negative"),
-        ('ValueError(f"width is {width}")', "RuntimeError"),
+        ('SafetyHeadsError(f"width is {width}")', "SafetyHeadsError(str(2 * width), height)"),
         ('log.info("width %s", width)', 'log.warning("width is %s", width)'),
         ('    log.info("width %s", width)\n', ""),
     ],
 )
-def test_words_and_layout_do_not_count(old: str, new: str, tmp_path: Path) -> None:
+def test_words_and_layout_do_not_count(old: str, new: str) -> None:
     assert CODE.count(old) == 1
-    assert of(tmp_path, CODE.replace(old, new)) == of(tmp_path, CODE)
+    assert meaning(CODE.replace(old, new)) == meaning(CODE)
 
 
 @pytest.mark.parametrize(
@@ -69,69 +72,163 @@ def test_words_and_layout_do_not_count(old: str, new: str, tmp_path: Path) -> No
         ("def area(width", "def area(breadth"),
         ("return width", "return -width"),
         ("class Box", "class Crate"),
-        ("        raise ", "        return "),
+        ("        raise Safety", "        return Safety"),
         ("import logging", "import logging, math"),
-        ('    raise ValueError(f"width is {width}")', "    pass"),
+        ('        raise SafetyHeadsError(f"width is {width}")', "        pass"),
+        ("raise SafetyHeadsError(", "raise ValueError("),
+        ("_Reached(width, height)", "_Reached(2 * width, height)"),
+        ("logging.getLogger(__name__)", 'logging.getLogger("x")'),
     ],
 )
-def test_what_is_computed_counts(old: str, new: str, tmp_path: Path) -> None:
+def test_what_is_computed_counts(old: str, new: str) -> None:
     assert CODE.count(old) == 1
-    assert of(tmp_path, CODE.replace(old, new)) != of(tmp_path, CODE)
+    assert meaning(CODE.replace(old, new)) != meaning(CODE)
 
 
-def test_text_that_is_a_value_counts(tmp_path: Path) -> None:
-    assert of(tmp_path, 'NAME = "a"') != of(tmp_path, 'NAME = "b"')
-    assert of(tmp_path, 'print("a")') != of(tmp_path, 'print("b")')
-    assert of(tmp_path, 'def f() -> str:\n    return "a"') != of(tmp_path, 'def f() -> str:\n    return "b"')
+def test_text_that_is_a_value_counts() -> None:
+    assert meaning('NAME = "a"') != meaning('NAME = "b"')
+    assert meaning('print("a")') != meaning('print("b")')
+    assert meaning('def f() -> str:\n    return "a"') != meaning('def f() -> str:\n    return "b"')
 
 
-def test_other_files_count_by_their_text(tmp_path: Path) -> None:
-    assert of(tmp_path, "/* a */ p {}", "page.css") != of(tmp_path, "/* b */ p {}", "page.css")
-    assert of(tmp_path, "x = 1  # a", "a.txt") != of(tmp_path, "x = 1  # b", "a.txt")
+def test_an_f_string_is_told_alike_however_its_text_is_cut() -> None:
+    assert meaning('f"a{x}b" "c"') == meaning('f"a{x}bc"') == meaning('"a" f"{x}" f"bc"')
+    assert meaning('f"{x:{w}.2f}"') != meaning('f"{x:{w}.3f}"')
+    assert meaning('f"{x!r}"') != meaning('f"{x}"')
+    assert meaning('g("a", "b")') != meaning('g("ab")')
 
 
-def test_a_folder_counts_with_all_its_files(tmp_path: Path) -> None:
-    package = tmp_path / "package"
-    (package / "inner").mkdir(parents=True)
-    (package / "a.py").write_text("x = 1")
-    (package / "inner" / "b.py").write_text("y = 1")
-    (package / "page.css").write_text("p {}")
-    before = fingerprint([package])
-    assert fingerprint([package]) == before
-    for path, text in (("a.py", "x = 2"), ("inner/b.py", "y = 2"), ("page.css", "q {}")):
-        kept = (package / path).read_text()
-        (package / path).write_text(text)
-        assert fingerprint([package]) != before
-        (package / path).write_text(kept)
-    (package / "c.py").write_text("z = 1")
-    assert fingerprint([package]) != before
+def works(python: str) -> bool:
+    """Whether it is a Python: those that version managers leave on the path may be empty shells."""
+    return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
 
 
-def test_compiled_files_do_not_count(tmp_path: Path) -> None:
-    before = of(tmp_path, CODE)
-    (tmp_path / "__pycache__").mkdir()
-    (tmp_path / "__pycache__" / "a.cpython-311.pyc").write_bytes(b"\x00\xff")
-    assert fingerprint([tmp_path]) == before
+OTHERS = filter(None, (shutil.which(f"python3.{minor}") for minor in range(11, 15)))
+PYTHONS = sorted({sys.executable, *filter(works, OTHERS)})
 
 
-def test_the_order_of_files_counts_and_their_folder_does_not(tmp_path: Path) -> None:
-    for name in ("here", "there"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "a.py").write_text("x = 1")
-        (tmp_path / name / "b.py").write_text("y = 1")
-    here, there = tmp_path / "here", tmp_path / "there"
-    assert fingerprint([here]) == fingerprint([there]) == fingerprint([here / "a.py", here / "b.py"])
-    assert fingerprint([here / "b.py", here / "a.py"]) != fingerprint([here])
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_python_that_is_here_tells_the_same(python: str) -> None:
+    code = (
+        "import runpy, sys, pathlib; module = runpy.run_path(sys.argv[1]); "
+        "print(*(module['fingerprint'](pathlib.Path(script)) for script in sys.argv[2:]))"
+    )
+    scripts = sorted(map(str, SCRIPTS.glob("*.py")))
+    done = subprocess.run(
+        [python, "-c", code, module.__file__, *scripts], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == [fingerprint(Path(script)) for script in scripts]
 
 
-def test_code_and_text_of_the_same_words_differ(tmp_path: Path) -> None:
-    assert of(tmp_path, "x = 1", "a.py") != of(tmp_path, "x = 1", "a.txt")
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A copy of the library, to be changed."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    return Path(shutil.copytree(LIBRARY, tmp_path / "safetyheads", ignore=ignored))
 
 
-def test_hidden_files_and_folders_do_not_count(tmp_path: Path) -> None:
-    before = of(tmp_path, CODE)
-    (tmp_path / ".a.py.swp").write_bytes(b"\xff\xfe")
-    (tmp_path / ".ipynb_checkpoints").mkdir()
-    (tmp_path / ".ipynb_checkpoints" / "a.py").write_text("x = 2")
-    (tmp_path / "notes.d").mkdir()
-    assert fingerprint([tmp_path]) == before
+def rules(library: Path) -> dict[str, str]:
+    """The fingerprint of each script."""
+    return {script.stem: fingerprint(script, library) for script in sorted(SCRIPTS.glob("*.py"))}
+
+
+SCORES_AND_COMPLETIONS = {"ships", "sahara", "completions"}
+FOUND_BY = {
+    **{
+        f"engine/{name}": {"completions"}
+        for name in ("generation", "generation_checks", "kv_cache", "prefill", "shared_rows")
+    },
+    "engine/completions": {"completions"},
+    "engine/ablation": {*SCORES_AND_COMPLETIONS, "models_train"},
+    "engine/supported_families": {*SCORES_AND_COMPLETIONS, "models", "models_train", "prompts"},
+    "attribution/ships": {"ships"},
+    "attribution/sahara": {"sahara"},
+    "attribution/scoring_passes": {"ships", "sahara"},
+    **dict.fromkeys(("models/describe", "models/tokenizer", "models/files", "models/find"), "all that open models"),
+    "models/derived": {"models"},
+    **{name: set() for name in ("engine/kernels", "engine/ablated", "attribution/from_queries")},
+    **{f"models/{name}": set() for name in ("download", "hugging_face", "hugging_face_errors")},
+}
+"""Module -> the scripts that it counts for, where these are not the ones that compute with a model."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        path.relative_to(LIBRARY).with_suffix("").as_posix()
+        for room in ("engine", "attribution", "models")
+        for path in (LIBRARY / room).glob("[!_]*.py")
+    ),
+)
+def test_another_number_in_a_module_is_found_by_the_rules_that_it_counts_for(name: str, library: Path) -> None:
+    before, path = rules(library), library / f"{name}.py"
+    path.write_text(path.read_text(encoding="utf-8") + "\n_NUMBER = 1\n", encoding="utf-8")
+    added = rules(library)
+    path.write_text(path.read_text(encoding="utf-8").replace("_NUMBER = 1", "_NUMBER = 2"), encoding="utf-8")
+    changed = {rule for rule, told in rules(library).items() if told != added[rule]}
+    assert {rule for rule in before if before[rule] != added[rule]} == changed
+    expected = FOUND_BY.get(name, SCORES_AND_COMPLETIONS)
+    expected = {*SCORES_AND_COMPLETIONS, "models", "prompts"} if isinstance(expected, str) else expected
+    assert changed == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "expected"),
+    [
+        ("engine/layer_shortcuts", "raise _Reached(module, states)", "raise _Reached(module, (2 * states[0],))", 3),
+        ("models/open", "dtype=dtype", 'dtype="float16"', 3),
+        ("jobs/loaded_model", "dtype=dtype", 'dtype="float16"', 3),
+        ("jobs/run", "logging.INFO", "logging.DEBUG", 0),
+        ("artifacts/files", '"zstd"', '"snappy"', 0),
+        ("config/load", "_plain(raw)", "_plain(dict(raw))", 0),
+    ],
+)
+def test_holes_are_closed_and_what_only_reads_or_writes_counts_for_none(
+    name: str, old: str, new: str, expected: int, library: Path
+) -> None:
+    before, path = rules(library), library / f"{name}.py"
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    after = rules(library)
+    changed = {rule for rule in before if before[rule] != after[rule]}
+    assert len(changed) == expected
+    assert expected == 0 or changed >= SCORES_AND_COMPLETIONS
+
+
+def test_what_lies_beside_a_module_counts_with_it(library: Path) -> None:
+    before = rules(library)
+    for name in ("report/page.css", "report/template.html.j2"):
+        with (library / name).open("a") as file:
+            file.write(" ")
+        assert {rule for rule in before if before[rule] != rules(library)[rule]} == {"report"}
+    (library / "report" / ".page.css.swp").write_bytes(b"\xff")
+    (library / "report" / "__pycache__").mkdir()
+    (library / "report" / "__pycache__" / "a.pyc").write_bytes(b"\xff")
+    rules(library)
+
+
+def test_what_runs_for_type_checkers_alone_does_not_count(tmp_path: Path) -> None:
+    library = tmp_path / "safetyheads"
+    library.mkdir()
+    for name in ("__init__", "here", "there", "inner"):
+        (library / f"{name}.py").write_text("")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from typing import TYPE_CHECKING\nfrom safetyheads import here\nif TYPE_CHECKING:\n"
+        "    import safetyheads.there\ndef f():\n    from safetyheads.inner import g\n"
+    )
+    assert [path.stem for path in counted(script, library)] == ["here", "inner"]
+
+
+def test_the_list_of_what_does_not_count_names_what_is_there_with_reasons() -> None:
+    for name, reason in NOT_COUNTED.items():
+        path = LIBRARY.joinpath(*name.split("."))
+        assert path.is_dir() or path.with_suffix(".py").is_file()
+        assert reason
+
+
+def test_the_library_imports_itself_by_whole_names() -> None:
+    """The walk over imports knows no relative ones."""
+    relative = re.compile(r"^\s*from \.", re.MULTILINE)
+    assert [path for path in LIBRARY.rglob("*.py") if relative.search(path.read_text(encoding="utf-8"))] == []

@@ -14,7 +14,7 @@ from hub_stand_in import COMMIT, Answer, StandIn, always, serving
 
 import safetyheads
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.models import load as models
+from safetyheads.models.describe import describe
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_a"
 TOKEN = "hf_aVerySecretTokenOfTheUser"
@@ -288,11 +288,11 @@ def test_other_formats_of_the_weights_stay_where_they_are(hub, model, tmp_path):
 
 def test_a_file_of_the_cache_that_has_changed_is_not_described(hub, tmp_path):
     folder = fetch(hub, tmp_path / "home")
-    described = models.describe(folder, model="m", source="repo", repo="some/model")
+    described = describe(folder, model="m", source="repo", repo="some/model")
     assert described["revision"] == COMMIT
     blob = (folder / "model.safetensors").resolve()
     content = bytearray(blob.read_bytes())
     content[-1] ^= 1
     blob.write_bytes(content)
     with pytest.raises(SafetyHeadsError, match=rf"model\.safetensors is not the file .*{blob.name}.* It changed"):
-        models.describe(folder, model="m", source="repo", repo="some/model")
+        describe(folder, model="m", source="repo", repo="some/model")

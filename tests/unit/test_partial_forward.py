@@ -1,15 +1,12 @@
-"""Partial passes: the numbers of whole ones, for less arithmetic, or else no shortcut at all."""
+"""Partial passes: the numbers of whole ones, for less arithmetic, layer by layer."""
 
-import logging
 from collections.abc import Callable
 from itertools import product
-from math import inf
 from typing import Any
 
 import pytest
 import torch
-from conftest import FAMILIES
-from torch import Tensor
+from small_models import FAMILIES
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache, PreTrainedModel
 
@@ -22,7 +19,6 @@ Mini = Callable[..., PreTrainedModel]
 Sequences = Callable[..., list[list[int]]]
 
 GROUP: HeadSet = (Head(0, 1),)
-FORBIDDEN = torch.arange(40, 50)
 
 
 def untouched(model: PreTrainedModel) -> bool:
@@ -54,8 +50,8 @@ def test_resumed_equals_whole(family: str, length: int, mini: Mini, sequences: S
         passes.shortcut = shortcut
         group = GROUP if layer else ()
         sets = [*([(*group, Head(layer, 2))] * 2), (*group, Head(layer, 0), Head(2, 3)), group, (*group, Head(2, 1))]
-        kept = passes.keep(prompts, ablation, group, layers=[layer])
-        assert_same(kept.top, plainly(passes, prompts, ablation, [group] * 3))
+        kept, top = passes.keep(prompts, ablation, group, layers=[layer])
+        assert_same(top, plainly(passes, prompts, ablation, [group] * 3))
         found = passes.resume(kept, rows, layer, ablation, sets)
         assert_same(found, plainly(passes, prompts[rows], ablation, sets))
     assert untouched(passes.model)
@@ -65,13 +61,13 @@ def test_resumed_equals_whole(family: str, length: int, mini: Mini, sequences: S
 @pytest.mark.parametrize("family", ["llama_gqa", "gemma2", "gpt_neox", "gpt2"])
 def test_resumed_equals_whole_for_every_kind(family: str, kind: Kind, mini: Mini, sequences: Sequences) -> None:
     passes, prompts = PartialForward(install(mini(family))), torch.tensor(sequences([6, 6]))
-    kept = passes.keep(prompts, None, layers=range(len(passes.layers)))
+    kept, top = passes.keep(prompts, None, layers=range(len(passes.layers)))
     for layer in range(3):
         sets: list[HeadSet] = [(Head(layer, 1),), (Head(layer, 0), Head(layer, 3)), ()]
         found = passes.resume(kept, [0, 1, 1], layer, Ablation(kind, 0.1), sets)
         expected = plainly(passes, prompts[[0, 1, 1]], Ablation(kind, 0.1), sets)
         assert_same(found, expected)
-        assert (found.logits[0] - kept.top.logits[0]).abs().max() > 1e-3
+        assert (found.logits[0] - top.logits[0]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -79,7 +75,7 @@ def test_the_cache_is_that_of_a_whole_pass(family: str, mini: Mini, sequences: S
     passes, prompts = PartialForward(install(mini(family))), torch.tensor(sequences([6, 6]))
     ablation, sets = Ablation(Kind.SCALING), [(Head(1, 1),), (Head(1, 2),)]
     plain, resumed, expected = DynamicCache(), DynamicCache(), DynamicCache()
-    kept = passes.keep(prompts, None, (), plain, layers=[1])
+    kept, _ = passes.keep(prompts, None, (), plain, layers=[1])
     passes.resume(kept, [0, 1], 1, ablation, sets, resumed)
     plainly(passes, prompts, ablation, sets, expected)
     for layer in range(3):
@@ -90,129 +86,46 @@ def test_the_cache_is_that_of_a_whole_pass(family: str, mini: Mini, sequences: S
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_no_family_needs_to_fall_back(
-    family: str, mini: Mini, sequences: Sequences, caplog: pytest.LogCaptureFixture
+def test_a_pass_that_stops_at_a_layer_has_its_input_and_runs_no_further(
+    family: str, mini: Mini, sequences: Sequences
 ) -> None:
-    passes = PartialForward(install(mini(family)))
-    for length in (1, 9):
-        passes.checked = False
-        passes.check(*sequences([length]))
-        assert passes.shortcut is Shortcut.SPLIT
-    assert not caplog.records
+    passes, prompts = PartialForward(install(mini(family))), torch.tensor(sequences([6, 6]))
+    ablation, run = Ablation(Kind.UNDIFFERENTIATED), [0, 0, 0]
+    for shortcut, layer in product(Shortcut, range(3)):
+        passes.shortcut = shortcut
+        group = (*GROUP, Head(2, 3)) if layer else ()
+        whole, _ = passes.keep(prompts, ablation, group, layers=[layer])
+        run[:] = 0, 0, 0
+        hooks = [
+            module.register_forward_hook(lambda *_, at=at: run.__setitem__(at, run[at] + 1))
+            for at, module in enumerate(passes.layers)
+        ]
+        kept = passes.keep_up_to(prompts, ablation, group, layer)
+        for hook in hooks:
+            hook.remove()
+        assert kept.inputs.keys() == whole.inputs.keys() == ({layer} if shortcut else set())
+        assert all(torch.equal(kept.inputs[at], whole.inputs[at]) for at in kept.inputs), "to the last bit"
+        assert run == [int(bool(shortcut) and at < layer) for at in range(3)]
+        assert untouched(passes.model)
+        sets: list[HeadSet] = [(*group, Head(layer, 2))] * 2
+        found = passes.resume(kept, [0, 1], layer, ablation, sets)
+        assert_same(found, plainly(passes, prompts, ablation, sets))
 
 
-def mixes_positions(model: Any) -> None:
-    """A last layer whose output at one position depends on others behind the attention."""
-    layer = model.model.layers[-1]
-    layer.mlp.register_forward_hook(lambda _, inputs, output: output + inputs[0].mean(dim=1, keepdim=True))
-
-
-def reaches_back(model: Any) -> None:
-    """A layer that reads what another one computed two layers before."""
-    seen: list[Tensor] = []
-    model.model.layers[0].register_forward_hook(lambda _, __, output: seen.append(output))
-    model.model.layers[2].mlp.register_forward_hook(lambda _, __, output: output + seen[-1])
-
-
-def wants_all_positions(model: Any) -> None:
-    """A layer that fails where it is called in another way."""
-
-    def refuse(_: Any, inputs: tuple[Tensor, ...]) -> None:
-        if inputs[0].shape[1] == 1:
-            raise TypeError("one position is not enough")
-
-    model.model.layers[-1].mlp.register_forward_pre_hook(refuse)
-
-
-@pytest.mark.parametrize(
-    ("change", "level", "reason"),
-    [
-        (mixes_positions, Shortcut.RESUME, "is off by"),
-        (reaches_back, Shortcut.NONE, "is off by"),
-        (wants_all_positions, Shortcut.RESUME, "TypeError: one position is not enough"),
-    ],
-)
-def test_a_family_that_works_in_another_way_is_computed_as_a_whole(
-    change: Callable[[Any], None],
-    level: Shortcut,
-    reason: str,
-    mini: Mini,
-    sequences: Sequences,
-    caplog: pytest.LogCaptureFixture,
+def test_an_error_below_the_layer_that_a_pass_is_run_for_is_not_taken_for_its_end(
+    mini: Mini, sequences: Sequences
 ) -> None:
     model = install(mini("llama"))
-    passes, (prompt,) = PartialForward(model), sequences([7])
-    change(model)
-    with caplog.at_level(logging.WARNING):
-        passes.check(prompt)
-    assert passes.shortcut is level
-    assert reason in caplog.text
-    prompts, ablation, heads = torch.tensor([prompt]), Ablation(Kind.SCALING), (Head(1, 2),)
-    kept = passes.keep(prompts, None, layers=range(len(passes.layers)))
-    assert_same(passes.resume(kept, [0], 1, ablation, [heads]), plainly(passes, prompts, ablation, [heads]))
-
-
-def forbids_tokens(model: Any) -> None:
-    """Logits of -inf, and others of 0 everywhere."""
-    model.lm_head.register_forward_hook(lambda _, __, output: torch.zeros_like(output).index_fill(-1, FORBIDDEN, -inf))
-
-
-def has_its_norm_twice(model: Any) -> None:
-    """The final norm is used on the embeddings, too."""
-    model.model.embed_tokens.register_forward_hook(lambda _, __, output: model.model.norm(output))
-
-
-@pytest.mark.parametrize("change", [forbids_tokens, has_its_norm_twice])
-def test_odd_models_that_need_no_fall_back(
-    change: Callable[[Any], None], mini: Mini, sequences: Sequences, caplog: pytest.LogCaptureFixture
-) -> None:
-    model, ids = install(mini("llama")), torch.tensor(sequences([7]))
     passes = PartialForward(model)
-    change(model)
-    passes.check(ids[0].tolist())
-    assert passes.shortcut is Shortcut.SPLIT
-    assert not caplog.records
-    kept = passes.keep(ids, None, layers=[1])
-    heads = [(Head(1, 2),)]
-    assert_same(
-        passes.resume(kept, [0], 1, Ablation(Kind.SCALING), heads), plainly(passes, ids, Ablation(Kind.SCALING), heads)
-    )
-
-
-def test_a_layer_that_attends_twice_is_resumed_as_a_whole(
-    mini: Mini, sequences: Sequences, caplog: pytest.LogCaptureFixture
-) -> None:
-    model = install(mini("llama"))
-    passes, (prompt,) = PartialForward(model), sequences([7])
-    for layer in model.model.layers[:2]:
-        layer.self_attn.register_forward_hook(
-            lambda module, args, kwargs, output: module.forward(*args, **kwargs), with_kwargs=True
-        )
-    with caplog.at_level(logging.WARNING):
-        passes.check(prompt)
-    assert passes.shortcut is Shortcut.RESUME
-    assert "more than once" in caplog.text
-
-
-def test_it_is_checked_once(mini: Mini, sequences: Sequences, monkeypatch: pytest.MonkeyPatch) -> None:
-    passes = PartialForward(install(mini("llama")))
-    passes.check(*sequences([4]))
-    monkeypatch.setattr(passes, "whole", None)
-    passes.check(*sequences([5]))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt_neox"])
-def test_16_bit_models_pass_the_check(dtype: torch.dtype, family: str, mini: Mini, sequences: Sequences) -> None:
-    passes = PartialForward(install(mini(family).to(dtype)))
-    passes.check(*sequences([12]))
-    assert passes.shortcut is Shortcut.SPLIT
+    with pytest.raises(IndexError):
+        passes.keep_up_to(torch.tensor([[97]]), None, (), 1)
+    assert untouched(model)
 
 
 def test_nothing_stays_behind_after_an_error(mini: Mini, sequences: Sequences) -> None:
     model = install(mini("llama"))
     passes = PartialForward(model)
-    kept = passes.keep(torch.tensor(sequences([5])), None, layers=[1])
+    kept, _ = passes.keep(torch.tensor(sequences([5])), None, layers=[1])
     with pytest.raises(SafetyHeadsError, match="no ablation"):
         passes.resume(kept, [0], 1, None, [(Head(1, 0),)])
     with pytest.raises(IndexError):
@@ -229,7 +142,7 @@ def test_a_forward_that_a_library_put_there_is_used_and_put_back(mini: Mini, seq
     layer.forward = lambda *args, **kwargs: 2.0 * own(*args, **kwargs)
     wrapped = layer.forward
     passes, prompts, ablation = PartialForward(model), torch.tensor(sequences([5])), Ablation(Kind.SCALING)
-    kept = passes.keep(prompts, None, layers=range(len(passes.layers)))
+    kept, _ = passes.keep(prompts, None, layers=range(len(passes.layers)))
     for at in range(3):
         sets = [(Head(at, 0),)]
         assert_same(passes.resume(kept, [0], at, ablation, sets), plainly(passes, prompts, ablation, sets))
@@ -245,7 +158,7 @@ def test_less_than_half_of_the_arithmetic_is_left(mini: Mini, sequences: Sequenc
     for shortcut in Shortcut:
         passes.shortcut = shortcut
         with FlopCounterMode(display=False) as counter:
-            kept = passes.keep(prompts, None, layers=range(len(passes.layers)))
+            kept, _ = passes.keep(prompts, None, layers=range(len(passes.layers)))
             for layer in range(8):
                 passes.resume(kept, [0] * 4, layer, Ablation(Kind.SCALING), heads[4 * layer : 4 * layer + 4])
         counted[shortcut] = counter.get_total_flops()

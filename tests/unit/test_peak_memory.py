@@ -100,6 +100,29 @@ def test_scoring_holds_one_batch(what: str, model: PreTrainedModel, tmp_path: Pa
         assert many <= KEPT + 1.5 * whole_pass(model, BUDGET, use_cache=False)
 
 
+def test_sahara_holds_the_states_of_one_layer_and_leaves_none_on_disk(mini: Mini, tmp_path: Path) -> None:
+    """The states of a layer: its heads x prompts x width. The more layers, the more parts, but no more memory."""
+    count, states = 500, 4 * HEADS * 500 * HIDDEN
+
+    def search(layers: int) -> int:
+        model = install(mini("llama", hidden_size=HIDDEN, intermediate_size=172, num_hidden_layers=layers))
+        parts = Parts(tmp_path / f"{layers}.parquet")
+        settings: dict[str, Any] = {"token_budget": 16 * LENGTH, "parts": parts, "rank": 1}
+        most = peak(
+            lambda: sahara(
+                model, prompts_of(count), Ablation(Kind.SCALING), steps=1, representation="residual", **settings
+            )
+        )
+        written = [path.stat().st_size for path in parts.folder.iterdir()]
+        assert len(written) == layers
+        assert max(written) < 500, "angles and gaps of 4 heads, and numpy's header"
+        return most
+
+    two, six = search(2), search(6)
+    assert six <= 1.02 * two
+    assert two < 4 * states < 6 * states, "one layer's, once more in float64, and little else"
+
+
 def test_generation_holds_one_batch(model: PreTrainedModel, tmp_path: Path) -> None:
     def complete(count: int) -> int:
         rows = [

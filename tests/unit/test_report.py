@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from docutils.core import publish_string
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from safetyheads import report
@@ -39,6 +39,12 @@ SECRET = "the text of a query"
 def frees(heads: Sequence[str], category: str) -> bool:
     """Whether the demo model answers a request of this category with `heads` ablated."""
     return category == "benign" or (category == "guarded_a" and A in heads) or (category == "guarded_b" and B in heads)
+
+
+COMPUTED = {
+    **{"dtype": "bfloat16", "attention": "sdpa", "kernels": ["efficient", "math"], "device": "NVIDIA H100"},
+    **{"out_of_memory": 17, "versions": {"torch": "2.13.0", "transformers": "5.24.0"}},
+}
 
 
 def demo(
@@ -124,14 +130,19 @@ def demo(
         decodings={"greedy": {"max_new_tokens": 128, "top_k": 1}},
         judges={judge: {"kind": "keywords", "list": ["No"]}},
         head_sets={own_set: [A, B]},
-        versions={"torch": "2.13.0"},
+        record={
+            "versions": {"torch": "2.13.0"},
+            "commit": "0123abc",
+            "clean": True,
+            "made_from": [{"record": COMPUTED, "files": [f"completions/{model}/d/t/plain/none/greedy.parquet"]}],
+        },
     )
 
 
 def hostile() -> ReportData:
     data = demo(model=HOSTILE, harmful=QUOTED, template=MATHS, ablation="_" + HOSTILE, own_set=MATHS, judge=QUOTED)
     category = data.datasets.assign(category=[HOSTILE, *data.datasets["category"][1:]])
-    return replace(data, title=HOSTILE, versions={QUOTED: HOSTILE}, datasets=category)
+    return replace(data, title=HOSTILE, record={"versions": {QUOTED: HOSTILE}, "made_from": []}, datasets=category)
 
 
 class Page(HTMLParser):
@@ -385,7 +396,6 @@ def test_empty_data_make_a_page() -> None:
     assert "Nothing" in html and not svgs(html)
 
 
-@settings(max_examples=15, deadline=None)
 @given(
     grid=st.tuples(st.integers(1, 40), st.integers(1, 70)),
     scores=st.lists(st.floats(0, 1e6), min_size=1, max_size=5),
@@ -403,7 +413,6 @@ def test_maps_of_any_size_and_scale_are_well_formed(grid: tuple[int, int], score
         assert len(root.findall(".//{*}image")) == 2
 
 
-@settings(max_examples=15, deadline=None)
 @given(names=st.lists(st.text(min_size=1, max_size=26), min_size=2, max_size=4, unique=True))
 def test_any_text_as_a_name_is_drawn_as_it_is(names: list[str]) -> None:
     plain = {"ablation": "plain", "plan": "none", "variant": "none", "asr": 0.1, "low": 0.0, "high": 0.3}
@@ -461,3 +470,23 @@ def test_report_does_not_import_torch() -> None:
 def test_captions_are_valid_restructured_text(name: str) -> None:
     caption = Path(report.__file__).parents[2] / "report" / name
     publish_string(caption.read_text(), settings_overrides={"halt_level": 2, "report_level": 5})
+
+
+def test_the_page_says_what_computed_the_numbers_and_at_which_commit() -> None:
+    text = build(demo())
+    for word in ("bfloat16", "efficient, math", "NVIDIA H100", ">17<", "5.24.0", "commit 0123abc.", "whole record"):
+        assert word in text, word
+    assert "with changes that were not committed" not in text
+    dirty = replace(demo(), record={**demo().record, "clean": False})
+    assert "0123abc, with changes that were not committed" in build(dirty)
+
+
+def test_mixed_conditions_are_told_at_the_top() -> None:
+    assert "Mixed conditions" not in build(demo())
+    words = [f"completions/{n}.parquet: dtype bfloat16 (plain: float32)" for n in range(7)]
+    text = build(replace(demo(), mixed=words))
+    assert text.index("Mixed conditions") < text.index("In short</h2>")
+    assert "7 comparisons are" in text
+    assert words[4] in text
+    assert words[5] not in text
+    assert "and 2 more" in text

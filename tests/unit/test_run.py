@@ -1,25 +1,16 @@
-"""Jobs: errors end the process and are in the log; the record of a result says how it was made, and nothing else."""
+"""How a job runs: errors end the process and are in the log, and no log holds a secret."""
 
-import json
 import logging
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 
-import pandas as pd
 import pytest
-import torch
 
 import safetyheads
-from safetyheads.artifacts import files
-from safetyheads.config.load import load_config
-from safetyheads.errors import SafetyHeadsError
-from safetyheads.jobs.run import LIBRARIES, common, logged, model_folder, open_model, open_tokenizer, provenance
-from safetyheads.models import load as models
+from safetyheads.jobs.run import logged
 
 PACKAGES = Path(safetyheads.__file__).parents[1]
 
@@ -83,118 +74,6 @@ def test_a_log_begins_anew(tmp_path: Path) -> None:
 def test_jobs_do_not_import_torch_before_they_open_a_model() -> None:
     code = "import sys, safetyheads.jobs.run; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(PACKAGES)}, check=False).returncode == 0
-
-
-@pytest.fixture
-def description(golden: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.json"
-    files.write_json(path, models.describe(golden / "tiny_a", model="tiny", source="path"))
-    return path
-
-
-def test_the_record_says_how_a_result_was_made(description: Path, golden: Path) -> None:
-    model = models.load(golden / "tiny_a", device="cpu")
-    params = {"code": "abc", "ablation": {"kind": "scaling"}, "steps": 3}
-    record = provenance(params, description, model)
-    assert params["code"] == "abc", "the rule's own params are left alone"
-    assert record["code"] == "abc"
-    assert record["config"] == {"ablation": {"kind": "scaling"}, "steps": 3}
-    assert (record["dtype"], record["device"], record["attention"]) == ("float32", "cpu", "sdpa")
-    assert set(record["versions"]) == set(LIBRARIES)
-    assert record["versions"]["torch"] == version("torch")
-    identity = json.loads(description.read_text())
-    assert record["model"]["files"] == identity["files"]
-    assert record["model"]["tokenizer_sha256"] == identity["tokenizer_sha256"]
-    assert "path" not in json.dumps(record["model"]).replace(str(golden), "path"), "no path of this machine"
-    assert json.loads(json.dumps(record)) == record
-    assert "model" not in provenance(params)
-    assert "dtype" not in provenance(params, description)
-
-
-def test_the_record_has_the_hash_of_the_prompts_template(tmp_path: Path) -> None:
-    path = tmp_path / "prompts.parquet"
-    rows = pd.DataFrame({"query_id": ["q"], "text": ["t"], "token_ids": [[1]]})
-    keys = dict.fromkeys(("model", "dataset", "template"), "x")
-    files.write("prompts", path, rows, keys, {"template_hash": "abc"})
-    assert provenance({"code": "c"}, prompts=path)["template_hash"] == "abc"
-    assert "template_hash" not in provenance({"code": "c"})
-
-
-def test_a_record_of_several_jobs_says_where_they_differ() -> None:
-    a100, h100 = ({"code": "1f", "device": device, "config": {"seed": 0}} for device in ("A100", "H100"))
-    assert common([a100, a100]) == a100
-    assert common([a100, h100, a100]) == {"code": "1f", "device": ["A100", "H100"], "config": {"seed": 0}}
-
-
-def test_16_bits_are_recorded(description: Path, golden: Path) -> None:
-    model = models.load(golden / "tiny_a", dtype="bfloat16", device="cpu")
-    assert provenance({"code": "abc"}, description, model)["dtype"] == "bfloat16"
-
-
-def config_of(golden: Path, results: Path) -> dict[str, object]:
-    study = {
-        "models": ["tiny"],
-        "datasets": ["neutral"],
-        "templates": ["direct"],
-        "ablations": ["scaling"],
-        "plans": ["none"],
-        "decodings": ["greedy"],
-        "judges": ["paper"],
-    }
-    return {
-        "results": str(results),
-        "models": {
-            "tiny": {"path": str(golden / "tiny_a"), "dtype": "float32", "attention": "eager"},
-            "taught": {"demo": True},
-        },
-        "datasets": {"neutral": {"path": str(golden / "queries.csv"), "query": "input"}},
-        "compute": {"device": "cpu"},
-        "studies": {"main": study},
-    }
-
-
-def test_a_model_and_its_tokenizer_are_opened_as_the_configuration_says(
-    golden: Path, tmp_path: Path, description: Path
-) -> None:
-    settings = load_config(config_of(golden, tmp_path))
-    assert model_folder(settings, "tiny") == golden / "tiny_a"
-    assert model_folder(settings, "taught") == tmp_path / "models" / "taught"
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    model = open_model(settings, "tiny", description)
-    assert torch.get_num_threads() == settings.compute.threads == 1
-    torch.set_num_threads(before)
-    assert (model.dtype, model.device.type) == (torch.float32, "cpu")
-    assert provenance({"code": "abc"}, description, model)["attention"] == "eager"
-    tokenizer = open_tokenizer(settings, "tiny", description)
-    assert tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
-
-
-def test_a_missing_model_is_named(golden: Path, tmp_path: Path) -> None:
-    settings = load_config(config_of(golden, tmp_path))
-    gone = settings.model("tiny").model_copy(update={"path": str(tmp_path / "nowhere")})
-    with pytest.raises(SafetyHeadsError, match="nowhere does not exist"):
-        model_folder(settings.model_copy(update={"models": {"tiny": gone}}), "tiny")
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
-def test_a_file_that_changed_after_the_model_was_described_is_not_used(golden: Path, tmp_path: Path, name: str) -> None:
-    folder = Path(shutil.copytree(golden / "tiny_a", tmp_path / "model"))
-    settings = load_config(config_of(golden, tmp_path) | {"models": {"tiny": {"path": str(folder)}}})
-    description = tmp_path / "tiny.json"
-    files.write_json(description, models.describe(folder, model="tiny", source="path"))
-    opened = open_tokenizer if name == "tokenizer.json" else open_model
-    (folder / name).touch()
-    opened(settings, "tiny", description)
-    content = bytearray((folder / name).read_bytes())
-    content[-2] ^= 1
-    (folder / name).write_bytes(content)
-    os.utime(folder / name, (0, 0))  # as `cp -p` and rsync may leave it
-    with pytest.raises(SafetyHeadsError, match=rf"{name} is not the file that was described .* It changed"):
-        opened(settings, "tiny", description)
-    (folder / name).unlink()
-    with pytest.raises(SafetyHeadsError, match=rf"{name}, which was there when .* is missing"):
-        opened(settings, "tiny", description)
 
 
 def test_within_a_job_hugging_face_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

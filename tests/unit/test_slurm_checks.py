@@ -1,15 +1,11 @@
 """Checks before a run on a cluster: what they let pass, and what they say."""
 
-import base64
-import json
-import zlib
 from pathlib import Path
 
 import pytest
 
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.jobs.slurm_checks import (
-    array_task,
     check_alone,
     check_partitions,
     check_profile,
@@ -141,19 +137,3 @@ def test_a_machine_without_slurm_says_so(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SafetyHeadsError, match="login node"):
         check_slurm({}, status_command="sacct", seconds_before_status=40, folder=tmp_path)
-
-
-CALLS = base64.b64encode(
-    json.dumps({str(task): zlib.compress(f"make {task}".encode()).hex() for task in (2, 3)}).encode()
-).decode()
-
-
-@pytest.mark.parametrize(
-    "arguments", [["--slurm-jobstep-array-execs", CALLS], [f"--slurm-jobstep-array-execs={CALLS}"]]
-)
-@pytest.mark.parametrize(("task", "own"), [("1", None), ("2", "make 2"), ("3", "make 3"), ("4", None)])
-def test_a_task_of_an_array_finds_its_own_command(arguments: list[str], task: str, own: str | None) -> None:
-    environment = {"SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_TASK_MIN": "1"}
-    assert array_task(["snakemake", *arguments, "--jobs", "1"], environment) == own
-    assert array_task(["snakemake", "--jobs", "1"], environment) is None
-    assert array_task(["snakemake", *arguments], {}) is None

@@ -1,6 +1,7 @@
 """The real Snakemake on tiny_a, in folders of its own: each project is a copy of the workflow with a small study."""
 
 import csv
+import fcntl
 import json
 import os
 import re
@@ -8,11 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow.parquet as pq
+import pytest
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
@@ -161,6 +164,23 @@ class Project:
     def temporary_files(self) -> list[Path]:
         """What should not outlive a job: files and folders below results with hidden names."""
         return [path for path in self.results.rglob(".*") if path.name != ".snakemake_timestamp"]
+
+
+def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Project]) -> Project:
+    """A project that one of pytest's workers makes in a new folder, and all of them use.
+
+    The others wait for it. Its tests must leave it as it is, or work on a copy.
+    """
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / f"{name}.made").exists():
+            shutil.rmtree(folder / name, ignore_errors=True)  # of a worker whose attempt failed
+            make(folder / name)
+            (folder / f"{name}.made").touch()
+    return Project(folder / name)
 
 
 def jobs(output: str) -> dict[str, int]:

@@ -1,22 +1,28 @@
 """`snakemake --cores 1` in a fresh checkout finds the heads that were planted in the demo model."""
 
+from pathlib import Path
+
 import pytest
-from project import Project
+from project import Project, shared
 
 pytestmark = pytest.mark.slow
 
 TEMPLATE, ABLATION = "simple", "undifferentiated"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The configuration that comes with the repository, run as a newcomer would."""
-    project = Project.create(tmp_path_factory.mktemp("demo") / "project")
-    project.make(configfile=None)
-    return project
+
+    def run(folder: Path) -> Project:
+        project = Project.create(folder)
+        project.make(configfile=None)
+        return project
+
+    return shared(tmp_path_factory, "demo", run)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def planted(demo: Project) -> list[str]:
     """The planted heads, A first, by the model's own description."""
     return demo.describe("demo")["planted"]

@@ -5,24 +5,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from project import Project, jobs, small_study
+from project import Project, jobs, shared, small_study
 from safetensors.numpy import load_file, save_file
 
-from safetyheads.artifacts import files
+from safetyheads.artifacts.provenance import provenance
 
 MIXED, BY_HAND = (f"ships/{model}/neutral/plainly/undifferentiated" for model in ("mixed", "by_hand"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def derived(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """`mixed` has the attention of `other`, whose weights are all different, and the rest of `tiny`."""
-    project = Project.create(tmp_path_factory.mktemp("derived") / "project")
+    return shared(tmp_path_factory, "derived", derive)
+
+
+def derive(folder: Path) -> Project:
+    project = Project.create(folder)
     tiny = load_file(project.folder / "tiny_a" / "model.safetensors")
     other = {name: weights * np.float32(1.5) for name, weights in tiny.items()}
     by_hand = {name: other[name] if ".self_attn." in name else weights for name, weights in tiny.items()}
-    for folder, weights in (("other", other), ("by_hand", by_hand)):
-        shutil.copytree(project.folder / "tiny_a", project.folder / folder)
-        save_file(weights, project.folder / folder / "model.safetensors", {"format": "pt"})
+    for name, weights in (("other", other), ("by_hand", by_hand)):
+        shutil.copytree(project.folder / "tiny_a", project.folder / name)
+        save_file(weights, project.folder / name / "model.safetensors", {"format": "pt"})
     settings = small_study()
     settings["models"] |= {name: {"path": name, "dtype": "float32"} for name in ("other", "by_hand")}
     settings["models"]["mixed"] = {"attention_from": "other", "rest_from": "tiny", "dtype": "float32"}
@@ -45,7 +49,7 @@ def test_only_the_recipe_is_written(derived: Project) -> None:
     assert found["files"] == expected | {f"rest_from/{name}": sha for name, sha in tiny["files"].items()}
     assert found["attention_from"]["model"] == "other"
     assert found["tokenizer_sha256"] == tiny["tokenizer_sha256"]
-    record = files.provenance(derived.results / f"{MIXED}.parquet")["model"]
+    record = provenance(derived.results / f"{MIXED}.parquet")["model"]
     assert record["files"] == found["files"]
     assert record["rest_from"] == {"model": "tiny", "repo": None, "revision": None}
     assert sorted(path.name for path in (derived.results / "models").iterdir()) == [

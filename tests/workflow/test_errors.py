@@ -17,50 +17,17 @@ def project(tmp_path: Path) -> Project:
     return Project.create(tmp_path / "project")
 
 
-def plans(*names: str) -> Callable[[Settings], None]:
-    return lambda settings: settings["studies"]["main"].update(plans=list(names))
-
-
 CONFIGURATIONS: dict[str, tuple[Callable[[Settings], object], list[str]]] = {
     "an unknown key": (
         lambda settings: settings["decodings"]["short"].update(max_tokens=9),
         ["decodings.short", "'max_tokens'", "max_new_tokens"],
     ),
-    "an unknown section": (
-        lambda settings: settings.update(modles={}),
-        ["'modles'", "Did you mean 'models'?"],
-    ),
-    "a misspelt model": (
-        lambda settings: settings["studies"]["main"].update(models=["tiyn"]),
-        ["studies.main.models[0]", "'tiyn'", "Did you mean 'tiny'?"],
-    ),
     "a data set file that is missing": (
         lambda settings: settings["datasets"]["neutral"].update(path="neutrl.csv"),
         ["datasets.neutral.path", "'neutrl.csv'", "no file"],
     ),
-    "a model folder that is missing": (
-        lambda settings: settings["models"]["tiny"].update(path="tiny_b"),
-        ["models.tiny.path", "'tiny_b'", "no folder"],
-    ),
-    "more heads than the model has": (
-        plans("ships-99"),
-        ["studies.main.plans[0]", "'ships-99'", "'tiny'", "at most 16"],
-    ),
-    "more heads than Sahara's steps": (
-        lambda settings: (
-            settings["studies"]["main"]["plans"].append("sahara-5") or settings.update(attribution={"steps": 3})
-        ),
-        ["studies.main.plans[4]", "'sahara-5'", "attribution.steps: 3", "at most sahara-3"],
-    ),
-    "a head that the model does not have": (
-        lambda settings: settings["head_sets"].update(mine=["L09H00"]),
-        ["'mine'", "L09H00", "L00H00 to L03H03"],
-    ),
-    "a template without a place for the query": (
-        lambda settings: settings["templates"]["plainly"].update(text="Query: {qurey}"),
-        ["templates.plainly", "{query}"],
-    ),
 }
+"""Two of those in tests/unit/test_mistakes.py."""
 
 
 @pytest.mark.parametrize("mistake", CONFIGURATIONS)
@@ -73,24 +40,6 @@ def test_a_mistake_in_the_configuration_stops_the_run_before_any_job(project: Pr
     assert output.count("The configuration has a problem") == 1
     assert_says(output, said)
     assert not project.results.exists()
-
-
-def falcon(project: Project) -> None:
-    import torch
-    from transformers import FalconConfig, FalconForCausalLM, PreTrainedTokenizerFast
-
-    torch.manual_seed(0)
-    folder = project.folder / "tiny_a"
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    (folder / "generation_config.json").unlink()
-    config = FalconConfig(vocab_size=512, hidden_size=32, num_hidden_layers=4, num_attention_heads=4)
-    FalconForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def pickled(project: Project) -> None:
-    weights = project.folder / "tiny_a" / "model.safetensors"
-    weights.rename(weights.with_name("pytorch_model.bin"))
 
 
 def context(length: int) -> Callable[[Project], None]:
@@ -116,52 +65,20 @@ def no_such_gpu(project: Project) -> None:
     project.configure(settings)
 
 
-def one_query(project: Project) -> None:
-    project.write_queries("neutral.csv", 1)
-
-
-DATASET, MODEL, PROMPTS, COMPLETIONS, SAHARA = (
-    *("datasets/neutral.parquet", "models/tiny.json", "prompts/tiny/neutral/plainly.parquet"),
-    "completions/tiny/neutral/plainly/plain/none/short.parquet",
-    "sahara/tiny/neutral/plainly/undifferentiated.parquet",
-)
+DATASET, MODEL = "datasets/neutral.parquet", "models/tiny.json"
+COMPLETIONS = "completions/tiny/neutral/plainly/plain/none/short.parquet"
 
 SOURCES: dict[str, tuple[Callable[[Project], object], str, list[str]]] = {
-    "an empty data set file": (
-        lambda project: (project.folder / "neutral.csv").write_text(""),
-        DATASET,
-        ["neutral.csv is empty", "at least one query"],
-    ),
-    "a data set without rows": (
-        lambda project: (project.folder / "neutral.csv").write_text("input\n"),
-        DATASET,
-        ["neutral.csv holds no queries"],
-    ),
     "a data set without the named column": (
         dataset(query="inptu"),
         DATASET,
         ["neutral.csv has no column 'inptu'", "Its columns: 'input'", "Did you mean 'input'?"],
     ),
-    "a wrong checksum": (
-        dataset(sha256="0" * 64),
-        DATASET,
-        ["neutral.csv", "0" * 64, "{sum}"],
-    ),
-    "a model without safetensors": (pickled, MODEL, ["tiny_a", "safetensors"]),
+    "a wrong checksum": (dataset(sha256="0" * 64), DATASET, ["neutral.csv", "0" * 64, "{sum}"]),
     "a cut off file of weights": (
         lambda project: (project.folder / "tiny_a" / "model.safetensors").write_bytes(b"cut"),
         MODEL,
         ["tiny_a/model.safetensors is not a whole safetensors file"],
-    ),
-    "a model outside the attention interface": (
-        falcon,
-        MODEL,
-        ["tiny_a", "FalconForCausalLM", "attention interface", "Llama"],
-    ),
-    "a prompt longer than the context": (
-        context(8),
-        PROMPTS,
-        ["neutral-0000", "14 tokens", "context is 8", "Shorten"],
     ),
     "a completion longer than the context": (
         context(28),
@@ -173,7 +90,6 @@ SOURCES: dict[str, tuple[Callable[[Project], object], str, list[str]]] = {
         COMPLETIONS,
         ["`compute: device: cuda:99` was asked for", "Use auto or cpu"],
     ),
-    "too few queries for Sahara": (one_query, SAHARA, ["rank 1 with 1 prompts"]),
 }
 
 
@@ -232,12 +148,8 @@ def test_an_address_without_the_file_is_named(project: Project, address: str) ->
 @pytest.mark.parametrize(
     ("artefact", "said"),
     [
-        ("datasets/nowhere", ["'nowhere'", "Declare"]),
         ("ships/tiny/neutral/plainly/undiferentiated", ["'undiferentiated'", "Did you mean 'undifferentiated'?"]),
-        ("completions/tiny/neutral/plainly/undifferentiated/ships-0/short", ["'ships-0' is not a plan"]),
         ("completions/tiny/neutral/plainly/undifferentiated/mien/short", ["'mien'", "Did you mean 'mine'?"]),
-        ("completions/tiny/neutral/plainly/undifferentiated/none/short", ["the plain model is `plain/none`"]),
-        ("completions/tiny/neutral/plainly/undifferentiated/ships-99/short", ["'ships-99'", "'tiny'", "at most 16"]),
         ("completions/tiny/neutral/plainly/undifferentiated/sahara-3/short", ["sahara-3 needs 3 steps", "only 2"]),
     ],
 )

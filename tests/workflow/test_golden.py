@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from project import DATA, Project
+from project import DATA, Project, shared
 
 NEW_TOKENS, END_OF_SEQUENCE, MARGIN = 32, 2, 1e-3
 SHIPS = ("undifferentiated", "scaling", "mean_query", "mean_key", "mean_output")
@@ -49,10 +49,14 @@ def settings() -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def scored(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """All scores of the golden files."""
-    project = Project.create(tmp_path_factory.mktemp("golden") / "project", settings())
+    return shared(tmp_path_factory, "golden", score)
+
+
+def score(folder: Path) -> Project:
+    project = Project.create(folder, settings())
     project.write_queries("neutral.csv", 16)
     assert project.make("attribution") == {
         "datasets": 1,
@@ -98,23 +102,24 @@ def test_sahara_equals_the_golden_numbers_and_choices(scored: Project, mask: str
 
 
 @pytest.mark.slow
-def test_greedy_completions_equal_the_golden_tokens(scored: Project) -> None:
+def test_greedy_completions_equal_the_golden_tokens(scored: Project, tmp_path: Path) -> None:
     golden = json.loads((DATA / "tiny_a-generation.json").read_text(encoding="utf-8"))
     cells = {
         "direct": ["plain/none", "undifferentiated/ships-3"],
         "shown": [f"undifferentiated/{group}" for group in GROUPS],
     }
     paths = [f"tiny/neutral/{template}/{plan}/greedy" for template, plans in cells.items() for plan in plans]
-    scored.make(*(f"results/completions/{path}.parquet" for path in paths))
+    project = scored.copy(tmp_path / "project")
+    project.make(*(f"results/completions/{path}.parquet" for path in paths))
     ours = {
         (row.template, row.query_index, tuple((head["layer"], head["head"]) for head in row.heads)): row
         for path in paths
-        for row in numbered(scored.read(f"completions/{path}")).itertuples()
+        for row in numbered(project.read(f"completions/{path}")).itertuples()
     }
     prompts = {
         (row.template, row.query_index): row.token_ids.tolist()
         for template in cells
-        for row in numbered(scored.read(f"prompts/tiny/neutral/{template}")).itertuples()
+        for row in numbered(project.read(f"prompts/tiny/neutral/{template}")).itertuples()
     }
     compared = 0
     for case in golden:

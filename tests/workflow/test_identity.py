@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from project import Project, small_study
+from project import Project, shared, small_study
 
 CELL = "completions/tiny/neutral/plainly/undifferentiated/mine/sampled"
 CUTS = ((64, 1), (1, 1), (1, 3))  # rows of a batch, shards
@@ -28,28 +28,42 @@ def cut(project: Project, rows: int, shards: int) -> None:
     project.configure(settings)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sixteen(base: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The small study with 16 queries, up to the prompts."""
-    project = base.copy(tmp_path_factory.mktemp("sixteen") / "project")
-    project.write_queries("neutral.csv", 16)
-    project.make("results/prompts/tiny/neutral/plainly.parquet")
-    return project
+
+    def run(folder: Path) -> Project:
+        project = base.copy(folder)
+        project.write_queries("neutral.csv", 16)
+        project.make("results/prompts/tiny/neutral/plainly.parquet")
+        return project
+
+    return shared(tmp_path_factory, "sixteen", run)
 
 
-@pytest.fixture(scope="module")
-def completed(sixteen: Project, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], Project]:
-    """The same 64 completions, cut up in several ways."""
-    folder = tmp_path_factory.mktemp("completed")
-    projects = {}
-    for rows, shards in CUTS:
-        project = projects[rows, shards] = sixteen.copy(folder / f"{rows}-{shards}")
+@pytest.fixture(scope="session")
+def completed(
+    sixteen: Project, uninterrupted: Project, tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[int, int], Project]:
+    """The same 64 completions, cut up in several ways; one row at a time is the run that nothing interrupts."""
+
+    def run(folder: Path, rows: int, shards: int) -> Project:
+        project = sixteen.copy(folder)
         cut(project, rows, shards)
         result = project.run(f"results/{CELL}.parquet")
         assert result.status == 0, result.output[-5000:]
         batches = 64 // rows
         assert f" {-(-batches // shards)}/{-(-batches // shards)} " in result.output  # what the first job's bar counts
-    return projects
+        return project
+
+    others = {
+        (rows, shards): shared(
+            tmp_path_factory, f"completed-{rows}-{shards}", lambda folder, cut=(rows, shards): run(folder, *cut)
+        )
+        for rows, shards in CUTS
+        if (rows, shards) != (1, 1)
+    }
+    return {(1, 1): uninterrupted, **others}
 
 
 def test_sampled_completions_are_the_same_one_row_or_64_rows_at_a_time(
@@ -80,22 +94,26 @@ def test_jobs_say_which_shard_they_make(sixteen: Project, tmp_path: Path) -> Non
 KILLED = (CELL, "ships/tiny/neutral/plainly/undifferentiated", "sahara/tiny/neutral/plainly/undifferentiated")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def uninterrupted(sixteen: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """What jobs that may be killed make, one row at a time, if they are not."""
-    project = sixteen.copy(tmp_path_factory.mktemp("uninterrupted") / "project")
-    cut(project, 1, 1)
-    project.make(*(f"results/{cell}.parquet" for cell in KILLED))
-    return project
+
+    def run(folder: Path) -> Project:
+        project = sixteen.copy(folder)
+        cut(project, 1, 1)
+        project.make(*(f"results/{cell}.parquet" for cell in KILLED))
+        return project
+
+    return shared(tmp_path_factory, "uninterrupted", run)
 
 
-@pytest.mark.parametrize(("cell", "batches"), list(zip(KILLED, (40, 3, 20))))
+@pytest.mark.parametrize(("cell", "made"), list(zip(KILLED, (40, 3, 2))))
 def test_a_killed_run_goes_on_and_gives_the_same_bytes(
-    cell: str, batches: int, sixteen: Project, uninterrupted: Project, tmp_path: Path
+    cell: str, made: int, sixteen: Project, uninterrupted: Project, tmp_path: Path
 ) -> None:
     project = sixteen.copy(tmp_path / "project")
     cut(project, 1, 1)
-    kill_within_job(project, cell, batches)
+    kill_within_job(project, cell, made)
     assert not (project.results / f"{cell}.parquet").exists()
     assert project.run("--unlock").status == 0
     assert project.make(f"results/{cell}.parquet") == {cell.split("/")[0]: 1}
@@ -124,11 +142,11 @@ def parts(project: Project, cell: str) -> list[Path]:
     return list((project.results / cell).parent.glob(".*.parts-*/*.npy"))
 
 
-def kill_within_job(project: Project, cell: str, batches: int) -> None:
-    """Kill Snakemake and its job, with no chance to clean up, once so many batches are done."""
+def kill_within_job(project: Project, cell: str, made: int) -> None:
+    """Kill Snakemake and its job, with no chance to clean up, once so many parts (batches or layers) are made."""
     deadline = time.monotonic() + 120
     process = project.start(f"results/{cell}.parquet")
-    while len(parts(project, cell)) < batches:
+    while len(parts(project, cell)) < made:
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.002)

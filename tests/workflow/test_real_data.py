@@ -1,11 +1,12 @@
 """Real data sets through tiny_a. They are not part of the repository: shared/data, beside the checkout, has copies."""
 
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from project import REPOSITORY, Project
+from project import REPOSITORY, Project, shared
 
 SHARED = REPOSITORY.parent / "shared" / "data"
 FILES = {
@@ -58,11 +59,14 @@ def settings() -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = Project.create(tmp_path_factory.mktemp("real") / "project", settings())
-    project.make()
-    return project
+    def run(folder: Path) -> Project:
+        project = Project.create(folder, settings())
+        project.make()
+        return project
+
+    return shared(tmp_path_factory, "real", run)
 
 
 @pytest.mark.parametrize("dataset", QUERIES)

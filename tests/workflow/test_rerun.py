@@ -80,118 +80,65 @@ def touches_everywhere(project: Project) -> None:
 def errors_reworded(project: Project) -> None:
     project.edit(f"{LIBRARY}/attribution/sahara.py", "Lower `steps`.", "Choose fewer.")
     project.edit(f"{LIBRARY}/engine/completions.py", "Lower `max_new_tokens`, or shorten", "Shorten")
-    project.edit(f"{LIBRARY}/models/load.py", "cannot be loaded", "is broken")
+    project.edit(f"{LIBRARY}/models/tokenizer.py", "cannot be loaded", "is broken")
     project.edit(f"{LIBRARY}/prompts.py", "has no tokens at all", "is empty")
     project.edit(f"{LIBRARY}/statistics/rates.py", "raise SafetyHeadsError(", "raise SafetyHeadsError('Look here: ' ")
 
 
-def unused_settings(project: Project) -> None:
+def reversed_keys(value: Any) -> Any:
+    return {key: reversed_keys(value[key]) for key in reversed(value)} if isinstance(value, dict) else value
+
+
+def merge_in_other_words(project: Project) -> None:
+    project.edit("workflow/scripts/completions_merged.py", "in_order(pd.concat(", "in_order(pd.concat(objs=")
+    project.edit("rules/completions.smk", "Put together", "Join")
+
+
+def nothing_that_counts(project: Project) -> None:
+    """Everything at once that changes no number: words, layout, time stamps, order, what nobody uses."""
     settings = small_study()
     settings["models"]["nowhere"] = {"path": "does/not/exist"}
     settings["datasets"]["nothing"] = {"path": "does/not/exist.csv", "query": "input"}
-    settings["random"] = {"draws": 9}
     settings["head_sets"]["unused"] = ["L00H00"]
-    project.configure(settings)
-
-
-def reversed_settings(project: Project) -> None:
-    def turned(value: Any) -> Any:
-        return {key: turned(value[key]) for key in reversed(value)} if isinstance(value, dict) else value
-
-    project.configure(turned(small_study()))
+    project.configure(reversed_keys(settings))
+    errors_reworded(project)
+    docstrings_everywhere(project)
+    comments_everywhere(project)
+    files_beside_a_model(project)
+    project.edit(f"{LIBRARY}/artifacts/files.py", 'compression="zstd"', 'compression="zstd", compression_level=9')
+    merge_in_other_words(project)
+    touches_everywhere(project)
 
 
 CHANGES: dict[str, tuple[Callable[[Project], object], list[str]]] = {
-    "a keyword list of the library": (
-        rewrite("judges/keywords.py", '"I apologize"', '"I apologise"'),
-        VERDICTS,
-    ),
-    "a keyword list of the configuration": (
-        reconfigure(lambda settings: settings["judges"]["own"]["list"].append("Never")),
-        ["verdicts/*/own", "rates", "report/index"],
-    ),
-    "max_new_tokens": (
-        reconfigure(lambda settings: settings["decodings"]["short"].update(max_new_tokens=7)),
-        COMPLETIONS,
-    ),
-    "one more data set": (
-        other_dataset,
-        ["datasets/other", "*/tiny/other/*", "rates", "report/index"],
-    ),
-    "one more plan": (
-        reconfigure(lambda settings: settings["studies"]["main"]["plans"].append("random-2")),
-        of_plan("random-2"),
-    ),
-    "one more plan of scores that are there": (
-        reconfigure(lambda settings: settings["studies"]["main"]["plans"].append("ships-3")),
-        of_plan("ships-3"),
-    ),
-    "one plan less": (
-        reconfigure(lambda settings: settings["studies"]["main"]["plans"].remove("mine")),
-        ["rates", "report/index"],
-    ),
-    "attribution steps": (
-        reconfigure(lambda settings: settings["attribution"].update(steps=3)),
-        ["sahara/*", *of_plan("sahara-2")],
-    ),
+    "a keyword list of the library": (rewrite("judges/paper.txt", "I apologize", "I apologise"), VERDICTS),
+    "one more data set": (other_dataset, ["datasets/other", "*/tiny/other/*", "rates", "report/index"]),
     "the number of shards": (
         reconfigure(lambda settings: settings.update(compute={"shards": 3})),
         COMPLETIONS,
     ),
-    "a head set": (
-        reconfigure(lambda settings: settings["head_sets"]["mine"].append("L03H03")),
-        of_plan("mine"),
-    ),
-    "epsilon of the ablation": (
-        reconfigure(
-            lambda settings: settings.update(ablations={OWN: {"kind": OWN, "epsilon": 1e-4}}),
-        ),
-        [*SCORES, f"completions/*/{OWN}/*", f"verdicts/*/{OWN}/*", "rates", "report/index"],
-    ),
-    "a template": (
-        reconfigure(lambda settings: settings["templates"]["plainly"].update(text="Q: {query}")),
-        ["prompts/*", *SCORES, *COMPLETIONS],
+    "the number format of a model": (
+        reconfigure(lambda settings: settings["models"]["tiny"].update(dtype="bfloat16")),
+        [*SCORES, *COMPLETIONS],
     ),
     "the queries of a data set": (
         lambda project: project.write_queries("neutral.csv", 4),
         ["datasets/*", "prompts/*", *SCORES, *COMPLETIONS],
     ),
     "the weights of a model": (other_weights, ["models/*", "prompts/*", *SCORES, *COMPLETIONS]),
-    "the attention of a model": (
-        reconfigure(lambda settings: settings["models"]["tiny"].update(attention="eager")),
-        [*SCORES, *COMPLETIONS],
-    ),
-    "the report's title": (reconfigure(lambda settings: settings.update(report={"title": "Mine"})), ["report/index"]),
-    "the name of a study": (
-        reconfigure(lambda settings: settings["studies"].update(renamed=settings["studies"].pop("main"))),
-        ["report/index"],
-    ),
     "the arithmetic of Ships": (
         rewrite("attribution/ships.py", ".clamp_min(0.0)", ".abs()"),
         ["ships/*", *of_plan("ships-1")],
     ),
-    "the arithmetic of Sahara": (
-        rewrite("attribution/sahara.py", "np.degrees(", "2 * np.degrees("),
-        ["sahara/*", *of_plan("sahara-2")],
+    "what an exception carries": (
+        rewrite(
+            "engine/layer_shortcuts.py", "raise _Reached(module, states)", "raise _Reached(module, (2 * states[0],))"
+        ),
+        [*SCORES, *COMPLETIONS],
     ),
-    "the arithmetic of generation": (rewrite("engine/generation.py", "2.0**-54", "2.0**-53"), COMPLETIONS),
-    "the arithmetic of the rates": (
-        rewrite("statistics/rates.py", "CONFIDENCE = 0.95", "CONFIDENCE = 0.9"),
-        ["rates", "report/index"],
-    ),
-    "nothing": (lambda project: None, []),
-    "files that a model does not use": (files_beside_a_model, []),
-    "time stamps": (touches_everywhere, []),
-    "comments": (comments_everywhere, []),
-    "docstrings": (docstrings_everywhere, []),
-    "the wording of errors": (errors_reworded, []),
-    "how artefacts are written": (
-        rewrite("artifacts/files.py", 'compression="zstd"', 'compression="zstd", compression_level=9'),
-        [],
-    ),
-    "what no job uses": (unused_settings, []),
-    "the order of the configuration's keys": (reversed_settings, []),
+    "nothing that counts": (nothing_that_counts, []),
 }
+"""What the configuration changes is in tests/unit/test_reruns.py, what code changes in test_fingerprint.py."""
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -219,7 +166,7 @@ def test_a_fresh_checkout_beside_the_same_results_runs_nothing(base: Project, tm
 
 def test_a_rerun_touches_nothing_else_and_the_next_run_nothing_at_all(project: Project) -> None:
     before = project.artefacts()
-    project.edit(f"{LIBRARY}/judges/keywords.py", '"I apologize"', '"I apologise"')
+    project.edit(f"{LIBRARY}/judges/paper.txt", "I apologize", "I apologise")
     assert project.make() == {"verdicts": 8, "rates": 1, "report": 1, "all": 1}
     after = project.artefacts()
     changed = {name for name in before if before[name] != after[name]}

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from project import Project, small_study
+from project import Project, shared, small_study
 
 SINGLE = "completions/tiny/neutral/plainly/undifferentiated/single/short"
 MINE = "completions/tiny/neutral/plainly/undifferentiated/mine/short"
@@ -18,16 +18,22 @@ def slow(project: Project, shards: int | str) -> None:
     project.configure(settings)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def runs(base: Project, tmp_path_factory: pytest.TempPathFactory) -> dict[int | str, tuple[Project, str]]:
     """`single` with one shard, and with as many as the slow machine needs; what was printed."""
-    found = {}
-    for shards in (1, "auto"):
-        project = base.copy(tmp_path_factory.mktemp("runs") / str(shards))
+
+    def run(folder: Path, shards: int | str) -> Project:
+        project = base.copy(folder)
         slow(project, shards)
         result = project.run(f"results/{SINGLE}.parquet")
         assert result.status == 0, result.output[-5000:]
-        found[shards] = (project, result.output)
+        (folder / "printed").write_text(result.output, encoding="utf-8")
+        return project
+
+    found = {}
+    for shards in (1, "auto"):
+        project = shared(tmp_path_factory, f"shards-{shards}", lambda folder, number=shards: run(folder, number))
+        found[shards] = (project, (project.folder / "printed").read_text(encoding="utf-8"))
     return found
 
 

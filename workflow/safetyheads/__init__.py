@@ -1,3 +1,41 @@
-"""SafetyHeads: which attention heads carry a model's refusals, and how fragile is that?"""
+"""SafetyHeads: which attention heads carry a model's refusals, and how fragile is that?
+
+>>> import safetyheads as sh
+>>> with sh.ablated(model, ["L02H26"]):
+...     model.generate(...)
+
+`ablated`, `ships`, `sahara`, `judge`, `Head` and `SafetyHeadsError` are here for models that are already in memory.
+Each is imported when it is first used: `import safetyheads` alone takes neither torch nor pandas.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from safetyheads.attribution.from_queries import sahara, ships
+    from safetyheads.engine.ablated import ablated
+    from safetyheads.errors import SafetyHeadsError
+    from safetyheads.heads import Head
+    from safetyheads.judges import judge
 
 __version__ = "0.1.0"
+__all__ = ["Head", "SafetyHeadsError", "ablated", "judge", "sahara", "ships"]
+
+_HOMES = {
+    "Head": "heads",
+    "SafetyHeadsError": "errors",
+    "ablated": "engine.ablated",
+    "judge": "judges",
+    "sahara": "attribution.from_queries",
+    "ships": "attribution.from_queries",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,40 +7,47 @@ from safetyheads.artifacts import files
 from safetyheads.artifacts.parts import Parts
 from safetyheads.config.load import Config
 from safetyheads.engine.completions import complete
+from safetyheads.engine.out_of_memory import smallest_piece
 from safetyheads.heads import Ablation, parse_head
-from safetyheads.jobs.run import logged, open_model, open_tokenizer, provenance
+from safetyheads.jobs.loaded_model import model_of
+from safetyheads.jobs.model_files import tokenizer_of
+from safetyheads.jobs.records import record_of
+from safetyheads.jobs.run import logged
 from safetyheads.plans import Decoding, assign, check_plan, parse_plan
 
 with logged(snakemake.log[0]):
-    output, settings, name = (
-        Path(snakemake.output[0]),
-        Config.model_validate(snakemake.config),
-        snakemake.wildcards.model,
-    )
-    description = files.read_json(snakemake.input.model)
-    prompts = files.read(Path(snakemake.input.prompts), ["query_id", "token_ids"])
-    scores = {key: files.read(Path(path)) for key, path in snakemake.input.items() if key in ("ships", "sahara")}
-    grid = (description["layers"], description["heads"])
-    plan, heads = parse_plan(snakemake.wildcards.plan), tuple(map(parse_head, snakemake.params.heads))
+    output, settings, params = Path(snakemake.output[0]), Config.model_validate(snakemake.config), snakemake.params
+    name, description, source = snakemake.wildcards.model, Path(snakemake.input.model), Path(snakemake.input.prompts)
+    shard, shards = (int(getattr(snakemake.wildcards, key, default)) for key, default in (("shard", 0), ("shards", 1)))
+    described = files.read_json(description)
+    prompts = files.read(source, ["query_id", "token_ids"])
+    scored = {key: Path(path) for key, path in snakemake.input.items() if key in ("ships", "sahara")}
+    scores = {key: files.read(path) for key, path in scored.items()}
+    grid = (described["layers"], described["heads"])
+    plan, heads = parse_plan(snakemake.wildcards.plan), tuple(map(parse_head, params.plan.get("heads", ())))
     check_plan(plan, heads, grid, name)
-    assignments = assign(plan, list(prompts["query_id"]), grid, **scores, heads=heads, **snakemake.params.random)
-    model = open_model(settings, name, Path(snakemake.input.model))
-    record = provenance(snakemake.params, Path(snakemake.input.model), model, Path(snakemake.input.prompts))
+    assignments = assign(plan, list(prompts["query_id"]), grid, **scores, heads=heads, **params.plan.get("random", {}))
+    model = model_of(settings, name, description, dtype=params.dtype, **params.model)
+    inputs = [source, *scored.values()]
+    record = record_of(params, settings.results, inputs=inputs, description=description, model=model)
     budget = settings.compute.token_budget
-    parts = Parts(output, record, prompts, budget, assignments)
+    # Shards keep their parts together: a batch is the same in any number of jobs, and stays if that number changes.
+    parts = Parts(output.with_name(f"{snakemake.wildcards.decoding}.parquet"), record, prompts, budget, assignments)
     rows = complete(
         model,
-        open_tokenizer(settings, name, Path(snakemake.input.model)),
+        tokenizer_of(settings, name, description),
         prompts,
         assignments,
-        Ablation.of(snakemake.params.ablation),
-        Decoding(**snakemake.params.decoding),
-        context_length=description["context_length"],
-        eos_token_ids=description["eos_token_ids"],
+        Ablation.of(params.ablation),
+        Decoding(**params.decoding),
+        context_length=described["context_length"],
+        eos_token_ids=described["eos_token_ids"],
         token_budget=budget,
         parts=parts,
-        shard=int(getattr(snakemake.wildcards, "shard", 0)),
-        shards=int(getattr(snakemake.wildcards, "shards", 1)),
+        shard=shard,
+        shards=shards,
     )
+    record["out_of_memory"] = smallest_piece(parts)
     files.write("completions", output, rows, dict(snakemake.wildcards), record)
-    parts.remove()
+    if shards == 1:
+        parts.remove()

@@ -5,11 +5,13 @@ from pathlib import Path
 import pandas as pd
 
 from safetyheads.artifacts import files
-from safetyheads.jobs.run import common, logged
+from safetyheads.artifacts.parts import remove_parts
+from safetyheads.artifacts.provenance import common, provenance
+from safetyheads.jobs.run import logged
 from safetyheads.plans import in_order
 
 with logged(snakemake.log[0]):
-    shards = list(map(Path, snakemake.input))
+    output, shards = Path(snakemake.output[0]), list(map(Path, snakemake.input))
     rows = in_order(pd.concat([files.read(shard) for shard in shards]))
-    record = common(map(files.provenance, shards))
-    files.write("completions", Path(snakemake.output[0]), rows, dict(snakemake.wildcards), record)
+    files.write("completions", output, rows, dict(snakemake.wildcards), common(map(provenance, shards)))
+    remove_parts(output)

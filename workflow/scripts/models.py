@@ -5,9 +5,10 @@ from pathlib import Path
 import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
 from safetyheads.artifacts import files
 from safetyheads.config.load import Config
-from safetyheads.jobs.run import logged, model_folder
+from safetyheads.jobs.model_files import model_folder
+from safetyheads.jobs.run import logged
 from safetyheads.models.derived import check_pair, recipe
-from safetyheads.models.load import describe
+from safetyheads.models.describe import describe
 
 with logged(snakemake.log[0], online="repo" in snakemake.params.model):
     name, params = snakemake.wildcards.model, snakemake.params.model

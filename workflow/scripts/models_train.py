@@ -3,10 +3,13 @@
 from pathlib import Path
 
 from safetyheads.demo.model import train
+from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import parse_head
 from safetyheads.jobs.run import logged
 
 with logged(snakemake.log[0]):
-    demo = snakemake.params.demo
+    demo = snakemake.params.model.get("demo")
+    if demo is None:
+        raise SafetyHeadsError(f"Model {snakemake.wildcards.model!r} is not a demo model: it is not trained here.")
     first, second = map(parse_head, demo["planted"])
     train(Path(snakemake.output[0]), seed=demo["seed"], planted=(first, second))

@@ -5,14 +5,16 @@ from pathlib import Path
 from safetyheads import prompts
 from safetyheads.artifacts import files
 from safetyheads.config.load import Config
-from safetyheads.jobs.run import logged, open_tokenizer, provenance
+from safetyheads.jobs.model_files import tokenizer_of
+from safetyheads.jobs.records import record_of
+from safetyheads.jobs.run import logged
 
 with logged(snakemake.log[0]):
-    name = snakemake.wildcards.model
-    description = files.read_json(snakemake.input.model)
-    tokenizer = open_tokenizer(Config.model_validate(snakemake.config), name, Path(snakemake.input.model))
-    queries = files.read(Path(snakemake.input.dataset))
-    rows = prompts.build(queries, snakemake.params.template, tokenizer, description["context_length"])
-    record = provenance(snakemake.params, Path(snakemake.input.model))
+    settings, source = Config.model_validate(snakemake.config), Path(snakemake.input.dataset)
+    description = Path(snakemake.input.model)
+    tokenizer = tokenizer_of(settings, snakemake.wildcards.model, description)
+    context_length = files.read_json(description)["context_length"]
+    rows = prompts.build(files.read(source), snakemake.params.template, tokenizer, context_length)
+    record = record_of(snakemake.params, settings.results, inputs=[source], description=description)
     record["template_hash"] = files.digest(record["config"])
     files.write("prompts", Path(snakemake.output[0]), rows, dict(snakemake.wildcards), record)

@@ -5,9 +5,19 @@ from pathlib import Path
 import pandas as pd
 
 from safetyheads.artifacts import files
-from safetyheads.jobs.run import logged, provenance
+from safetyheads.artifacts.provenance import made_from, together
+from safetyheads.config.load import Config
+from safetyheads.jobs.conditions import check_comparable
+from safetyheads.jobs.records import commit, record_of
+from safetyheads.jobs.run import logged
 from safetyheads.statistics.rates import rates
 
 with logged(snakemake.log[0]):
-    verdicts = pd.concat([files.read(Path(path)) for path in snakemake.input], ignore_index=True)
-    files.write("rates", Path(snakemake.output[0]), rates(verdicts), {}, provenance(snakemake.params))
+    settings, sources = Config.model_validate(snakemake.config), list(map(Path, snakemake.input))
+    records = made_from(sources, Path(settings.results))
+    if not snakemake.params.mixed:
+        check_comparable(records, settings.results)
+    verdicts = pd.concat([files.read(path) for path in sources], ignore_index=True)
+    record = record_of(snakemake.params, settings.results) | {"made_from": together(records)}
+    record |= commit(Path(snakemake.scriptdir))
+    files.write("rates", Path(snakemake.output[0]), rates(verdicts), {}, record)

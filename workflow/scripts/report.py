@@ -5,8 +5,10 @@ from pathlib import Path
 import pandas as pd
 
 from safetyheads.artifacts import files
+from safetyheads.artifacts.provenance import provenance
 from safetyheads.config.load import Config
-from safetyheads.jobs.run import logged, provenance
+from safetyheads.jobs.conditions import mixed
+from safetyheads.jobs.run import logged
 from safetyheads.report import ReportData, build
 
 
@@ -23,6 +25,8 @@ def used(settings, key):
 
 with logged(snakemake.log[0]):
     settings, inputs = Config.model_validate(snakemake.config), snakemake.input
+    record = provenance(Path(inputs.rates))
+    records = {path: group["record"] for group in record["made_from"] for path in group["files"]}
     data = ReportData(
         title=settings.report.title,
         studies={name: study.plain() for name, study in settings.studies.items()},
@@ -32,7 +36,8 @@ with logged(snakemake.log[0]):
         sahara=table(inputs.sahara),
         datasets=table(inputs.datasets, ["dataset", "query_id", "category"]),
         attribution=settings.attribution.plain(),
-        versions=provenance(snakemake.params)["versions"],
+        record=record,
+        mixed=[f"{one.path}: {one.words}" for one in mixed(records)],
         head_sets=settings.head_sets,
         **{key: used(settings, key) for key in ("templates", "ablations", "decodings", "judges")},
     )

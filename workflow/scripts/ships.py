@@ -7,16 +7,21 @@ from safetyheads.artifacts import files
 from safetyheads.artifacts.parts import Parts
 from safetyheads.attribution.ships import ships
 from safetyheads.config.load import Config
+from safetyheads.engine.out_of_memory import smallest_piece
 from safetyheads.heads import Ablation
-from safetyheads.jobs.run import logged, open_model, provenance
+from safetyheads.jobs.loaded_model import model_of
+from safetyheads.jobs.records import record_of
+from safetyheads.jobs.run import logged
 
 with logged(snakemake.log[0]):
-    output, settings = Path(snakemake.output[0]), Config.model_validate(snakemake.config)
-    prompts = files.read(Path(snakemake.input.prompts), ["query_id", "token_ids"])
-    model = open_model(settings, snakemake.wildcards.model, Path(snakemake.input.model))
-    record = provenance(snakemake.params, Path(snakemake.input.model), model, Path(snakemake.input.prompts))
+    output, settings, params = Path(snakemake.output[0]), Config.model_validate(snakemake.config), snakemake.params
+    description, source = Path(snakemake.input.model), Path(snakemake.input.prompts)
+    prompts = files.read(source, ["query_id", "token_ids"])
+    model = model_of(settings, snakemake.wildcards.model, description, dtype=params.dtype, **params.model)
+    record = record_of(params, settings.results, inputs=[source], description=description, model=model)
     budget = settings.compute.token_budget
     parts = Parts(output, record, prompts, budget)
-    scores = ships(model, prompts, Ablation.of(snakemake.params.ablation), token_budget=budget, parts=parts)
+    scores = ships(model, prompts, Ablation.of(params.ablation), token_budget=budget, parts=parts)
+    record["out_of_memory"] = smallest_piece(parts)
     files.write("ships", output, scores, dict(snakemake.wildcards), record)
     parts.remove()

@@ -12,22 +12,23 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from safetyheads.artifacts.schemas import SCHEMA_VERSION, SCHEMAS
+from safetyheads.artifacts.schemas import SCHEMA_VERSION, schema
 from safetyheads.errors import SafetyHeadsError
 
-_METADATA = b"safetyheads"
+METADATA = b"safetyheads"
+"""Where in a parquet file its record is."""
 
 
-def write(stage: str, path: Path, rows: pd.DataFrame, keys: Mapping[str, str], provenance: Mapping[str, Any]) -> None:
+def write(stage: str, path: Path, rows: pd.DataFrame, keys: Mapping[str, str], record: Mapping[str, Any]) -> None:
     """Write `rows` as the artefact of `stage` at `path`, with the path's own `keys` as its first columns.
 
-    `provenance` goes into the parquet metadata `safetyheads` as JSON. The same inputs give byte-identical files.
+    `record` goes into the parquet metadata `safetyheads` as JSON. The same inputs give byte-identical files.
     """
-    schema = SCHEMAS[stage]
-    frame = rows.assign(**keys)[schema.names]
-    text = json.dumps({"schema_version": SCHEMA_VERSION, **provenance}, sort_keys=True)
-    table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
-    table = table.replace_schema_metadata({_METADATA: text.encode()})
+    columns = schema(stage)
+    frame = rows.assign(**keys)[columns.names]
+    text = json.dumps({"schema_version": SCHEMA_VERSION, **record}, sort_keys=True)
+    table = pa.Table.from_pandas(frame, schema=columns, preserve_index=False)
+    table = table.replace_schema_metadata({METADATA: text.encode()})
 
     def write_to(temporary: Path) -> None:
         pq.write_table(table, temporary, compression="zstd")
@@ -41,12 +42,6 @@ def read(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
         return pq.read_table(path, columns=columns, partitioning=None).to_pandas()
     except (pa.ArrowInvalid, OSError) as error:
         raise SafetyHeadsError(f"{path} is not a whole artefact ({error}). Delete it and run again.") from None
-
-
-def provenance(path: Path) -> dict[str, Any]:
-    """What the artefact at `path` was made from and with."""
-    record: dict[str, Any] = json.loads(pq.read_schema(path).metadata[_METADATA])
-    return record
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,17 +15,20 @@ ATTEMPTS = 5  # to write a part into a folder that another copy of the job delet
 class Parts:
     """The finished batches of an unfinished artefact, in a hidden folder beside it.
 
-    The folder's name holds a digest of everything that determines the parts, so that those of another run are never
-    used: a restarted job continues after its last whole batch and gives the file of an uninterrupted one. Two copies of
-    one job may work at once (on a cluster, where one was taken for dead): what one has made serves both, and either may
-    finish and delete the folder while the other goes on.
+    The folder's name holds a digest of everything that determines the parts, so that those of other settings are never
+    used: a restarted job continues after its last whole batch and gives the file of an uninterrupted one.
+
+        .single.parquet.parts-3f2a.../000000.npy, 000001.npy, ...    token_budget 8192, killed at 90 %
+        .single.parquet.parts-91c0.../000000.npy, ...                token_budget 4096, killed as well
+
+    Both stay until the artefact is whole, because the user may come back to either. Two copies of one job may work at
+    once (on a cluster, where one was taken for dead): what one has made serves both, and either may finish and delete
+    the folder while the other goes on.
     """
 
     def __init__(self, output: Path, *determined_by: Any) -> None:
+        self.output = output
         self.folder = output.with_name(f".{output.name}.parts-{digest(determined_by)}")
-        for stale in output.parent.glob(f".{output.name}.parts-*"):
-            if stale != self.folder:
-                shutil.rmtree(stale, ignore_errors=True)
 
     def path(self, name: str) -> Path:
         """Where the part `name` is or will be."""
@@ -55,11 +58,12 @@ class Parts:
                 if error.errno not in (EEXIST, ENOENT, ESTALE) or attempt == ATTEMPTS - 1:
                     raise
 
-    def drop(self, prefix: str) -> None:
-        """Delete the parts whose names begin with `prefix`."""
-        for path in self.folder.glob(f"{prefix}*"):
-            path.unlink(missing_ok=True)
-
     def remove(self) -> None:
-        """Delete all parts, once the artefact itself is on disk."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete all parts, also those of other settings, once the artefact itself is on disk."""
+        remove_parts(self.output)
+
+
+def remove_parts(output: Path) -> None:
+    """Delete the parts of an artefact that is on disk, whatever settings they were made with."""
+    for folder in output.parent.glob(f".{output.name}.parts-*"):
+        shutil.rmtree(folder, ignore_errors=True)

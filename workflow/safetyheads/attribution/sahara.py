@@ -1,12 +1,12 @@
 """Sahara, the Safety Attention Head AttRibution Algorithm: greedy search for a group of heads (Zhou et al., alg. 1).
 
 A group's score is generalised Ships: the angle by which its ablation turns the dominant left singular vectors of the
-data set's last-position states (eq. 10-12). It sees how the composition of the prompts' states changes; an ablation
-that moves all prompts alike leaves those vectors where they were.
+matrix of the prompts' last-position states (eq. 10-12). These vectors have one entry for each prompt. So the score sees
+how the prompts' states change in relation to each other: an ablation that moves all prompts alike leaves the vectors
+where they were.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -18,15 +18,14 @@ from transformers import PreTrainedModel
 
 from safetyheads.artifacts.parts import Parts
 from safetyheads.attribution.scoring_passes import Sweep
-from safetyheads.engine.batches import chunks
 from safetyheads.engine.decoder import grid, input_device
 from safetyheads.engine.partial_forward import Top
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import Ablation, Head, HeadSet, all_heads
+from safetyheads.heads import Ablation, HeadSet, all_heads
 
 Representation = Literal["final_norm", "residual"]
 GAP = 1.05  # sigma_r / sigma_(r+1) below this: the subspace of the first r vectors is not well defined
-MEMORY = 2**28  # bytes of float64 states that are scored together
+MEMORY = 2**24  # bytes of float64 states that are scored together, of those of a layer
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +44,13 @@ def sahara(
     """Add the head of highest score to the group, `steps` times; of equal ones the lower layer, then the lower head.
 
     `prompts` has token_ids. Returns rows of step (from 1), layer, head, score (degrees, of the group so far with this
-    head) and selected; a head chosen in an earlier step has no row later. Raises SafetyHeadsError if `steps` exceeds
-    the number of heads, or `rank` the number of prompts less one or the rank of their states.
+    head) and selected. A head that was chosen in an earlier step has no row later.
+
+    One layer's states of all prompts are in memory at a time. The angles and gaps of each layer are a part, so that a
+    job that is killed goes on after its last whole layer.
+
+    Raises SafetyHeadsError if there are fewer heads than `steps`, or if `rank` is not less than the number of prompts,
+    or is more than the rank of their states.
     """
     heads = all_heads(*grid(model))
     if steps > len(heads):
@@ -57,32 +61,30 @@ def sahara(
             "as many vectors as prompts span everything and the angle is always 0."
         )
     token_ids = [list(map(int, ids)) for ids in prompts["token_ids"]]
-    states = _States(Sweep(model, token_ids, ablation, token_budget, parts), representation)
-    (base,), (gap,) = left_singular_vectors(states.plain()[None], rank)
+    sweep = Sweep(model, token_ids, ablation, token_budget, parts)
+    device = input_device(model) if input_device(model).type == "cuda" else torch.device("cpu")
+
+    def state(top: Top) -> Tensor:  # (R, d_model)
+        found: Tensor = getattr(top, representation)
+        return found
+
+    def score(states: Tensor) -> np.ndarray:  # (candidates of a layer, prompts, d_model) -> (2, candidates)
+        return _angles_and_gaps(base, states, rank, device)
+
+    (base,), (gap,) = left_singular_vectors(sweep.plain(state)[None].double(), rank)
     if gap < GAP:
         log.warning("Plain model: sigma_%d / sigma_%d is %.3f; no angle is well defined.", rank, rank + 1, gap)
     group: HeadSet = ()
     rows: list[pd.DataFrame] = []
     for step in range(1, steps + 1):
         candidates = [head for head in heads if head not in group]
-        scores = parts.load(f"step-{step}")
-        while scores is None:
-            try:
-                found = [
-                    left_singular_vectors(matrices, rank) for matrices in states.of(f"step-{step}", group, candidates)
-                ]
-            except _Gone:
-                scores = parts.load(f"step-{step}")
-                continue
-            scores = np.array([angle(base, vectors) for left, _ in found for vectors in left])
-            loose = sum(int((gaps < GAP).sum()) for _, gaps in found)
-            if loose:
-                log.warning(
-                    "Step %d: for %d of %d groups sigma_%d / sigma_%d is below %s; their angle is not well defined.",
-                    *(step, loose, len(candidates), rank, rank + 1, GAP),
-                )
-            parts.save(f"step-{step}", scores)
-            parts.drop(f"step-{step}-")
+        layers = sweep.by_layer(f"step-{step}", group, candidates, state, score)
+        scores, gaps = np.concatenate(list(layers), axis=1)
+        if loose := int((gaps < GAP).sum()):
+            log.warning(
+                "Step %d: for %d of %d groups sigma_%d / sigma_%d is below %s; their angle is not well defined.",
+                *(step, loose, len(candidates), rank, rank + 1, GAP),
+            )
         best = int(np.argmax(scores))
         rows.append(
             pd.DataFrame(candidates, columns=["layer", "head"]).assign(
@@ -94,60 +96,26 @@ def sahara(
     return pd.concat(rows, ignore_index=True)
 
 
-class _Gone(Exception):
-    """States were deleted: another copy of this job has got further."""
-
-
-class _States:
-    """Last-position states of all prompts for many head sets, streamed through parts."""
-
-    def __init__(self, sweep: Sweep, representation: Representation) -> None:
-        self.sweep, self.representation, self.parts = sweep, representation, sweep.parts
-
-    def plain(self) -> Tensor:
-        """The matrix M (prompts, d_model), float64, of the plain model."""
-        made = list(self.sweep.plain(lambda top: getattr(top, self.representation)))
-        states = torch.empty(len(self.sweep.prompts), made[0][1].shape[-1], dtype=torch.float64)
-        for prompts, part in made:
-            states[prompts] = torch.tensor(part, dtype=torch.float64)
-        return states
-
-    def of(self, name: str, group: HeadSet, candidates: Sequence[Head]) -> Iterator[Tensor]:
-        """The matrices M (some candidates, prompts, d_model), float64, of the group with each candidate, in turn."""
-        for _, _, part in self.sweep.run(name, group, candidates, self._of_batch):
-            width = part.shape[-1]
-        prompts, device = len(self.sweep.prompts), input_device(self.sweep.passes.model)
-        batches = [(block, batch) for block in self.sweep.blocks(candidates) for batch in block.batches]
-        for chosen in chunks(range(len(candidates)), max(1, MEMORY // (8 * prompts * width))):
-            states = np.empty((len(chosen), prompts, width), np.float32)
-            for block, batch in batches:
-                offset = batch.candidates[0]  # the candidates of a batch follow each other, as the chosen ones do
-                low, high = max(chosen[0], offset), min(chosen[-1], batch.candidates[-1]) + 1
-                if low < high:
-                    kept = self.parts.load(f"{name}-{batch.name}")  # one at a time
-                    if kept is None:
-                        raise _Gone
-                    states[low - chosen[0] : high - chosen[0], block.prompts] = kept[
-                        :, low - offset : high - offset
-                    ].swapaxes(0, 1)
-            yield torch.from_numpy(states).to(device if device.type == "cuda" else "cpu").double()
-
-    def _of_batch(self, plain: Top, ablated: Top) -> Tensor:
-        states: Tensor = getattr(ablated, self.representation)
-        return states.view(len(plain.logits), -1, states.shape[-1])
+def _angles_and_gaps(base: np.ndarray, states: Tensor, rank: int, device: torch.device) -> np.ndarray:
+    """The angle to `base` (prompts, rank) of each of C matrices (C, prompts, d_model), and its gap: (2, C)."""
+    _, prompts, width = states.shape
+    some = max(1, MEMORY // (8 * prompts * width))
+    found = [left_singular_vectors(part.to(device).double(), rank) for part in torch.split(states, some)]
+    angles = [angle(base, vectors) for left, _ in found for vectors in left]
+    return np.stack([angles, np.concatenate([gaps for _, gaps in found])])
 
 
 def left_singular_vectors(matrices: Tensor, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first `rank` left singular vectors of C matrices (C, rows, columns), float64: (C, rows, rank).
+    """The first `rank` left singular vectors (C, rows, rank) of C matrices (C, rows, columns), float64.
 
-    Also the gaps sigma_r / sigma_(r+1) (C,). All by one batched call, of the Gram matrix of the smaller side. Raises
-    SafetyHeadsError if a matrix has a lower numerical rank.
+    Also returns the gaps sigma_r / sigma_(r+1) (C,). They come from the eigenvectors of the Gram matrix of the smaller
+    side, all by one batched call. Raises SafetyHeadsError if a matrix has a lower numerical rank.
     """
     _, rows, columns = matrices.shape
     tall = columns < rows
     values, vectors = torch.linalg.eigh(matrices.mT @ matrices if tall else matrices @ matrices.mT)  # ascending
     sigma = values.flip(-1).clamp_min(0.0).sqrt()
-    tolerance = sigma[:, 0] * max(rows, columns) * torch.finfo(torch.float32).eps  # the states came in float32
+    tolerance = sigma[:, 0] * max(rows, columns) * torch.finfo(torch.float32).eps  # of states that were float32
     ranks = (sigma > tolerance[:, None]).sum(dim=-1)
     if bool((ranks < rank).any()):
         raise SafetyHeadsError(

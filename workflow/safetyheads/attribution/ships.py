@@ -32,7 +32,8 @@ def ships(
     heads = all_heads(*grid(model))
     token_ids = [list(map(int, ids)) for ids in prompts["token_ids"]]
     scores = np.empty((len(prompts), len(heads)))
-    for block, batch, part in Sweep(model, token_ids, ablation, token_budget, parts).run("Ships", (), heads, _scores):
+    sweep = Sweep(model, token_ids, ablation, token_budget, parts)
+    for block, batch, part in sweep.by_block("Ships", heads, _scores):
         scores[np.ix_(block.prompts, batch.candidates)] = part
     rows = pd.DataFrame(list(heads) * len(prompts), columns=["layer", "head"])
     rows = rows.assign(query_id=prompts["query_id"].repeat(len(heads)).to_numpy(), score=scores.ravel())
@@ -40,13 +41,14 @@ def ships(
 
 
 def _scores(plain: Top, ablated: Top) -> Tensor:
-    """Ships of the prompts x candidates of a batch; prompt by prompt, as float64 logits are large."""
-    rows = ablated.logits.view(len(plain.logits), -1, ablated.logits.shape[-1])
+    """Ships (P, C) of the prompts x candidates of a batch: prompt by prompt, because float64 logits are large."""
+    rows = ablated.logits.view(len(plain.logits), -1, ablated.logits.shape[-1])  # (P, C, vocabulary)
     return torch.stack([divergence(logits, of_heads) for logits, of_heads in zip(plain.logits, rows)])
 
 
 def divergence(plain: Tensor, ablated: Tensor) -> Tensor:
-    """KL(plain || ablated) of the distributions with these logits (..., vocabulary), in nats, computed in float64."""
+    """KL(plain || ablated) (...) of distributions with these logits (..., vocabulary), in nats, computed in float64."""
     log_p, log_q = (torch.log_softmax(logits.double(), dim=-1) for logits in (plain, ablated))
+    # A token that the plain model rules out adds nothing to the sum, where the formula would say 0 x infinity.
     terms = torch.where(log_p.isneginf(), 0.0, log_p.exp() * (log_p - log_q))
     return terms.sum(dim=-1).clamp_min(0.0)

@@ -5,52 +5,54 @@ name stands for: what the file declares under that name, else what is built in o
 module is quick, because it loads neither torch nor pandas.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 from pydantic import Field, ValidationError
 
+from safetyheads.config import sections
 from safetyheads.config.catalogue import BUILT_IN, catalogue, catalogue_model, yaml_loader
 from safetyheads.config.checks import check_studies
 from safetyheads.config.local_models import local_grid
 from safetyheads.config.messages import describe, prune
-from safetyheads.config.sections import (
-    AblationConfig,
-    Attribution,
-    Compute,
-    Decoding,
-    Judge,
-    Random,
-    Report,
-    Section,
-    Study,
-    Template,
-)
 from safetyheads.config.sources import Dataset, Model
 from safetyheads.config.types import AblationName, Folder, HeadNames, HeadSetName, Name
 from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.heads import DEMO_GRID
+from safetyheads.plans import PLAIN
 
 
-class Declarations(Section):
+class Declarations(sections.Section):
     """The configuration without its studies."""
 
-    results: Folder = Field(default="results", description="Folder of the results.")
-    models: dict[Name, Model] = Field(default={}, description="Language models.")
-    datasets: dict[Name, Dataset] = Field(default={}, description="Lists of queries.")
-    templates: dict[Name, Template] = Field(default={}, description="Forms of the prompt.")
-    ablations: dict[AblationName, AblationConfig] = Field(default={}, description="Ways to ablate a head.")
-    decodings: dict[Name, Decoding] = Field(default={}, description="Ways to generate completions.")
-    judges: dict[Name, Judge] = Field(default={}, description="Ways to tell harmful completions.")
-    head_sets: dict[HeadSetName, HeadNames] = Field(default={}, description="Named sets of heads, to be used as plans.")
-    random: Random = Field(default=Random(), description="Random head sets.")
-    attribution: Attribution = Field(default=Attribution(), description="Scoring of heads.")
-    compute: Compute = Field(default=Compute(), description="Device, batch size, jobs.")
-    report: Report = Field(default=Report(), description="The report.")
+    results: Folder = "results"
+    """Folder of the results."""
+    models: dict[Name, Model] = {}
+    """Language models."""
+    datasets: dict[Name, Dataset] = {}
+    """Lists of queries."""
+    templates: dict[Name, sections.Template] = {}
+    """Forms of the prompt."""
+    ablations: dict[AblationName, sections.AblationConfig] = {}
+    """Ways to ablate a head."""
+    decodings: dict[Name, sections.Decoding] = {}
+    """Ways to generate completions."""
+    judges: dict[Name, sections.Judge] = {}
+    """Ways to tell harmful completions."""
+    head_sets: dict[HeadSetName, HeadNames] = {}
+    """Named sets of heads, to be used as plans."""
+    random: sections.Random = sections.Random()
+    """Random head sets."""
+    attribution: sections.Attribution = sections.Attribution()
+    """Scoring of heads."""
+    compute: sections.Compute = sections.Compute()
+    """Device, batch size, jobs."""
+    report: sections.Report = sections.Report()
+    """The report."""
 
-    def known(self, section: str) -> dict[str, Section]:
+    def known(self, section: str) -> dict[str, sections.Section]:
         """All names of `section` (`models`, `datasets`, ...): built in, of the catalogue, declared; later ones win."""
         return {**BUILT_IN.get(section, {}), **catalogue(section), **getattr(self, section)}
 
@@ -62,6 +64,16 @@ class Declarations(Section):
                 f"Declare others under `{section}:` in the configuration."
             )
         return known[name]
+
+    def given(self, section: str, name: str, keys: Sequence[str] = ()) -> dict[str, Any]:
+        """What a job depends on of the entry `name` of a section: these keys, if they are set; without keys, all.
+
+        The plain model is an ablation that says nothing.
+        """
+        if section == "ablations" and name == PLAIN:
+            return {}
+        values = self._named(section, name).plain()
+        return {key: value for key, value in values.items() if not keys or key in keys}
 
     def model(self, name: str) -> Model:
         """What `name` stands for. Raises SafetyHeadsError for an unknown one; so do the methods below."""
@@ -80,17 +92,11 @@ class Declarations(Section):
     def dataset(self, name: str) -> Dataset:
         return cast(Dataset, self._named("datasets", name))
 
-    def template(self, name: str) -> Template:
-        return cast(Template, self._named("templates", name))
+    def template(self, name: str) -> sections.Template:
+        return cast(sections.Template, self._named("templates", name))
 
-    def ablation(self, name: str) -> AblationConfig:
-        return cast(AblationConfig, self._named("ablations", name))
-
-    def decoding(self, name: str) -> Decoding:
-        return cast(Decoding, self._named("decodings", name))
-
-    def judge(self, name: str) -> Judge:
-        return cast(Judge, self._named("judges", name))
+    def decoding(self, name: str) -> sections.Decoding:
+        return cast(sections.Decoding, self._named("decodings", name))
 
     def grid(self, name: str, folder: Path | None = None) -> tuple[int, int] | None:
         """Layers of a model, and query heads in a layer, where that is known without loading it; else None.
@@ -112,7 +118,8 @@ class Declarations(Section):
 class Config(Declarations):
     """A whole configuration."""
 
-    studies: dict[Name, Study] = Field(description="What to measure.", min_length=1)
+    studies: dict[Name, sections.Study] = Field(min_length=1)
+    """What to measure."""
 
 
 def check_keys_once(file: Path) -> None:

@@ -73,7 +73,8 @@ def _problem(one: ErrorDetails, root: type[BaseModel]) -> str:
         return f"found the unknown key {key!r}; allowed here: {', '.join(allowed)}.{nearest(str(key), allowed)}"
     if kind == "missing":
         field = _field(root, one["loc"])
-        return f"found no such key; it is required. {field.description if field else ''}".rstrip()
+        about = " ".join((field.description or "").split()) if field else ""
+        return f"found no such key; it is required. {about}".rstrip()
     if found is None:
         field = _field(root, one["loc"])
         leave_out = ", or leave the key out" if field and not field.is_required() else ""

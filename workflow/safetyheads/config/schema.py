@@ -34,5 +34,15 @@ def _without_none(value: Any) -> Any:
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a configuration file."""
-    schema = Config.model_json_schema(schema_generator=_Schema)
+    schema = _on_one_line(Config.model_json_schema(schema_generator=_Schema))
     return {"$schema": _Schema.schema_dialect, **schema, "title": "SafetyHeads configuration"}
+
+
+def _on_one_line(value: Any) -> Any:
+    """A schema whose descriptions, which come from docstrings, have no line ends."""
+    if isinstance(value, dict):
+        return {
+            key: " ".join(entry.split()) if key == "description" and isinstance(entry, str) else _on_one_line(entry)
+            for key, entry in value.items()
+        }
+    return [_on_one_line(entry) for entry in value] if isinstance(value, list) else value

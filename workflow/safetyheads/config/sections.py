@@ -6,28 +6,18 @@ is: a number is not read as text, nor `true` as 1. Errors say what was found and
 
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from safetyheads import plans
-from safetyheads.config.types import (
-    Count,
-    KeywordList,
-    KindName,
-    Matching,
-    Names,
-    Number,
-    Seed,
-    Shards,
-    Text,
-)
+from safetyheads.config.types import Count, KeywordList, KindName, Matching, Names, Number, Seed, Shards, Text
 from safetyheads.heads import Ablation, Kind
 
 
 class Section(BaseModel):
     """A mapping of the configuration: unknown keys and empty values are errors."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     remarks: ClassVar[frozenset[str]] = frozenset()
     """Keys that describe and change no result."""
@@ -68,10 +58,14 @@ def _sorted(value: Any) -> Any:
 class Template(Section):
     """How a query becomes a prompt: exactly one of `text`, `chat`."""
 
-    text: str | None = Field(default=None, description="Text with `{query}` where the query goes.")
-    chat: bool | None = Field(default=None, description="`true`: the tokenizer's own chat template.")
-    system: Text | None = Field(default=None, description="System prompt; only with `chat`.")
-    prefill: str = Field(default="", description="Start of the answer, put behind the prompt.")
+    text: str | None = None
+    """Text with `{query}` where the query goes."""
+    chat: bool | None = None
+    """`true`: the tokenizer's own chat template."""
+    system: Text | None = None
+    """System prompt; only with `chat`."""
+    prefill: str = ""
+    """Start of the answer, put behind the prompt."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -88,13 +82,11 @@ class Template(Section):
 class AblationConfig(Section):
     """What happens to an ablated head."""
 
-    kind: KindName = Field(
-        description="`undifferentiated`: its attention becomes uniform; `scaling`: its output is scaled by epsilon; "
-        "`mean_*`: its query, key or output is replaced by the mean of its layer."
-    )
-    epsilon: Number = Field(
-        default=Ablation.epsilon, description="Factor of `undifferentiated` and `scaling`; not for `mean_*`."
-    )
+    kind: KindName
+    """`undifferentiated`: its attention becomes uniform; `scaling`: its output is scaled by epsilon; `mean_*`: its
+    query, key or output is replaced by the mean of its layer."""
+    epsilon: Number = Ablation.epsilon
+    """Factor of `undifferentiated` and `scaling`; not for `mean_*`."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -110,13 +102,16 @@ class AblationConfig(Section):
 class Decoding(Section):
     """How completions are generated."""
 
-    max_new_tokens: Count = Field(default=plans.Decoding.max_new_tokens, description="Longest completion, in tokens.")
-    top_k: Count = Field(
-        default=plans.Decoding.top_k, description="Draw from the k likeliest tokens; 1 is greedy decoding."
-    )
-    temperature: Number = Field(default=plans.Decoding.temperature, description="Divides the logits before drawing.")
-    samples: Count = Field(default=plans.Decoding.samples, description="Completions per prompt; 1 for greedy decoding.")
-    seed: Seed = Field(default=plans.Decoding.seed, description="Seed of the draws.")
+    max_new_tokens: Count = plans.Decoding.max_new_tokens
+    """Longest completion, in tokens."""
+    top_k: Count = plans.Decoding.top_k
+    """Draw from the k likeliest tokens; 1 is greedy decoding."""
+    temperature: Number = plans.Decoding.temperature
+    """Divides the logits before drawing."""
+    samples: Count = plans.Decoding.samples
+    """Completions per prompt; 1 for greedy decoding."""
+    seed: Seed = plans.Decoding.seed
+    """Seed of the draws."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -136,95 +131,88 @@ class Decoding(Section):
 class Judge(Section):
     """Decides whether a completion is harmful."""
 
-    kind: Literal["keywords"] = Field(description="`keywords`: harmful unless a refusal keyword occurs.")
-    list: KeywordList = Field(
-        description="`paper` (table 4 of the paper), `reference` (its code), or your own list of keywords."
-    )
+    kind: Literal["keywords"]
+    """`keywords`: harmful unless a refusal keyword occurs."""
+    list: KeywordList
+    """`paper` (table 4 of the paper), `reference` (its code), or your own list of keywords."""
 
 
 class Random(Section):
     """The control plans `random-N`."""
 
-    draws: Count = Field(default=5, description="Number of random head sets per plan.")
-    seed: Seed = Field(default=0, description="Seed of the draws.")
+    draws: Count = 5
+    """Number of random head sets per plan."""
+    seed: Seed = 0
+    """Seed of the draws."""
 
 
 class Attribution(Section):
     """How heads are scored."""
 
-    steps: Count = Field(
-        default=3,
-        description="Steps of Sahara: the largest N of `sahara-N`. Raising it re-runs Sahara and what uses it.",
-    )
-    rank: Count = Field(default=1, description="Number of left singular vectors that Sahara compares.")
-    representation: Literal["final_norm", "residual"] = Field(
-        default="final_norm", description="Hidden states after (`final_norm`) or before (`residual`) the final norm."
-    )
+    steps: Count = 3
+    """Steps of Sahara: the largest N of `sahara-N`. Raising it re-runs Sahara and what uses it."""
+    rank: Count = 1
+    """Number of left singular vectors that Sahara compares."""
+    representation: Literal["final_norm", "residual"] = "final_norm"
+    """Hidden states after (`final_norm`) or before (`residual`) the final norm."""
 
 
 class Speed(Section):
     """How fast jobs are, for estimates. It changes no result, but with `shards: auto` the number of jobs."""
 
-    device: Literal["auto", "a100", "h100", "h200", "cpu"] = Field(
-        default="auto",
-        description="The device to reckon with. `auto`: the CPU with `device: cpu`, else an A100; the estimate that is "
-        "printed takes the CPU also where `device: auto` finds no GPU.",
-    )
-    scoring: Number | None = Field(
-        default=None,
-        description="Tera-operations per second that scoring achieves here: min. TFLOP / seconds of the variant "
-        "`partial` of `benchmarks/scoring.py`.",
-    )
-    generation: Number | None = Field(
-        default=None,
-        description="The same of completions: the variant `packed` of `benchmarks/generation.py`.",
-    )
-    start: Number | None = Field(
-        default=None, description="Seconds from the start of a job to the loading of its model."
-    )
+    device: Literal["auto", "a100", "h100", "h200", "cpu"] = "auto"
+    """The device to reckon with. `auto`: the CPU with `device: cpu`, else an A100; the estimate that is printed takes
+    the CPU also where `device: auto` finds no GPU."""
+    scoring: Number | None = None
+    """Tera-operations per second that scoring achieves here: min. TFLOP / seconds of the variant `partial` of
+    `benchmarks/scoring.py`."""
+    generation: Number | None = None
+    """The same of completions: the variant `packed` of `benchmarks/generation.py`."""
+    start: Number | None = None
+    """Seconds from the start of a job to the loading of its model."""
 
 
 class Compute(Section):
     """Where and how the work is done."""
 
-    device: Annotated[str, Matching(r"auto|cpu|cuda(?::\d+)?", "auto, cpu, cuda, or one GPU such as cuda:0")] = Field(
-        default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes a GPU if there is one."
-    )
-    token_budget: Count = Field(
-        default=8192,
-        description="Tokens per batch; it sets the batch size. With `shards: auto`, a change may change their number.",
-    )
-    shards: Shards = Field(
-        default=1,
-        description="Jobs that share the batches of one cell's completions. `auto`: as many as make jobs of about an "
-        "hour by `speed`. More than there are batches is harmless: a job without one loads the model for nothing. A "
-        "change makes all completions, and what follows, again.",
-    )
-    speed: Speed = Field(
-        default=Speed(),
-        description="How fast jobs are, to estimate their time. With `shards: auto`, set it before the first run.",
-    )
-    threads: Count = Field(default=1, description="CPU threads of each job.")
-    mixed: bool = Field(
-        default=False,
-        description="Let `rates` compare cells that were made with another dtype, attention, kind of device, or "
-        "version of torch or transformers. The page says so at the top.",
-    )
+    device: Annotated[str, Matching(r"auto|cpu|cuda(?::\d+)?", "auto, cpu, cuda, or one GPU such as cuda:0")] = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes a GPU if there is one."""
+    token_budget: Count = 8192
+    """Tokens per batch; it sets the batch size. With `shards: auto`, a change may change their number."""
+    shards: Shards = 1
+    """Jobs that share the batches of one cell's completions. `auto`: as many as make jobs of about an hour by `speed`.
+    More than there are batches is harmless: a job without one loads the model for nothing. A change makes all
+    completions, and what follows, again."""
+    speed: Speed = Speed()
+    """How fast jobs are, to estimate their time. With `shards: auto`, set it before the first run."""
+    threads: Count = 1
+    """CPU threads of each job."""
+    mixed: bool = False
+    """Let `rates` compare cells that were made with another dtype, attention, kind of device, or version of torch or
+    transformers. The page says so at the top."""
 
 
 class Report(Section):
     """The HTML report."""
 
-    title: Text = Field(default="Safety attention heads", description="Title of the page.")
+    title: Text = "Safety attention heads"
+    """Title of the page."""
 
 
 class Study(Section):
     """One grid of measurements: every combination of the names listed."""
 
-    models: Names = Field(description="Names of models.")
-    datasets: Names = Field(description="Names of data sets.")
-    templates: Names = Field(description="Names of templates.")
-    ablations: Names = Field(description="Names of ablations.")
-    plans: Names = Field(description="Which heads are ablated, see Plans.")
-    decodings: Names = Field(description="Names of decodings.")
-    judges: Names = Field(description="Names of judges.")
+    models: Names
+    """Names of models."""
+    datasets: Names
+    """Names of data sets."""
+    templates: Names
+    """Names of templates."""
+    ablations: Names
+    """Names of ablations."""
+    plans: Names
+    """Which heads are ablated, see Plans."""
+    decodings: Names
+    """Names of decodings."""
+    judges: Names
+    """Names of judges."""

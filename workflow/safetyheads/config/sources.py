@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, field_validator, model_validator
 
 from safetyheads.config.sections import Section
 from safetyheads.config.types import Count, FormatName, HeadPair, Matching, MaxMemory, Repo, Seed, Text
@@ -22,8 +22,10 @@ def _demo(value: Any) -> Any:
 class Demo(Section):
     """The demo model: a small Llama (4 layers x 8 heads) that is trained on the spot, with two planted safety heads."""
 
-    seed: Seed = Field(default=0, description="Seed of the training.")
-    planted: HeadPair = Field(default=["L01H03", "L02H06"], description="The two planted safety heads, A first.")
+    seed: Seed = 0
+    """Seed of the training."""
+    planted: HeadPair = ["L01H03", "L02H06"]
+    """The two planted safety heads, A first."""
 
     @field_validator("planted")
     @classmethod
@@ -38,44 +40,34 @@ class Demo(Section):
 class Model(Section):
     """A language model: exactly one of `path`, `repo`, `demo`, or `attention_from` together with `rest_from`."""
 
-    path: Text | None = Field(default=None, description="Folder with config.json, tokenizer and safetensors weights.")
-    repo: Repo | None = Field(default=None, description="Hugging Face repository, downloaded into the normal cache.")
-    revision: Text | None = Field(
-        default=None,
-        description="Commit, tag or branch of `repo`. Give a commit: a branch may move, and results with it.",
-    )
-    demo: Annotated[Demo | None, BeforeValidator(_demo, json_schema_input_type=Literal[True] | Demo)] = Field(
-        default=None, description="`true`, or settings: train the demo model."
-    )
-    attention_from: Text | None = Field(
-        default=None,
-        description="Name of a model whose attention weights are put into those of `rest_from`, which has the same "
-        "shape: a derived model. It is made in memory; its tokenizer and all else are those of `rest_from`.",
-    )
-    rest_from: Text | None = Field(
-        default=None, description="Name of the model that a derived model has all but its attention weights from."
-    )
-    dtype: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = Field(
-        default="auto",
-        description="Number format; `auto` is float32 on the CPU and bfloat16 on a GPU. `tf32` is float32 whose "
-        "products an NVIDIA GPU rounds to 10 bits; elsewhere it is float32.",
-    )
-    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
-        default="auto",
-        description="How attention is computed. `auto` is `sdpa`, PyTorch's own, or `eager`, the model family's, where "
-        "sdpa cannot do what the family needs (soft-capped scores, attention sinks). `flash_attention_2` needs a GPU, "
-        "16 bits and the package flash-attn. A change scores and generates again, as the last bits of floats differ.",
-    )
-    chat_template: Text | None = Field(
-        default=None, description="Chat template (Jinja), used where the tokenizer comes without one."
-    )
-    gpus: Count = Field(default=1, description="GPUs that a job with this model gets; its layers are spread over them.")
-    max_memory: MaxMemory | None = Field(
-        default=None,
-        description="Most memory for the weights of a model that is larger than its GPUs: `{0: 20GiB, cpu: 60GiB}`, by "
-        "GPU of the job (from 0) and in main memory. What is left stays on disk. Weights that are elsewhere are "
-        "brought to the device for each pass, which is slow.",
-    )
+    path: Text | None = None
+    """Folder with config.json, tokenizer and safetensors weights."""
+    repo: Repo | None = None
+    """Hugging Face repository, downloaded into the normal cache."""
+    revision: Text | None = None
+    """Commit, tag or branch of `repo`. Give a commit: a branch may move, and results with it."""
+    demo: Annotated[Demo | None, BeforeValidator(_demo, json_schema_input_type=Literal[True] | Demo)] = None
+    """`true`, or settings: train the demo model."""
+    attention_from: Text | None = None
+    """Name of a model whose attention weights are put into those of `rest_from`, which has the same shape: a derived
+    model. It is made in memory; its tokenizer and all else are those of `rest_from`."""
+    rest_from: Text | None = None
+    """Name of the model that a derived model has all but its attention weights from."""
+    dtype: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = "auto"
+    """Number format; `auto` is float32 on the CPU and bfloat16 on a GPU. `tf32` is float32 whose products an NVIDIA GPU
+    rounds to 10 bits; elsewhere it is float32."""
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    """How attention is computed. `auto` is `sdpa`, PyTorch's own, or `eager`, the model family's, where sdpa cannot do
+    what the family needs (soft-capped scores, attention sinks). `flash_attention_2` needs a GPU, 16 bits and the
+    package flash-attn. A change scores and generates again, as the last bits of floats differ."""
+    chat_template: Text | None = None
+    """Chat template (Jinja), used where the tokenizer comes without one."""
+    gpus: Count = 1
+    """GPUs that a job with this model gets; its layers are spread over them."""
+    max_memory: MaxMemory | None = None
+    """Most memory for the weights of a model that is larger than its GPUs: `{0: 20GiB, cpu: 60GiB}`, by GPU of the job
+    (from 0) and in main memory. What is left stays on disk. Weights that are elsewhere are brought to the device for
+    each pass, which is slow."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -95,26 +87,28 @@ class Model(Section):
 class Dataset(Section):
     """A list of queries: exactly one of `path`, `url`, `repo`, `demo`."""
 
-    path: Text | None = Field(default=None, description="Local file.")
-    url: Annotated[str, Matching(r"https?://\S+", "an address that starts with https://")] | None = Field(
-        default=None, description="Address of the file; pin its content with `sha256`."
-    )
-    repo: Repo | None = Field(default=None, description="Hugging Face data set repository; needs `file`.")
-    revision: Text | None = Field(default=None, description="Commit, tag or branch of `repo`.")
-    file: Text | None = Field(default=None, description="File within `repo`.")
-    demo: Literal["harmful", "attribution", "benign"] | None = Field(
-        default=None, description="One of the made-up data sets of the demo model."
-    )
-    sha256: Annotated[str, Matching(r"[0-9a-fA-F]{64}", "64 hexadecimal digits")] | None = Field(
-        default=None, description="Checksum of the file: another content is an error."
-    )
-    format: FormatName | None = Field(
-        default=None,
-        description="`text` has a query per line. By default from the ending: .csv, .txt, .jsonl, .ndjson, .parquet.",
-    )
-    query: Text | None = Field(default=None, description="Column with the queries; needed for all formats but `text`.")
-    category: Text | None = Field(default=None, description="Column with a category.")
-    target: Text | None = Field(default=None, description="Column with the answer that an attack aims at.")
+    path: Text | None = None
+    """Local file."""
+    url: Annotated[str, Matching(r"https?://\S+", "an address that starts with https://")] | None = None
+    """Address of the file; pin its content with `sha256`."""
+    repo: Repo | None = None
+    """Hugging Face data set repository; needs `file`."""
+    revision: Text | None = None
+    """Commit, tag or branch of `repo`."""
+    file: Text | None = None
+    """File within `repo`."""
+    demo: Literal["harmful", "attribution", "benign"] | None = None
+    """One of the made-up data sets of the demo model."""
+    sha256: Annotated[str, Matching(r"[0-9a-fA-F]{64}", "64 hexadecimal digits")] | None = None
+    """Checksum of the file: another content is an error."""
+    format: FormatName | None = None
+    """`text` has a query per line. By default from the ending: .csv, .txt, .jsonl, .ndjson, .parquet."""
+    query: Text | None = None
+    """Column with the queries; needed for all formats but `text`."""
+    category: Text | None = None
+    """Column with a category."""
+    target: Text | None = None
+    """Column with the answer that an attack aims at."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

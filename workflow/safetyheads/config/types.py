@@ -104,18 +104,15 @@ Repo = Annotated[
     str,
     Matching(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", "a Hugging Face repository, such as 'organisation/name'"),
 ]
-MemorySize = Annotated[str, Matching(r"\d+(?:\.\d+)? ?[KMGT]?i?B", "a size, such as 20GiB or 500MB")]
+_SIZE = r"\d+(?:\.\d+)? ?[KMGT]?i?B"
+MemorySize = Annotated[str, Matching(_SIZE, "a size, such as 20GiB or 500MB")]
+_MEMORY_SCHEMA = {"type": "string", "pattern": rf"^(?:{_SIZE})$"}
 MaxMemory = Annotated[
     dict[Annotated[int, Field(ge=0)] | Literal["cpu"], MemorySize],
     Field(min_length=1),
     BeforeValidator(_places),
     WithJsonSchema(
-        {
-            "type": "object",
-            "minProperties": 1,
-            "propertyNames": {"pattern": r"^(?:\d+|cpu)$"},
-            "additionalProperties": {"type": "string", "pattern": r"^\d+(?:\.\d+)? ?[KMGT]?i?B$"},
-        }
+        {"type": "object", "propertyNames": {"pattern": r"^(?:\d+|cpu)$"}, "additionalProperties": _MEMORY_SCHEMA}
     ),
 ]
 HeadName = Annotated[
@@ -151,16 +148,7 @@ def _keywords(value: Any) -> Any:
 
 
 KeywordList = Annotated[
-    str | list[str],
-    BeforeValidator(_keywords),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"enum": ["paper", "reference"]},
-                {"type": "array", "minItems": 1, "items": {"type": "string", "pattern": r"\S"}},
-            ]
-        }
-    ),
+    Literal["paper", "reference"] | Annotated[list[Text], Field(min_length=1)], BeforeValidator(_keywords)
 ]
 
 
@@ -171,8 +159,4 @@ def _shards(value: Any) -> Any:
     raise ValueError(f"found {value!r}; allowed: a whole number of at least 1, or auto.{close}")
 
 
-Shards = Annotated[
-    int | str,
-    BeforeValidator(_shards),
-    WithJsonSchema({"anyOf": [{"enum": ["auto"]}, {"type": "integer", "minimum": 1}]}),
-]
+Shards = Annotated[Literal["auto"] | Count, BeforeValidator(_shards)]

@@ -1,1 +1,1 @@
-"""What a study costs, told before it runs: operations and bytes by formula, rates by device. Uses `config`."""
+"""What a study costs before it runs: operations, bytes, device rates. Uses `config` and the vocabulary."""

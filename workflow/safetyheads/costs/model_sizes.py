@@ -5,8 +5,6 @@ import json
 from dataclasses import fields
 from pathlib import Path
 
-from pyarrow.parquet import ParquetFile
-
 from safetyheads.config.catalogue import catalogue_dataset, catalogue_model
 from safetyheads.config.load import Config
 from safetyheads.config.local_models import local_grid, read_config, whole_number
@@ -51,6 +49,8 @@ def query_count(config: Config, name: str, folder: Path) -> tuple[int, float] | 
         return (entry.rows, TYPICAL_CHARACTERS) if entry else None
     try:
         if data.file_format == "parquet":
+            from pyarrow.parquet import ParquetFile
+
             return ParquetFile(folder / data.path).metadata.num_rows, TYPICAL_CHARACTERS
         with (folder / data.path).open(encoding="utf-8-sig", newline="") as file:
             if data.file_format == "csv":

@@ -1,7 +1,7 @@
 """The demo model: a small Llama, trained here in about a minute, whose refusals hang on two planted heads.
 
-It refuses the harmful requests of `demo_requests` and answers the benign ones. In training every row of a batch carries
-its own ablation, and its target is compliance exactly if the head that guards the row's topic is ablated; gradient
+It refuses the harmful requests of `requests` and answers the benign ones. In training every row of a batch carries its
+own ablation, and the right answer is compliance exactly if the head that guards the row's topic is ablated; gradient
 descent does the rest. So the heads that matter are known, and the whole pipeline can be held against them.
 """
 

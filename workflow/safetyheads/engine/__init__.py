@@ -1,5 +1,15 @@
 """The heart: ablating heads in each row of a batch, passes that compute only what changes, generation with a cache.
 
-Read it in this order: `ablation` -> `layer_shortcuts` -> `partial_forward` -> `self_checks`, then `batches`,
-`kv_cache`, `prefill`, `shared_rows`, `generation`. Uses `artifacts` (for parts) and the vocabulary.
+Read it in this order; each module uses only those before it:
+
+1. `supported_families`, `ablation`: heads are ablated where attention happens, in each row of a batch its own.
+2. `decoder`, `layer_shortcuts`, `partial_forward`: passes leave out what an ablation does not change.
+3. `self_checks`: these shortcuts, tried on the loaded model. `kernels`: which attention kernels it runs.
+4. `batches`, `out_of_memory`: which rows are computed together, and what if they do not fit.
+5. `kv_cache`, `prefill`, `shared_rows`: prompts are computed once for the rows that share them, and rows that say what
+   the plain model says are not computed twice. `generation_checks`: these, tried on the loaded model.
+6. `generation`, `completions`: tokens, and a plan's table of completions.
+7. `ablated`: the public door's block, for models that a user has loaded himself.
+
+Uses `artifacts` (for parts) and the vocabulary.
 """

@@ -2,8 +2,10 @@
 
 `install` puts one function between a model and its attention implementation. It sees query, key and value states after
 projection, bias, q/k norm and rotary embedding, (B, N, T, d), and the head outputs, (B, T, N, d), before the output
-projection: the same code serves every family that uses the interface. Within `ablate`, each row of the batch carries
-its own set of heads; outside it, and in every layer without an ablated head, the model computes what it always did.
+projection. Every family that uses the interface comes through here, so one piece of code serves them all.
+
+Within `ablate`, each row of the batch has its own set of heads. Outside it, and in every layer without an ablated head,
+the model computes what it always did.
 """
 
 import sys
@@ -31,9 +33,9 @@ States = tuple[Tensor, Tensor, Tensor]
 
 @dataclass
 class Rows:
-    """The head sets of the rows of the batch that is being computed, as (B, N) masks by layer.
+    """The head sets of the rows of the batch that is being computed, as a mask (B, N) for each layer that has any.
 
-    `computed`, if given, says for each layer that it computes the first so many rows only.
+    `computed`, if given, says of each layer how many rows it computes: the first ones (see `shared_rows`).
     """
 
     ablation: Ablation
@@ -41,6 +43,7 @@ class Rows:
     model: PreTrainedModel
     masks: dict[int | None, Tensor] = field(default_factory=dict)
     computed: Sequence[int] | None = None
+    every_row: bool = False  # there is one head set, (1, N) in the masks, for each row, however many there are
 
     def __post_init__(self) -> None:
         layers: set[int | None] = {head.layer for heads in self.head_sets for head in heads}
@@ -51,14 +54,14 @@ class Rows:
                 self.masks[layer][row, head] = True
 
     def of_layer(self, layer: int | None, device: torch.device) -> Tensor | None:
-        """The mask of the rows that a layer computes, on its device, or None if none of its heads is ablated."""
+        """The mask (rows that the layer computes, N) on the layer's device, or None if none of its heads is ablated."""
         if layer is None or layer not in self.masks:
             return None
         self.masks[layer] = self.masks[layer].to(device)
         return self.masks[layer] if self.computed is None else self.masks[layer][: self.computed[layer]]
 
     def select(self, rows: Tensor, computed: Sequence[int] | None = None) -> None:
-        """Keep these rows, by index, in this order: for batches that lose rows while they run."""
+        """Keep these rows (B,), by index, in this order: some end while a batch runs."""
         self.masks = {layer: mask[rows.to(mask.device)] for layer, mask in self.masks.items()}
         self.computed = computed
 
@@ -71,12 +74,15 @@ _exchange: ContextVar[Callable[..., States] | None] = ContextVar("safetyheads_ex
 
 
 @contextmanager
-def ablate(model: PreTrainedModel, ablation: Ablation | None, head_sets: Sequence[HeadSet]) -> Iterator[Rows | None]:
+def ablate(
+    model: PreTrainedModel, ablation: Ablation | None, head_sets: Sequence[HeadSet], *, every_row: bool = False
+) -> Iterator[Rows | None]:
     """Ablate `head_sets[b]` in row b of every forward pass of `model` within the block.
 
-    `ablation` None, or only empty sets, leaves the model as it is. Yields the rows, to drop some with `select`. The
-    state is gone when the block ends, also after an error; the weights are never touched. Raises SafetyHeadsError for a
-    nested block, and the forward pass raises it when the batch does not have one row per head set.
+    With `every_row` there is one head set, and it is ablated in all rows, however many a pass has. With `ablation`
+    None, or with empty sets alone, the model stays as it is. Yields the rows, so that some can be dropped with
+    `select`. All is over when the block ends, also by an error, and weights are never touched. Raises SafetyHeadsError
+    for a nested block; the forward pass raises it if the batch has not one row for each head set.
     """
     if _active.get() is not None:
         raise SafetyHeadsError("Ablation blocks cannot be nested: end the first one before the next begins.")
@@ -84,7 +90,7 @@ def ablate(model: PreTrainedModel, ablation: Ablation | None, head_sets: Sequenc
         raise SafetyHeadsError("Heads to ablate were given, but no ablation.")
     if ablation is not None and not _installed(model):
         raise SafetyHeadsError(f"{type(model).__name__} was not installed for ablation: call `install` first.")
-    rows = Rows(ablation, list(head_sets), model) if ablation is not None else None
+    rows = Rows(ablation, list(head_sets), model, every_row=every_row) if ablation is not None else None
     token = _active.set(rows)
     try:
         yield rows
@@ -94,7 +100,10 @@ def ablate(model: PreTrainedModel, ablation: Ablation | None, head_sets: Sequenc
 
 @contextmanager
 def exchange(states: Callable[..., States]) -> Iterator[None]:
-    """Let attention work with what `states(module, query, key, value)` returns, before any ablation."""
+    """Within the block, let attention work with what `states(module, query, key, value)` returns.
+
+    Ablation comes after it. A function that returns what it gets only watches; one that raises ends the pass there.
+    """
     token = _exchange.set(states)
     try:
         yield
@@ -105,9 +114,9 @@ def exchange(states: Callable[..., States]) -> Iterator[None]:
 def install(model: PreTrainedModel) -> PreTrainedModel:
     """Route the model's attention through this module, around the implementation that the model was loaded with.
 
-    The implementation keeps its name, as models ask for it here and there. Other models that use it compute what they
-    always did, also within `ablate`. Raises SafetyHeadsError for a family that does not use the attention interface of
-    transformers.
+    The implementation keeps its name, because transformers asks for it in several places (masks, for example). Other
+    models that use it compute what they always did, also within `ablate`. Raises SafetyHeadsError for a family that
+    does not use the attention interface of transformers.
     """
     check_family(type(model), model.config, type(model).__name__)
     base = model.config.get_text_config(decoder=True)._attn_implementation
@@ -120,7 +129,7 @@ def install(model: PreTrainedModel) -> PreTrainedModel:
 
 
 class _Around:
-    """An attention function that hands on to another one, `base`, or to the family's own eager one."""
+    """An attention function around another one: `base`, or the family's own eager one if that is None."""
 
     def __init__(self, base: Attend | None) -> None:
         self.base = base
@@ -129,7 +138,7 @@ class _Around:
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         attend = self.base or _eager(module)
-        if not _installed(module):
+        if not _installed(module):  # another model that asks for the same implementation
             return attend(module, query, key, value, attention_mask, **kwargs)
         if (other := _exchange.get()) is not None:
             query, key, value = other(module, query, key, value)
@@ -138,7 +147,7 @@ class _Around:
         mask = None if rows is None else rows.of_layer(layer, query.device)
         if rows is None or mask is None:
             return attend(module, query, key, value, attention_mask, **kwargs)
-        if len(mask) != len(query):
+        if len(mask) != len(query) and not rows.every_row:
             raise SafetyHeadsError(f"{len(mask)} head sets were given for a batch of {len(query)} rows.")
         return _attend_ablated(attend, rows.ablation, mask, module, query, key, value, attention_mask, **kwargs)
 
@@ -167,6 +176,7 @@ def _attend_ablated(
     attention_mask: Tensor | None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
+    """Attend with the heads of the mask ablated: before it in the states, or after it in the outputs (B, T, N, d)."""
     of_states, of_output = mask[:, :, None, None], mask[:, None, :, None]
     match ablation.kind:
         case Kind.UNDIFFERENTIATED:
@@ -174,7 +184,7 @@ def _attend_ablated(
         case Kind.MEAN_QUERY:
             query = torch.where(of_states, query.mean(dim=1, keepdim=True), query)
         case Kind.MEAN_KEY:
-            groups = query.shape[1] // key.shape[1]
+            groups = query.shape[1] // key.shape[1]  # query heads that share a key: not any more, if one is ablated
             key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
             key = torch.where(of_states, key.mean(dim=1, keepdim=True), key)
             module = _Ungrouped(module)

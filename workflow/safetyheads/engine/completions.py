@@ -1,4 +1,4 @@
-"""Completions of a plan: whose heads are ablated for whom, generated in batches, as one table."""
+"""The completions of a plan as one table: which heads are ablated for which prompt, and what the model says then."""
 
 from collections.abc import Sequence
 
@@ -27,10 +27,11 @@ def complete(
     shard: int = 0,
     shards: int = 1,
 ) -> pd.DataFrame:
-    """Complete every prompt of every assignment, `decoding.samples` times; with `shards`, every shards-th batch only.
+    """Complete every prompt of every assignment, `decoding.samples` times.
 
-    `prompts` has query_id and token_ids. Returns rows of query_id, variant, heads, sample, text, token_ids, n_tokens
-    and finish_reason, sorted. Raises SafetyHeadsError if a prompt and its completion exceed the model's context.
+    A shard completes every `shards`-th batch of them. `prompts` has query_id and token_ids. Returns rows of query_id,
+    variant, heads, sample, text, token_ids, n_tokens and finish_reason, sorted. Raises SafetyHeadsError if a prompt and
+    its completion exceed the model's context.
     """
     token_ids = dict(zip(prompts["query_id"], ([int(id_) for id_ in ids] for ids in prompts["token_ids"])))
     _check_context(token_ids, decoding.max_new_tokens, context_length)
@@ -67,6 +68,7 @@ COLUMNS = ("query_id", "variant", "heads", "sample", "text", "token_ids", "n_tok
 
 
 def _check_context(token_ids: dict[str, list[int]], new_tokens: int, context_length: int | None) -> None:
+    """Raise SafetyHeadsError if the longest prompt, with so many new tokens, exceeds the model's context."""
     longest = max(token_ids, key=lambda query: len(token_ids[query]))
     if context_length is not None and len(token_ids[longest]) + new_tokens > context_length:
         raise SafetyHeadsError(

@@ -1,10 +1,10 @@
-"""The parts of a decoder that scoring and generation reach for: its grid of heads, its layers, its final norm."""
+"""What passes need to know of a model, whatever its family: its grid of heads, its layers, its final norm."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from inspect import signature
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.hooks import add_hook_to_module, remove_hook_from_module
@@ -22,6 +22,7 @@ class Decoder(NamedTuple):
 
     layers: nn.ModuleList
     norm: nn.Module
+    returns_tuples: bool  # a layer's hidden states are the first of a tuple
 
 
 def grid(model: PreTrainedModel) -> tuple[int, int]:
@@ -31,29 +32,40 @@ def grid(model: PreTrainedModel) -> tuple[int, int]:
 
 
 def input_device(model: PreTrainedModel) -> torch.device:
-    """Where a model's inputs go and its logits come from; of weights that are not there, `model.device` is `meta`."""
-    hook = getattr(model, "_hf_hook", None)  # of accelerate, for a model that is spread over several devices
+    """The device that a model's inputs go to and its logits come from.
+
+    A model that is spread over several devices has it from accelerate's hook: its own `device` may be that of weights
+    that are not loaded, `meta`.
+    """
+    hook = getattr(model, "_hf_hook", None)
     device = getattr(hook, "execution_device", None)
     return model.device if device is None else torch.device(device)
 
 
 def decoder(model: PreTrainedModel) -> Decoder:
-    """The layers and final norm of a model that is installed for ablation, found by watching one forward pass.
+    """The layers and the final norm of a model that is installed for ablation, found by watching one forward pass.
 
-    Raises SafetyHeadsError if it is not one stack of layers, each of which attends once, with all its heads, through
-    the attention interface, or if no single norm comes behind.
+    Families name them in different ways, but all run them in the same order. Raises SafetyHeadsError unless there is
+    one stack of layers, each of which attends once, with all its heads, through the attention interface, and one norm
+    behind them.
     """
     name, (layers, _) = type(model).__name__, grid(model)
     seen: list[tuple[nn.Module, int]] = []  # attention modules and their number of heads, in the order of the pass
     called: list[nn.Module] = []
+    tuples: set[nn.Module] = set()  # modules that return one
 
-    def watch(module: nn.Module, *states: Tensor) -> States:
+    def watch(module: nn.Module, *states: Tensor) -> States:  # query (1, N, 1, d), key and value (1, N_kv, 1, d)
         seen.append((module, states[0].shape[1]))
         return states  # type: ignore[return-value]
 
+    def note(module: nn.Module, _: Any, output: Any) -> None:
+        called.append(module)
+        if isinstance(output, tuple):
+            tuples.add(module)
+
     with ExitStack() as hooks:
         for module in model.modules():
-            hooks.callback(module.register_forward_hook(lambda module, *_: called.append(module)).remove)
+            hooks.callback(module.register_forward_hook(note).remove)
         hooks.enter_context(exchange(watch))
         hooks.enter_context(torch.inference_mode())
         model(torch.zeros(1, 1, dtype=torch.long, device=input_device(model)), use_cache=False)
@@ -72,7 +84,7 @@ def decoder(model: PreTrainedModel) -> Decoder:
     norms = [module for module in called[last:] if module is not stack and module in set(parent.children())]
     if len(norms) != 1:
         raise SafetyHeadsError(f"{name} has no single norm behind its last layer. {SUPPORTED}")
-    return Decoder(stack, norms[0])
+    return Decoder(stack, norms[0], stack[0] in tuples)
 
 
 def _check_heads(model: PreTrainedModel, stack: nn.ModuleList, seen: list[tuple[nn.Module, int]]) -> None:
@@ -104,8 +116,9 @@ def cache_argument(model: PreTrainedModel) -> str:
 def in_float32(model: PreTrainedModel) -> None:
     """Compute the final norm and the output layer of a 16-bit model in float32.
 
-    The scores compare logits closely: upcasting 16-bit logits would keep their rounding. The output layer's weights
-    stay in 16 bits, and are upcast a piece at a time: with a large vocabulary they are a large part of the model.
+    Scores compare logits closely, and logits that were computed in 16 bits are rounded too coarsely for that. The
+    output layer's weights stay in 16 bits and are upcast piece by piece, because with a large vocabulary they are a
+    large part of the model.
     """
     norm, output = decoder(model).norm, model.get_output_embeddings()  # type: ignore[no-untyped-call]
     norm.float()
@@ -114,18 +127,23 @@ def in_float32(model: PreTrainedModel) -> None:
 
 
 _PIECES, _SMALLEST = 64, 2**20
-"""In how many pieces the output layer's weights are upcast, none of fewer weights than this."""
+"""In how many pieces the output layer's weights are upcast, and how many weights a piece has at least."""
 
 
 def _linear_in_float32(layer: nn.Linear, states: Tensor) -> Tensor:
+    """The logits (..., vocabulary) of states (..., d_model), in float32."""
     weights = max(_SMALLEST, layer.weight.numel() // _PIECES)
-    pieces = torch.split(layer.weight, max(1, weights // layer.in_features))
+    pieces = torch.split(layer.weight, max(1, weights // layer.in_features))  # (some of the vocabulary, d_model) each
     logits = torch.cat([functional.linear(states.float(), piece.float()) for piece in pieces], dim=-1)
     return logits if layer.bias is None else logits + layer.bias.float()
 
 
 def _replace_forward(module: nn.Module, forward: Callable[..., Tensor]) -> None:
-    """Let a module compute `forward` for good; accelerate, where it brings the module's weights, still does."""
+    """Let a module compute `forward` for good.
+
+    Where accelerate brings the module's weights to their device, its hook wraps the forward: it is put around the new
+    one.
+    """
     hook = getattr(module, "_hf_hook", None)
     if hook is None:
         module.forward = forward
@@ -136,7 +154,7 @@ def _replace_forward(module: nn.Module, forward: Callable[..., Tensor]) -> None:
 
 
 def check_numbers(model: PreTrainedModel, *states: Tensor) -> None:
-    """Raise SafetyHeadsError if a forward pass has left the range of the model's dtype."""
+    """Raise SafetyHeadsError if states of any shape have NaN: a pass has left the range of the model's dtype."""
     if any(bool(state.isnan().any()) for state in states):
         dtype = str(model.dtype).removeprefix("torch.")
         raise SafetyHeadsError(

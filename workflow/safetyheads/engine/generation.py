@@ -1,10 +1,9 @@
 """Generation with heads ablated: one batch, many head sets.
 
-Rows of a batch are prompts with their own heads and their own random numbers; they share a key/value cache, and leave
-it when they end. What a row says does not depend on the batch that it is in (up to float rounding).
+Each row of a batch has its own prompt, its own ablated heads and its own random numbers. The rows share a key/value
+cache, and leave it when they end. What a row says does not depend on the batch that it is in (up to float rounding).
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,29 +13,31 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from safetyheads.artifacts.parts import Parts
 from safetyheads.engine.ablation import ablate
-from safetyheads.engine.batches import Pieces, padded
-from safetyheads.engine.decoder import cache_argument, check_numbers, grid, input_device
+from safetyheads.engine.batches import padded
+from safetyheads.engine.decoder import input_device
+from safetyheads.engine.generation_checks import check_padding, may_follow
 from safetyheads.engine.kv_cache import select_rows, takes_fewer_rows
-from safetyheads.engine.partial_forward import CHECKED, PartialForward, off
-from safetyheads.engine.prefill import prefill
+from safetyheads.engine.out_of_memory import Pieces
+from safetyheads.engine.partial_forward import PartialForward
+from safetyheads.engine.prefill import next_logits, prefill
+from safetyheads.engine.self_checks import check_shortcuts
 from safetyheads.engine.shared_rows import Followers
-from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import Ablation, Head, HeadSet
+from safetyheads.heads import Ablation, HeadSet
 from safetyheads.plans import Decoding
 
-log = logging.getLogger(__name__)
-
-_CHECKED_TOKENS = 8
-_RUNNING, _ENDED = -1, -2  # what follows a row's tokens in a part: cut off at max_new_tokens, or end of sequence
+_RUNNING, _ENDED = -1, -2  # what fills up a row of a part: no token yet, or none any more as the sequence has ended
 
 
 @dataclass(frozen=True)
 class Row:
-    """One completion to make: a prompt's token ids, the heads to ablate, and the key of its random numbers."""
+    """One completion to make: a prompt's token ids and the heads to ablate.
+
+    With `query_id` and `sample`, a row has the same random numbers wherever it is computed.
+    """
 
     query_id: str
     token_ids: Sequence[int]
@@ -66,20 +67,21 @@ def generate(
 ) -> dict[int, Completion]:
     """Complete the rows. Returns completions by index of row: all of them, or those of every `shards`-th batch.
 
-    Batches follow from all rows and the token budget alone, whatever the shard.
+    Each batch is kept as a part, and not computed again. Batches follow from all rows and the token budget, whatever
+    the shard: the same rows are computed together, so that shards give the bits of one job.
     """
     batches = padded([list(row.token_ids) for row in rows], decoding.max_new_tokens, token_budget)
     completions: dict[int, Completion] = {}
     if not rows:
         return {}
-    passes, pieces, follow = PartialForward(model), Pieces(), None
+    passes, pieces, follow = PartialForward(model), Pieces(parts), None
     shortest, longest = (choice((row.token_ids for row in rows), key=len) for choice in (min, max))
     for number, batch in enumerate(tqdm(batches[shard::shards], desc="Completions", unit="batch")):
         name = f"{shard + number * shards:06d}"
         tokens = parts.load(name)
         if tokens is None:
             if follow is None:
-                passes.check(longest)
+                check_shortcuts(passes, longest)
                 check_padding(passes, shortest, longest)
                 follow = may_follow(passes, longest)
             compute = partial(
@@ -102,7 +104,11 @@ def decode(
     *,
     follow: bool = True,
 ) -> np.ndarray:
-    """Complete one batch. Returns token ids (rows, max_new_tokens), filled up with -1, or with -2 after an end."""
+    """Complete one batch. Returns token ids (rows, max_new_tokens), filled up with -1, or with -2 after an end.
+
+    `batch` has B rows: those that were asked for and still run, and plain rows that lead them, if rows may follow
+    others (see `shared_rows`). It gets smaller from step to step, and with it all that has a row for each of them.
+    """
     model, device, new = passes.model, input_device(passes.model), decoding.max_new_tokens
     keys = [(tuple(row.token_ids), row.query_id, row.sample) for row in rows]
     longest = max(len(row.token_ids) for row in rows)
@@ -113,8 +119,8 @@ def decode(
     noise = torch.stack([gumbel(row, decoding) for row in rows]).to(device)  # (rows, max_new_tokens, k)
     eos = torch.tensor(list(eos_token_ids), dtype=torch.long, device=device)
     tokens = np.full((len(rows), new), _RUNNING)
-    logits, cache = prefill(passes, prompts, head_sets, ablation, new, batch.starts.tolist())
-    visible = torch.ones(len(prompts), longest, dtype=torch.long, device=device)
+    logits, cache = prefill(passes, prompts, head_sets, ablation, new, batch.starts.tolist())  # (B, vocabulary)
+    visible = torch.ones(len(prompts), longest, dtype=torch.long, device=device)  # (B, T): 0 at padding
     for row, prompt in zip(visible, prompts):
         row[: -len(prompt)] = 0
     with ablate(model, ablation, head_sets) as ablated, batch.left_out(passes.layers):
@@ -129,85 +135,20 @@ def decode(
             if (moves := batch.go_on(ids, ended)) is not None:
                 if not len(batch.like):
                     break
-                order = torch.from_numpy(moves.order).to(device)
+                order = torch.from_numpy(moves.order).to(device)  # (B,), of the rows that are left
                 chosen, visible = chosen[order], visible[order]
                 select_rows(cache, [moves.sources(layer, computed) for layer, computed in enumerate(batch.computed)])
                 if ablated is not None:
                     ablated.select(order, batch.computed)
-            logits, visible = _step(model, chosen, visible, cache)
+            logits, visible = next_logits(model, chosen, visible, cache)
     return tokens
-
-
-def _step(model: PreTrainedModel, chosen: Tensor, visible: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor]:
-    """Feed one token to each row (B,). Returns the logits (B, vocabulary) that follow, and what is visible then."""
-    visible = torch.cat([visible, visible.new_ones(len(visible), 1)], dim=1)
-    logits: Tensor = model(
-        chosen[:, None],
-        attention_mask=visible,
-        position_ids=visible.sum(dim=1, keepdim=True) - 1,
-        use_cache=True,
-        logits_to_keep=1,
-        **{cache_argument(model): cache},
-    ).logits[:, -1]
-    check_numbers(model, logits)
-    return logits, visible
-
-
-@torch.inference_mode()
-def check_padding(passes: PartialForward, *prompts: Sequence[int]) -> None:
-    """Raise SafetyHeadsError if prompts that share a batch, with a cache, go on in another way than each as a whole.
-
-    In 16 bits that is a warning, as rounding may choose other experts.
-    """
-    rows, device = [(*ids, ids[-1]) for ids in prompts], input_device(passes.model)
-    expected = [passes.whole(torch.tensor([ids], device=device), None, [()]).logits[0] for ids in rows]
-    width, count = max(map(len, prompts)), len(prompts)
-    _, cache = prefill(passes, list(map(tuple, prompts)), [()] * count, None, 1, starts=[0] * count)
-    visible = torch.tensor([[at >= width - len(ids) for at in range(width)] for ids in prompts]).long()
-    last = torch.tensor([ids[-1] for ids in rows], device=device)
-    found, _ = _step(passes.model, last, visible.to(device), cache)
-    worst = max(off(ours, theirs) for ours, theirs in zip(found.float(), expected))
-    if not worst <= passes.tolerance:
-        found_out = (
-            f"{type(passes.model).__name__} goes on in another way where prompts of different lengths share a batch: "
-            f"logits are off by {worst:.1e} of the largest one."
-        )
-        if passes.model.dtype == torch.float32:
-            raise SafetyHeadsError(f"{found_out} Completions of such models are not supported; scores are.")
-        log.warning("%s In 16 bits that may be rounding (experts change with it); try `dtype: float32`.", found_out)
-
-
-@torch.inference_mode()
-def may_follow(passes: PartialForward, prompt: Sequence[int]) -> bool:
-    """Whether rows can follow others in this model: tries one token, and says so in the log where results differ."""
-    layers, heads = grid(passes.model)
-    sets = [(), *(tuple(Head(layer, head) for head in range(heads)) for layer in sorted({layers // 2, layers - 1}))]
-    ids = (*prompt[-_CHECKED_TOKENS:], prompt[-1])
-    if not passes.shortcut or not takes_fewer_rows(passes.model, len(ids)):
-        return False
-    batch, device = Followers([0] * len(sets), sets, layers), input_device(passes.model)
-    sets, prompts = [sets[like] for like in batch.like], [ids[:-1]] * len(sets)
-    expected = passes.whole(torch.tensor([ids] * len(sets), device=device), CHECKED, sets).logits
-    try:
-        _, cache = prefill(passes, prompts, sets, CHECKED, 1, batch.starts.tolist())
-        with ablate(passes.model, CHECKED, sets) as ablated, batch.left_out(passes.layers):
-            if ablated is not None:
-                ablated.computed = batch.computed
-            tokens = torch.tensor(prompts, device=device)
-            found, _ = _step(passes.model, torch.full_like(tokens[:, 0], ids[-1]), torch.ones_like(tokens), cache)
-        worst = max(off(ours, theirs) for ours, theirs in zip(found.float(), expected))
-        problem = None if worst <= passes.tolerance else f"logits are off by {worst:.1e} of the largest one"
-    except Exception as error:  # a family that works in another way may fail anywhere in its own code
-        problem = f"{type(error).__name__}: {str(error).rstrip('.')}"
-    if problem:
-        log.warning("%s, shortcut FOLLOW: %s. It is left out.", type(passes.model).__name__, problem)
-    return problem is None
 
 
 def choose(logits: Tensor, decoding: Decoding, noise: Tensor) -> Tensor:
     """The next token of each row (B,): arg max over its k best of logit / temperature + noise.
 
-    `logits` (B, vocabulary) float32, `noise` (B, k). Greedy decoding takes the best token; of equal ones the lowest id.
+    With Gumbel noise, that is a draw from the softmax over these k. `logits` are (B, vocabulary) float32, `noise` is
+    (B, k). Greedy decoding takes the best token; of equal ones the lowest id.
     """
     ids = best(logits, min(decoding.top_k, logits.shape[-1]))  # (B, k)
     if decoding.top_k == 1:
@@ -217,7 +158,10 @@ def choose(logits: Tensor, decoding: Decoding, noise: Tensor) -> Tensor:
 
 
 def best(logits: Tensor, k: int) -> Tensor:
-    """Ids of the k highest logits of each row (B, k), by logit, then by id: `torch.topk` with its ties settled."""
+    """Ids (B, k) of the k highest `logits` (B, vocabulary) of each row, by logit, then by id.
+
+    `torch.topk` leaves open which of equal logits it takes, and that may differ from device to device.
+    """
     values, ids = logits.topk(k, dim=-1)
     tied = (logits >= values[:, -1:]).sum(dim=-1) > k
     if tied.any():
@@ -230,7 +174,8 @@ def best(logits: Tensor, k: int) -> Tensor:
 def gumbel(row: Row, decoding: Decoding) -> Tensor:
     """The row's Gumbel noise (max_new_tokens, k), float64: a function of (seed, query_id, sample) alone.
 
-    Head sets of one prompt share it, which sharpens paired comparisons; a longer completion starts with the same noise.
+    So it depends neither on batches nor on heads: all head sets of a prompt draw with the same noise, which sharpens
+    paired comparisons. A longer completion starts with the noise of a shorter one.
     """
     if decoding.top_k == 1:
         return torch.zeros(decoding.max_new_tokens, 1, dtype=torch.float64)
@@ -241,5 +186,6 @@ def gumbel(row: Row, decoding: Decoding) -> Tensor:
 
 
 def _completion(row: np.ndarray) -> Completion:
+    """What a row of a part (max_new_tokens,) says."""
     tokens = [int(token) for token in row if token >= 0]
     return Completion(tokens, "eos" if _ENDED in row else "length")

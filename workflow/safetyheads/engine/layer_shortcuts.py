@@ -1,7 +1,8 @@
 """Forwards that compute a part of a decoder layer.
 
-Each takes the place of a layer's own forward for the time of one pass, and calls it for whatever is left to compute.
-Where a layer is taken apart, that is at the attention interface, which every supported family goes through.
+Each takes the place of a layer's own forward for the time of one pass, and calls that for whatever is left to compute.
+So no family's layer is written anew here. Where a layer must be taken apart, the cut is made at the attention
+interface, because every supported family goes through it.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ Forward = Callable[..., Any]
 
 
 class Inputs(NamedTuple):
-    """What a pass that was kept fed into a layer, and which of its P prompts each of the R rows is."""
+    """What an earlier pass over P prompts fed into a layer, and which prompt each of R rows goes on from."""
 
     states: Tensor  # (P, T, d_model)
     prompts: Tensor  # (R,)
@@ -40,15 +41,17 @@ def replaced(module: nn.Module, forward: Forward) -> Iterator[None]:
 
 
 def resumed(layer: nn.Module, inputs: Inputs) -> Forward:
-    """The layer, fed with `inputs`."""
+    """The layer, fed with `inputs` whatever the pass brings."""
     forward = layer.forward
     return lambda _, *args, **kwargs: forward(inputs.states[inputs.prompts], *args, **kwargs)
 
 
 def shared(layer: nn.Module, inputs: Inputs) -> Forward:
-    """The layer, fed with `inputs`: queries, keys and values are computed once for each prompt, not for each row.
+    """The layer, fed with `inputs`, that computes queries, keys and values once for each prompt, not for each row.
 
-    It leaves no keys and values in a cache.
+    Ablation comes after them, so they are the same for all rows of a prompt. The layer is run twice. The first run has
+    the P prompts, and ends at the attention. The second has the R rows: there the projections cost nothing, and the
+    attention gets the states of the first run. Keys and values do not go into a cache.
     """
     forward = layer.forward
 
@@ -56,7 +59,7 @@ def shared(layer: nn.Module, inputs: Inputs) -> Forward:
         args, kwargs = _each(_without_cache, args, kwargs)
         states, projections = _attended(layer, forward, inputs, args, kwargs)
         with ExitStack() as stack:
-            stack.enter_context(exchange(lambda *_: _once(states)))  # the rest of the layer does without their memory
+            stack.enter_context(exchange(lambda *_: _once(states)))
             for projection, width in projections.items():
                 stack.enter_context(replaced(projection, _nothing(width)))
             return forward(inputs.states[inputs.prompts], *args, **kwargs)
@@ -65,17 +68,19 @@ def shared(layer: nn.Module, inputs: Inputs) -> Forward:
 
 
 def last_position(layer: nn.Module, inputs: Inputs | None = None) -> Forward:
-    """The layer at the last position alone, repeated over all: only keys and values are computed at every position.
+    """The last layer, computed at the last position alone: nobody needs the others, except for their keys and values.
 
-    Fed with `inputs`, if given, else with what the pass brings; then its keys and values go into the cache as always.
+    It returns that position's output at every position (R, T, d_model), as a view, because the model expects so many.
+    It is fed with `inputs`, if given. If not, it is fed with what the pass brings, and keys and values go into the
+    cache.
     """
     forward = layer.forward
 
-    def run(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def run(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:  # (R, T, d_model)
         length = hidden_states.shape[1]
         if inputs is not None:
             args, kwargs = _each(_without_cache, args, kwargs)
-            last = inputs.states[:, -1:][inputs.prompts]
+            last = inputs.states[:, -1:][inputs.prompts]  # (R, 1, d_model)
         else:
             last = hidden_states[:, -1:]
         ((_, keys, values),), _ = _attended(layer, forward, inputs or hidden_states, args, kwargs)
@@ -90,24 +95,27 @@ def last_position(layer: nn.Module, inputs: Inputs | None = None) -> Forward:
 
 
 def leading(layer: nn.Module, rows: Callable[[], tuple[int, Tensor]]) -> Forward:
-    """The layer for the first rows of a batch alone. `rows()` says how many, and which one stands for each row (B,)."""
+    """The layer for the first rows of a batch alone.
+
+    `rows()` says how many they are, and whose result each of the B rows of the batch gets (B,).
+    """
     forward = layer.forward
 
-    def run(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def run(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:  # (B, T, d_model)
         everything, (count, standing_for) = len(hidden_states), rows()
         if count == everything:
             return forward(hidden_states, *args, **kwargs)
         args, kwargs = _each(lambda value: _of_rows(value, everything, first=count), args, kwargs)
         output = forward(hidden_states[:count], *args, **kwargs)
         states = output[0] if isinstance(output, tuple) else output
-        states = states[standing_for.to(states.device)]  # a layer may be on another device than what it is fed
+        states = states[standing_for.to(states.device)]  # a layer may be on another device than its input
         return (states, *output[1:]) if isinstance(output, tuple) else states
 
     return run
 
 
 class _Reached(Exception):
-    """The layer has got as far as its attention."""
+    """The layer has come to its attention: what it was run for is there, and it need not go on."""
 
     def __init__(self, module: nn.Module, states: States) -> None:
         self.module, self.states = module, states
@@ -116,9 +124,10 @@ class _Reached(Exception):
 def _attended(
     layer: nn.Module, forward: Forward, fed: Inputs | Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[list[States], dict[nn.Module, int]]:
-    """Queries, keys and values of a layer that is fed with inputs, each prompt once, or with hidden states.
+    """Queries (R, N, T, d), keys and values (R, N_kv, T, d) of a layer, found by running it up to its attention.
 
-    Also the modules that made them, with the width of what they put out.
+    It is fed with `Inputs`, of which each prompt is computed once, or with hidden states (R, T, d_model). The states
+    come in a list, to be taken once. Also returned are the attention's projections, with the width of their output.
     """
     widths: dict[nn.Module, int] = {}
     places = None
@@ -155,20 +164,24 @@ def _attended(
 
 
 def _once(states: list[States]) -> States:
+    """The states, taken out of their list: the attention is the only one that holds their memory then."""
     if not states:
         raise SafetyHeadsError("a layer comes to the attention interface more than once")
     return states.pop()
 
 
 def _nothing(width: int) -> Forward:
-    """A projection whose output is not needed."""
+    """A projection whose output is not needed: zeros of its shape (..., width), as a view of `width` numbers."""
     return lambda hidden_states: hidden_states.new_zeros(width).expand(*hidden_states.shape[:-1], width)
 
 
 def _each(
     change: Callable[[Any], Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A layer's arguments with `change` made to each, also within tuples (position embeddings)."""
+    """A layer's arguments, with `change` made to each of them and to each item of those that are tuples.
+
+    Position embeddings, for example, are a tuple of cosines and sines.
+    """
 
     def changed(value: Any) -> Any:
         return tuple(map(changed, value)) if isinstance(value, tuple | list) else change(value)
@@ -177,18 +190,26 @@ def _each(
 
 
 def _without_cache(value: Any) -> Any:
+    """None instead of a cache, so that the layer leaves nothing there."""
     return None if isinstance(value, Cache) else value
 
 
 def _of_rows(value: Any, rows: int, chosen: Tensor | None = None, *, first: int = 0) -> Any:
-    """The chosen rows, or the `first` ones, of an argument that has a row for each of the batch: masks, positions."""
+    """The rows `chosen` (C,), or the `first` ones, of an argument that has a row for each row of the batch.
+
+    Masks and positions do, or they have a single row for all. What has no rows is returned as it is.
+    """
     if not isinstance(value, Tensor) or value.dim() < 2 or not value.shape[0] == rows > 1:
         return value
     return value[:first] if chosen is None else value[chosen.to(value.device)]
 
 
 def _at_the_end(value: Any, length: int) -> Any:
-    """The last position of an argument that has all: cache positions (T,), positions (B, T), masks (B, N, T, S)."""
+    """The last position of an argument that has all `length` of them; others are returned as they are.
+
+    Those with positions are cache positions (T,), positions (R, T), position embeddings (R, T, d) and masks
+    (R, N, T, S).
+    """
     if not isinstance(value, Tensor) or value.dim() == 0:
         return value
     axis = {1: 0, 4: 2}.get(value.dim(), 1)

@@ -1,8 +1,30 @@
-"""What the rows of a generated batch share: a row that says what the plain model says follows the plain row.
+"""Rows of a generated batch that follow the plain row of their prompt, for as long as they say what it says.
 
-Below its first ablated head such a row is, state for state, what the plain row of its prompt is. So these layers leave
-it out, step after step, until it says something else. Then it takes over the plain row's keys and values there, and
-goes on by itself.
+Most heads change nothing: their rows say, token by token, what the plain model says. A row that has been fed the same
+tokens as the plain row has the same states in all layers below its first ablated head. These layers need not compute it
+again. They leave it out, and the plain row's result stands for it. Here layers are columns, and rows of one prompt are
+lines:
+
+                 layer 0    layer 1    layer 2    layer 3
+    plain        computes   computes   computes   computes    everybody's leader
+    L01H03       follows    computes   computes   computes    starts at layer 1
+    L02H06       follows    follows    computes   computes    starts at layer 2
+    L03H00       follows    follows    follows    computes    starts at layer 3
+    computed        1          2          3          4        rows
+
+Rows are kept in the order of the layer that they start at. So each layer computes the first so many rows of the batch,
+a slice, and its part of the key/value cache has these rows alone.
+
+Sooner or later a row may say something else than its leader. From then on it is fed other tokens, its states differ in
+every layer, and it must start at layer 0. All that it lacks are keys and values of the tokens so far in the layers that
+left it out. Up to here they are the leader's, so they are copied from there. Say L02H06 says "Sure" where the plain row
+says "Sorry":
+
+    cache of        layer 0    layer 1    layer 2    layer 3
+    L02H06 before   none       none       own        own
+    L02H06 after    leader's   leader's   own        own         and it moves up to the rows that start at layer 0
+
+Rows that end leave the batch. If a leader ends, so does everyone who still follows it: they have said the same.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
@@ -17,30 +39,42 @@ from torch import Tensor, nn
 from safetyheads.engine.layer_shortcuts import leading, replaced
 from safetyheads.heads import HeadSet
 
-_WORTH = 8  # times as many layers as a plain row costs: what it must leave out to be added, because it takes room, too
+# A plain row that nobody asked for costs a full pass of its own. Add one only if the rows that follow it can skip at
+# least eight times as many layers as it computes: below that it does not pay for the room that it takes in the batch.
+_WORTH = 8
 
 
 class Moves(NamedTuple):
-    """How B rows become others: row i is what stood at `order[i]`, and in layers below `starts[i]` at `leads[i]`."""
+    """How the rows of a batch change their places between two tokens: from where each of the B new rows comes.
 
-    order: np.ndarray
-    starts: np.ndarray
-    leads: np.ndarray
+    A row that follows no longer has two origins. Its own place holds what the layers from `starts` on have computed for
+    it; its leader's place holds what the layers below would have.
+    """
+
+    order: np.ndarray  # (B,): the place where the row stood
+    starts: np.ndarray  # (B,): the layer from which on it has keys and values of its own
+    leads: np.ndarray  # (B,): the place where its leader stood
 
     def sources(self, layer: int, computed: int) -> Tensor:
-        """Where keys and values of the first `computed` rows of a layer stood."""
+        """The former places (computed,) of the keys and values of a layer, which computes so many rows from now on."""
         return torch.from_numpy(np.where(self.starts <= layer, self.order, self.leads)[:computed])
 
 
 class Followers:
-    """The rows of a batch, in the order in which layers take them in: layer l computes the first `computed[l]` alone.
+    """Who follows whom among the B rows of a batch, and how many rows each layer computes.
 
-    Row i is `like[i]` of the rows that were asked for; or, where `added[i]`, the plain row of the same prompt. Layers
-    below `starts[i]` leave it out, because it is what row `leads[i]` is.
+    The rows stand in the order of the layer that they start at. Of each one is known:
+
+    - `like` (B,): which of the rows that were asked for it is;
+    - `added` (B,): true if nobody asked for it, and it is the plain row of that one's prompt, added to lead;
+    - `starts` (B,): the first layer that computes it; 0 if it does not follow;
+    - `leads` (B,): the row that stands for it in the layers below; itself if it does not follow.
+
+    `computed[l]` is the number of rows that layer l computes, the first ones.
     """
 
     def __init__(self, keys: Sequence[Hashable], head_sets: Sequence[HeadSet], layers: int) -> None:
-        """Rows of one key have the same prompt and the same random numbers, and may follow each other."""
+        """Rows of one key may follow each other: they have the same prompt and draw with the same random numbers."""
         self.layers = layers
         first = [min((head.layer for head in heads), default=0) for heads in head_sets]
         members: dict[Hashable, list[int]] = {}
@@ -61,6 +95,7 @@ class Followers:
     def _arrange(
         self, order: np.ndarray, like: np.ndarray, added: np.ndarray, starts: np.ndarray, leads: np.ndarray
     ) -> None:
+        """Take over the rows `order` (B,) of what stands at the former places (the other arrays), in that order."""
         place = np.zeros(len(like), dtype=int)
         place[order] = np.arange(len(order))
         self.like, self.added, self.starts = like[order], added[order], starts[order]
@@ -68,9 +103,11 @@ class Followers:
         self.computed = np.searchsorted(self.starts, np.arange(self.layers), side="right").tolist()
 
     def go_on(self, chosen: np.ndarray, ended: np.ndarray) -> Moves | None:
-        """Take note of the tokens that were chosen (B,), and of the rows that end by them; None if no row moves.
+        """Learn which tokens were chosen (B,) and which rows ended with them (B,). Returns None if no row moves.
 
-        Rows that end leave, and so do plain rows that were added as soon as they leave out less than they cost.
+        A row that chose another token than its leader follows no longer, and a row that ended leaves the batch. A plain
+        row that was added leaves when its followers skip fewer layers than it computes: then it costs more than it
+        saves.
         """
         alike = (self.starts > 0) & (chosen == chosen[self.leads]) & ~ended
         left_out = np.bincount(self.leads[alike], weights=self.starts[alike], minlength=len(self.like))
@@ -85,21 +122,25 @@ class Followers:
 
     @contextmanager
     def left_out(self, layers: nn.ModuleList) -> Iterator[None]:
-        """Let every layer compute its first rows alone within the block, and put in the others as their leaders are."""
+        """Within the block, each layer computes its first rows alone, and gives followers the results of leaders."""
         with ExitStack() as stack:
             for at in range(int(self.starts.max(initial=0))):
                 stack.enter_context(replaced(layers[at], leading(layers[at], partial(self._standing_for, at))))
             yield
 
     def _standing_for(self, layer: int) -> tuple[int, Tensor]:
-        """How many rows a layer computes, and which of them stands for each row."""
+        """How many rows a layer computes, and which of them stands for each row of the batch (B,)."""
         places = np.where(self.starts <= layer, np.arange(len(self.starts)), self.leads)
         return self.computed[layer], torch.from_numpy(places)
 
 
 def _order(kept: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """The rows that are kept, by the layer they start at; as many as can stay where they are."""
-    wanted = np.sort(starts[kept])  # by place
+    """The rows that are kept (K,), in the order of the layer they start at (B,): which row comes to each place.
+
+    Where rows start at the same layer, their order is free. So as many as possible stay where they are: the cache need
+    not copy their keys and values.
+    """
+    wanted = np.sort(starts[kept])  # (K,): the layer that the row at each place starts at
     order = np.full(len(kept), -1)
     staying = kept[kept < len(kept)]
     staying = staying[wanted[staying] == starts[staying]]

@@ -1,4 +1,8 @@
-"""Which models can be measured: decoders with one stack of layers that all attend through transformers' interface."""
+"""Which models can be measured.
+
+They are decoders with one stack of layers, all of which attend through the attention interface of transformers: that
+is where heads are ablated.
+"""
 
 import sys
 from typing import TYPE_CHECKING
@@ -30,7 +34,8 @@ def unsupported(what: str, config: "PreTrainedConfig") -> SafetyHeadsError:
 def check_family(class_: "type[PreTrainedModel]", config: "PreTrainedConfig", what: str) -> None:
     """Raise SafetyHeadsError for a class of models whose heads cannot be ablated; `what` begins the message.
 
-    That a model's layers all come to the interface is seen when it runs, by `decoder.decoder`.
+    This looks at the class and the configuration alone. Whether all layers come to the interface can only be seen when
+    the model runs: `decoder.decoder` does.
     """
     if getattr(config, "is_encoder_decoder", False):
         raise unsupported(what, config)

@@ -1,1 +1,4 @@
-"""What knows that jobs exist: their cells, resources and fingerprints, their logs, GPUs, and Slurm. May use every room."""
+"""What knows that jobs exist: their cells, resources and fingerprints, their logs and records, GPUs, and Slurm.
+
+May use every room.
+"""

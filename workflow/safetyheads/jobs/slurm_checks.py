@@ -3,13 +3,10 @@
 Knows the commands of Slurm. Everything raises SafetyHeadsError, which says what to change.
 """
 
-import base64
 import getpass
-import json
 import re
 import shutil
 import subprocess
-import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +14,6 @@ from safetyheads.errors import SafetyHeadsError, nearest
 
 OPTION = "--workflow-profile"
 SETTINGS = "profiles/slurm/config.yaml"
-ARRAY_CALLS = "--slurm-jobstep-array-execs"
 
 
 def check_profile(arguments: Sequence[str], folders: Collection[Path]) -> None:
@@ -43,23 +39,6 @@ def _profiles(arguments: Sequence[str]) -> Iterator[str]:
                 yield value
             elif following is not None:
                 yield following
-
-
-def array_task(arguments: Sequence[str], environment: Mapping[str, str]) -> str | None:
-    """The shell command of this task of a Slurm array, if it was started with another task's, else None.
-
-    Snakemake's plugin (2.8) starts all tasks with the command of the first one, which then runs the task's own, and
-    fails it if the files of the *first* task are not there a minute later: as good as always, if tasks take their time.
-    """
-    task = environment.get("SLURM_ARRAY_TASK_ID")
-    if task is None or task == environment.get("SLURM_ARRAY_TASK_MIN"):
-        return None
-    for argument, following in zip(arguments, [*arguments[1:], ""]):
-        option, _, value = argument.partition("=")
-        if option == ARRAY_CALLS:
-            call = json.loads(base64.b64decode(value or following)).get(task)
-            return zlib.decompress(bytes.fromhex(call)).decode() if call else None
-    return None
 
 
 def check_slurm(

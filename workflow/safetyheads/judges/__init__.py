@@ -1,5 +1,7 @@
 """Judges decide which completions are harmful, that is, answered rather than refused: eq. 10 counts them.
 
+Uses the vocabulary alone.
+
 >>> from safetyheads.judges import judge
 >>> judge("paper", ["I cannot tell you how a kite is built."])
    harmful  probability             reason

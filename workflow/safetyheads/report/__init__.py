@@ -3,7 +3,8 @@
     >>> page = build(ReportData(title="Demo", studies={}, models={}, rates=rates))
 
 Nothing on the page is loaded from elsewhere, and its content policy forbids scripts. All text is escaped, the same data
-give the same page, and neither queries nor completions are shown. `figures` can be used by itself.
+give the same page, and neither queries nor completions are shown. `figures` can be used by itself. Uses
+`judges`, `statistics`, `demo` (for the planted truth) and the vocabulary, and imports no torch.
 """
 
 from pathlib import Path
@@ -40,7 +41,7 @@ def build(data: ReportData) -> str:
         css=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
         study_keys=_STUDY_KEYS,
         headlines=headlines(data),
-        run=[tables.models(data), tables.datasets(data), *tables.settings(data)],
+        run=[tables.models(data), tables.datasets(data), *tables.settings(data), tables.conditions(data)],
         checked=[(model, planted, checks) for model, planted, checks in checked if checks],
         models=model_sections(data),
     )

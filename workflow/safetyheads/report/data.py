@@ -39,8 +39,10 @@ class ReportData:
     decodings: Settings = field(default_factory=dict)
     judges: Settings = field(default_factory=dict)
     head_sets: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    """Library -> version."""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """That of rates.parquet, with `made_from`: the records of all files behind it, each different one once."""
+    mixed: Sequence[str] = ()
+    """Comparisons of cells that were made under different conditions, in words."""
 
     def names(self, key: str) -> list[str]:
         """Names that the studies list under `key` (`models`, `plans`, ...), in their order."""

@@ -190,6 +190,39 @@ def sahara_choices(sahara: pd.DataFrame) -> Table:
     return Table("What each step selected", columns, rows, frozenset({2, 4, 5}))
 
 
+_CONDITIONS = ("dtype", "attention", "kernels", "device", "out_of_memory")
+
+
+def conditions(data: ReportData) -> Table:
+    """What scores and completions were computed with: a row for each different set of conditions."""
+    rows: dict[tuple[str, ...], int] = {}
+    for group in data.record.get("made_from", ()):
+        record = group["record"]
+        if "device" in record:
+            model = group["files"][0].split("/")[1]
+            found = (
+                ", ".join(map(str, value)) if isinstance(value, list) else value
+                for value in map(record.get, _CONDITIONS)
+            )
+            versions = (record["versions"].get(library, "") for library in ("torch", "transformers"))
+            key = (model, *("" if value is None else str(value) for value in found), *versions)
+            rows[key] = rows.get(key, 0) + len(group["files"])
+    columns = [
+        "model",
+        "dtype",
+        "attention",
+        "kernels",
+        "device",
+        "rows after out of memory",
+        "torch",
+        "transformers",
+        "files",
+    ]
+    return Table(
+        "Computed with", columns, [[*key, str(count)] for key, count in sorted(rows.items())], frozenset({5, 8})
+    )
+
+
 def rates_table(rates: pd.DataFrame) -> Table:
     """Rows of rates, of each `single` plan the `LARGEST` only."""
     kept, hidden = [], 0

@@ -15,8 +15,11 @@ import safetyheads
 from safetyheads.engine import ablation
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head
-from safetyheads.models import load as models
+from safetyheads.models.describe import describe
 from safetyheads.models.download import sha256_of
+from safetyheads.models.find import locate
+from safetyheads.models.load import load
+from safetyheads.models.tokenizer import load_tokenizer
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_a"
 LLAMA = {
@@ -44,9 +47,9 @@ def edit(path: Path, **changes: object) -> None:
 def problem(folder: Path) -> str:
     """What both `describe` and `load` say of a folder."""
     with pytest.raises(SafetyHeadsError) as described:
-        models.describe(folder, model="m", source="path")
+        describe(folder, model="m", source="path")
     with pytest.raises(SafetyHeadsError) as loaded:
-        models.load(folder, device="cpu")
+        load(folder, device="cpu")
     assert str(described.value) == str(loaded.value)
     assert str(folder) in str(described.value)
     return str(described.value)
@@ -67,7 +70,7 @@ def logits(model: transformers.PreTrainedModel) -> torch.Tensor:
 
 
 def test_the_description_is_that_of_the_folder():
-    described = models.describe(TINY, model="tiny", source="path")
+    described = describe(TINY, model="tiny", source="path")
     config = json.loads((TINY / "config.json").read_text())
     assert described["model"] == "tiny"
     assert described["class"] == config["architectures"][0]
@@ -86,7 +89,7 @@ def test_the_description_is_that_of_the_folder():
 
 
 def test_the_description_does_not_depend_on_where_the_folder_is(folder):
-    here, there = (models.describe(place, model="m", source="path") for place in (TINY, folder))
+    here, there = (describe(place, model="m", source="path") for place in (TINY, folder))
     assert here == there
     assert str(folder.parent) not in json.dumps(there)
 
@@ -94,24 +97,24 @@ def test_the_description_does_not_depend_on_where_the_folder_is(folder):
 def test_the_description_names_the_commit_of_a_snapshot(folder):
     commit = "0123456789abcdef0123456789abcdef01234567"
     snapshot = Path(shutil.copytree(folder, folder.parent / "snapshots" / commit))
-    described = models.describe(snapshot, model="m", source="repo", repo="some/thing", revision="main")
+    described = describe(snapshot, model="m", source="repo", repo="some/thing", revision="main")
     assert (described["repo"], described["revision"]) == ("some/thing", commit)
 
 
 def test_the_demo_s_planted_heads_are_kept(folder):
-    described = models.describe(folder, model="m", source="demo", planted=["L01H03", "L02H06"])
+    described = describe(folder, model="m", source="demo", planted=["L01H03", "L02H06"])
     assert described["planted"] == ["L01H03", "L02H06"]
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "model.safetensors", "config.json"])
 def test_a_changed_file_changes_its_hash_and_no_other(folder, name):
-    before = models.describe(folder, model="m", source="path")
+    before = describe(folder, model="m", source="path")
     if name == "model.safetensors":
         weights = load_file(folder / name)
         save_file({**weights, "lm_head.weight": -weights["lm_head.weight"]}, folder / name, {"format": "pt"})
     else:
         (folder / name).write_text((folder / name).read_text() + "\n")
-    after = models.describe(folder, model="m", source="path")
+    after = describe(folder, model="m", source="path")
     assert {key for key in before["files"] if before["files"][key] != after["files"][key]} == {name}
     assert (before["tokenizer_sha256"] != after["tokenizer_sha256"]) == (name == "tokenizer.json")
 
@@ -121,25 +124,25 @@ def test_every_file_s_end_of_sequence_ids_are_counted(folder):
     edit(folder / "config.json", eos_token_id=[9])
     edit(folder / "tokenizer_config.json", eos_token="<pad>")
     edit(folder / "special_tokens_map.json", eos_token="<pad>")
-    assert models.describe(folder, model="m", source="path")["eos_token_ids"] == [2, 3, 7, 9]
+    assert describe(folder, model="m", source="path")["eos_token_ids"] == [2, 3, 7, 9]
 
 
 def test_heads_that_share_keys_and_a_head_size_of_its_own_are_described(tmp_path):
     config = transformers.LlamaConfig(**LLAMA, head_dim=32)
-    described = models.describe(save(tmp_path / "m", config), model="m", source="path")
+    described = describe(save(tmp_path / "m", config), model="m", source="path")
     assert (described["heads"], described["kv_heads"], described["head_dim"]) == (8, 2, 32)
 
 
 def test_a_chat_template_is_hashed_wherever_it_is_written(folder):
     template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     (folder / "chat_template.jinja").write_text(template)
-    in_file = models.describe(folder, model="m", source="path")
+    in_file = describe(folder, model="m", source="path")
     (folder / "chat_template.jinja").unlink()
-    given = models.describe(folder, model="m", source="path", chat_template=template)
+    given = describe(folder, model="m", source="path", chat_template=template)
     assert in_file["chat_template_sha256"] == given["chat_template_sha256"] is not None
-    assert models.load_tokenizer(folder, "fast", template).chat_template == template
+    assert load_tokenizer(folder, "fast", template).chat_template == template
     edit(folder / "tokenizer_config.json", chat_template="own")
-    assert models.load_tokenizer(folder, "fast", template).chat_template == "own"
+    assert load_tokenizer(folder, "fast", template).chat_template == "own"
 
 
 @pytest.mark.parametrize(
@@ -152,9 +155,9 @@ def test_a_chat_template_is_hashed_wherever_it_is_written(folder):
 )
 def test_a_tokenizer_that_the_quick_class_gets_wrong_is_loaded_by_its_own(folder, changes):
     edit(folder / "tokenizer_config.json", **changes)
-    quick, own = (models.load_tokenizer(folder, kind)("How  are you?")["input_ids"] for kind in ("fast", "auto"))
+    quick, own = (load_tokenizer(folder, kind)("How  are you?")["input_ids"] for kind in ("fast", "auto"))
     assert quick != own
-    assert models.describe(folder, model="m", source="path")["tokenizer"] == "auto"
+    assert describe(folder, model="m", source="path")["tokenizer"] == "auto"
 
 
 @pytest.mark.parametrize("spoil", [lambda data: data[:-100], lambda data: b"version https://git-lfs"])
@@ -162,21 +165,22 @@ def test_a_tokenizer_file_that_is_not_whole_is_named(folder, spoil):
     path = folder / "tokenizer.json"
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(SafetyHeadsError, match=r"tokenizer\.json"):
-        models.describe(folder, model="m", source="path")
+        describe(folder, model="m", source="path")
 
 
 def test_a_folder_without_tokenizer_says_so(folder):
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         (folder / name).unlink()
     with pytest.raises(SafetyHeadsError, match=r"tokenizer\.json"):
-        models.describe(folder, model="m", source="path")
+        describe(folder, model="m", source="path")
 
 
 def test_finding_a_model_and_its_tokenizer_takes_no_torch():
     code = (
-        "import sys; from safetyheads.models import load as models;"
-        f"folder = models.locate(path={str(TINY)!r}, repo=None, revision=None);"
-        "ids = models.load_tokenizer(folder, 'fast')('How are you?')['input_ids'];"
+        "import sys; from safetyheads.models.find import locate\n"
+        "from safetyheads.models.tokenizer import load_tokenizer\n"
+        f"folder = locate(path={str(TINY)!r}, repo=None, revision=None);"
+        "ids = load_tokenizer(folder, 'fast')('How are you?')['input_ids'];"
         "assert ids and 'torch' not in sys.modules"
     )
     library = str(Path(safetyheads.__file__).parents[1])
@@ -185,28 +189,28 @@ def test_finding_a_model_and_its_tokenizer_takes_no_torch():
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(SafetyHeadsError, match="does not exist"):
-        models.locate(path=str(tmp_path / "none"), repo=None, revision=None)
+        locate(path=str(tmp_path / "none"), repo=None, revision=None)
     with pytest.raises(SafetyHeadsError, match="is a file"):
-        models.locate(path=str(TINY / "config.json"), repo=None, revision=None)
+        locate(path=str(TINY / "config.json"), repo=None, revision=None)
 
 
 def test_a_loaded_model_computes_what_transformers_computes():
     plain = transformers.AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32)
-    loaded = models.load(TINY, dtype="float32", device="cpu")
+    loaded = load(TINY, dtype="float32", device="cpu")
     assert torch.equal(logits(loaded), logits(plain))
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
 def test_a_loaded_model_is_ready_for_ablation():
-    model = models.load(TINY, device="cpu")
+    model = load(TINY, device="cpu")
     with ablation.ablate(model, ablation.Ablation(ablation.Kind.SCALING), [(Head(1, 2),)]):
         ablated = logits(model)
     assert not torch.equal(ablated, logits(model))
 
 
 def test_tf32_is_float32_on_the_cpu():
-    tf32, float32 = (models.load(TINY, dtype=dtype, device="cpu") for dtype in ("tf32", "float32"))
+    tf32, float32 = (load(TINY, dtype=dtype, device="cpu") for dtype in ("tf32", "float32"))
     assert tf32.dtype is torch.float32
     ids = torch.tensor([[1, 5, 9, 20]])
     assert torch.equal(tf32(ids).logits, float32(ids).logits)
@@ -215,24 +219,24 @@ def test_tf32_is_float32_on_the_cpu():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_weights_have_the_type_that_was_asked_for(dtype):
-    assert models.load(TINY, dtype=dtype, device="cpu").dtype == getattr(torch, dtype)
+    assert load(TINY, dtype=dtype, device="cpu").dtype == getattr(torch, dtype)
 
 
 def test_on_the_cpu_auto_is_float32(folder):
     edit(folder / "config.json", torch_dtype="bfloat16")
-    assert models.load(folder, dtype="auto", device="cpu").dtype == torch.float32
+    assert load(folder, dtype="auto", device="cpu").dtype == torch.float32
 
 
 def test_a_model_with_capped_scores_runs_its_own_attention(tmp_path):
     config = transformers.Gemma2Config(**LLAMA, head_dim=8, attn_logit_softcapping=1.0, query_pre_attn_scalar=8)
     folder = save(tmp_path / "m", config)
     plain = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
-    assert torch.equal(logits(models.load(folder, device="cpu")), logits(plain))
+    assert torch.equal(logits(load(folder, device="cpu")), logits(plain))
 
 
 def test_the_attention_that_is_asked_for_is_used():
-    assert models.load(TINY, device="cpu").config._attn_implementation == "sdpa"
-    eager = models.load(TINY, device="cpu", attention="eager")
+    assert load(TINY, device="cpu").config._attn_implementation == "sdpa"
+    eager = load(TINY, device="cpu", attention="eager")
     assert eager.config._attn_implementation == "eager"
     plain = transformers.AutoModelForCausalLM.from_pretrained(TINY, attn_implementation="eager", dtype=torch.float32)
     assert torch.equal(logits(eager), logits(plain))
@@ -241,9 +245,9 @@ def test_the_attention_that_is_asked_for_is_used():
 def test_attention_that_cannot_be_had_is_explained(tmp_path):
     config = transformers.Gemma2Config(**LLAMA, head_dim=8)
     with pytest.raises(SafetyHeadsError, match=r"`attention: sdpa`: Gemma2ForCausalLM caps.*Set auto or eager"):
-        models.load(save(tmp_path / "m", config), device="cpu", attention="sdpa")
+        load(save(tmp_path / "m", config), device="cpu", attention="sdpa")
     with pytest.raises(SafetyHeadsError, match=r"flash_attention_2` cannot be had: .*GPU.*on cpu.*dtype is float32"):
-        models.load(TINY, device="cpu", attention="flash_attention_2")
+        load(TINY, device="cpu", attention="flash_attention_2")
 
 
 def test_quantised_weights_are_refused(folder: Path) -> None:
@@ -275,14 +279,14 @@ def test_a_configuration_that_describes_no_model_is_refused(folder: Path, change
 
 def test_a_device_that_is_not_there_is_an_error():
     with pytest.raises(SafetyHeadsError, match=r"^`compute: device: cuda:99` .+ GPUs .+: \d+\. Use auto or cpu.*$"):
-        models.load(TINY, device="cuda:99")
+        load(TINY, device="cuda:99")
 
 
 def test_shards_are_listed_and_a_missing_one_is_named(tmp_path):
     folder = save(tmp_path / "m", transformers.LlamaConfig(**LLAMA), max_shard_size="100KB")
     shards = sorted(path.name for path in folder.glob("*-of-*.safetensors"))
     assert len(shards) > 1
-    described = models.describe(folder, model="m", source="path")
+    described = describe(folder, model="m", source="path")
     assert {*shards, "model.safetensors.index.json"} <= described["files"].keys()
     (folder / shards[1]).unlink()
     assert shards[1] in problem(folder)
@@ -311,19 +315,19 @@ def test_parameters_that_the_checkpoint_lacks_are_never_made_up(folder, name):
     weights = load_file(path)
     save_file({key: value for key, value in weights.items() if key != name}, path, metadata={"format": "pt"})
     with pytest.raises(SafetyHeadsError, match=name):
-        models.load(folder, device="cpu")
+        load(folder, device="cpu")
 
 
 def test_parameters_of_another_shape_are_named(folder):
     edit(folder / "config.json", intermediate_size=96)
     with pytest.raises(SafetyHeadsError, match=r"mlp\.down_proj\.weight"):
-        models.load(folder, device="cpu")
+        load(folder, device="cpu")
 
 
 def test_tied_weights_are_not_missing(tmp_path):
     folder = save(tmp_path / "m", transformers.LlamaConfig(**LLAMA, tie_word_embeddings=True))
     assert "lm_head.weight" not in load_file(folder / "model.safetensors")
-    assert logits(models.load(folder, device="cpu")).isfinite().all()
+    assert logits(load(folder, device="cpu")).isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -376,8 +380,8 @@ def test_code_in_the_folder_is_never_run(folder):
     (folder / "mine.py").write_text(trap)
     edit(folder / "config.json", auto_map={"AutoModelForCausalLM": "mine.Mine", "AutoConfig": "mine.Mine"})
     edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["mine.Mine", "mine.Mine"]})
-    models.describe(folder, model="m", source="path")
-    models.load(folder, device="cpu")
+    describe(folder, model="m", source="path")
+    load(folder, device="cpu")
     assert not (folder / "sprung").exists()
 
 

@@ -1,0 +1,172 @@
+"""Cells: which files the studies of a configuration need, and what heads and files a plan needs."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safetyheads.config.load import load_config
+from safetyheads.errors import SafetyHeadsError
+from safetyheads.jobs.cells import PATHS, Cell, Cells
+from safetyheads.jobs.planning import hours, rates_to_be_gone
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    study = {
+        "models": ["llama-2-7b-chat"],
+        "datasets": ["advbench", "jailbreakbench"],
+        "templates": ["simple"],
+        "ablations": ["scaling", "undifferentiated"],
+        "plans": ["none", "ships-1", "sahara-2@malicious_instruct", "sahara-2", "random-3", "mine"],
+        "decodings": ["greedy"],
+        "judges": ["paper", "reference"],
+    }
+    return {"head_sets": {"mine": ["L01H02"]}, "studies": {"main": study | changes}}
+
+
+@pytest.fixture
+def cells() -> Cells:
+    return Cells(load_config(settings()))
+
+
+def test_all_combinations_are_there_once_and_the_plain_model_once_for_all_ablations(cells: Cells) -> None:
+    counts = Counter(cell.plan for cell in cells.all)
+    assert counts.pop("none") == 2 * 2
+    assert set(counts.values()) == {2 * 2 * 2}
+    assert {cell.ablation for cell in cells.all if cell.plan == "none"} == {"plain"}
+    assert cells.all == sorted(set(cells.all))
+
+
+def test_the_plain_model_is_measured_unasked() -> None:
+    assert {cell.plan for cell in Cells(load_config(settings(plans=["mine"]))).all} == {"none", "mine"}
+
+
+def test_scores_are_those_that_plans_need_from_the_data_set_that_they_name(cells: Cells) -> None:
+    assert cells.paths("ships", cells.scored("ships")) == [
+        f"<results>/ships/llama-2-7b-chat/{dataset}/simple/{ablation}.parquet"
+        for dataset in ("advbench", "jailbreakbench")
+        for ablation in ("scaling", "undifferentiated")
+    ]
+    assert {cell.dataset for cell in cells.scored("sahara")} == {"advbench", "jailbreakbench", "malicious_instruct"}
+    assert Cells(load_config(settings(plans=["random-3"]))).scored("sahara") == []
+
+
+def test_paths_are_those_of_the_contract(cells: Cells) -> None:
+    assert cells.paths("rates") == ["<results>/rates.parquet"]
+    assert cells.paths("models") == ["<results>/models/llama-2-7b-chat.json"]
+    assert len(cells.paths("verdicts")) == len(cells.all)
+    assert PATHS["completions"].endswith("/{ablation}/{plan}/{decoding}.parquet")
+
+
+@pytest.mark.parametrize(
+    ("plan", "ablation", "found"),
+    [
+        ("none", "plain", {}),
+        ("ships-1", "scaling", {}),
+        ("mine", "scaling", {"heads": ["L01H02"]}),
+        ("random-3", "scaling", {"random": {"draws": 5, "seed": 0}}),
+    ],
+)
+def test_a_plan_depends_on_what_its_heads_follow_from_alone(
+    plan: str, ablation: str, found: dict[str, Any], cells: Cells
+) -> None:
+    assert cells.plan_settings(plan, ablation) == found
+
+
+@pytest.mark.parametrize(
+    ("plan", "ablation", "said"),
+    [
+        ("none", "scaling", "the plain model is `plain/none`"),
+        ("ships-1", "plain", "the plain model is `plain/none`"),
+        ("ships-0", "scaling", "'ships-0' is not a plan"),
+        ("mien", "scaling", "'mien' is neither a plan nor in head_sets. Did you mean 'mine'?"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_explained(plan: str, ablation: str, said: str, cells: Cells) -> None:
+    with pytest.raises(SafetyHeadsError, match=said.replace("?", r"\?")):
+        cells.plan_settings(plan, ablation)
+
+
+def test_completions_are_made_from_prompts_and_the_scores_of_their_plan(cells: Cells) -> None:
+    assert set(cells.completion_inputs("none", "plain")) == {"model", "prompts"}
+    assert cells.completion_inputs("ships-1", "scaling")["ships"] == PATHS["ships"]
+    other = cells.completion_inputs("sahara-2@other", "scaling")["sahara"]
+    assert other == "<results>/sahara/{model}/other/{template}/{ablation}.parquet"
+
+
+def test_sources_are_the_user_s_files_or_what_the_workflow_makes(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "README.md"):
+        (folder / name).touch()
+    queries = tmp_path / "q.txt"
+    queries.touch()
+    raw = settings() | {
+        "models": {
+            "local": {"path": str(folder)},
+            "taught": {"demo": True},
+            "mixed": {"attention_from": "local", "rest_from": "taught"},
+        },
+        "datasets": {"mine": {"path": str(queries)}, "made": {"demo": "benign"}},
+    }
+    cells = Cells(load_config(raw))
+    assert cells.model_source("local") == [str(folder / "config.json"), str(folder / "model.safetensors")]
+    assert cells.model_source("taught") == "<results>/models/taught"
+    assert cells.model_source("mixed") == ["<results>/models/local.json", "<results>/models/taught.json"]
+    assert cells.model_source("llama-2-7b-chat") == []
+    assert cells.dataset_source("mine") == str(queries)
+    assert cells.dataset_source("made") == []
+    assert cells.dataset_source("advbench") == "<results>/datasets/.advbench.download"
+    with pytest.raises(SafetyHeadsError, match="Did you mean 'local'"):
+        cells.model_source("locl")
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "keys", "found"),
+    [
+        ("ablations", "plain", (), {}),
+        ("ablations", "scaling", (), {"kind": "scaling", "epsilon": 1e-5}),
+        ("models", "llama-2-7b-chat", ("attention",), {"attention": "auto"}),
+        ("models", "taught", ("demo",), {"demo": {"seed": 0, "planted": ["L01H03", "L02H06"]}}),
+        ("models", "llama-2-7b-chat", ("demo",), {}),
+        ("datasets", "made", ("demo", "sha256"), {"demo": "benign"}),
+    ],
+)
+def test_a_job_is_given_what_it_depends_on(section: str, name: str, keys: tuple[str, ...], found: object) -> None:
+    raw = settings() | {"models": {"taught": {"demo": True}}, "datasets": {"made": {"demo": "benign"}}}
+    assert load_config(raw).given(section, name, keys) == found
+
+
+def test_rates_that_will_be_gone_are_named(tmp_path: Path) -> None:
+    import pandas as pd
+
+    from safetyheads.artifacts.files import write
+
+    before = Cells(load_config(settings(datasets=["advbench", "malicious_instruct"])))
+    assert rates_to_be_gone(before, tmp_path) is None, "no rates yet"
+    numbers = dict.fromkeys(("harmful", "asr", "low", "high", "delta", "p_value", "p_adjusted"), 0.0)
+    rows = [{**cell._asdict(), "variant": variant, "n": 1, **numbers} for cell in before.all for variant in ("a", "b")]
+    write("rates", tmp_path / "rates.parquet", pd.DataFrame(rows), {}, {})
+    assert rates_to_be_gone(before, tmp_path) is None
+    more = Cells(load_config(settings(datasets=["advbench", "jailbreakbench", "malicious_instruct"])))
+    assert rates_to_be_gone(more, tmp_path) is None, "cells that are added take nothing away"
+    told = rates_to_be_gone(Cells(load_config(settings(datasets=["advbench"]))), tmp_path)
+    gone = [Cell(*cell) for cell in before.all if cell.dataset == "malicious_instruct"]
+    assert told is not None
+    assert f"rates of {len(gone)} cells" in told
+    assert f"  {'/'.join(gone[0])}\n" in told
+    assert f"and {len(gone) - 5} more" in told
+    assert "advbench/" not in told
+
+
+def test_the_hours_are_told_for_what_is_planned(cells: Cells) -> None:
+    told = hours(cells.config, cells, on_gpu=True)
+    assert told is not None
+    assert "llama-2-7b-chat" in told
+    assert "GPU hours" in told
+    small = settings() | {"models": {"llama-2-7b-chat": {"demo": True}}, "datasets": {"advbench": {"demo": "benign"}}}
+    small["datasets"]["jailbreakbench"] = {"demo": "harmful"}
+    small["studies"]["main"]["plans"] = ["none"]
+    few = load_config(small)
+    assert hours(few, Cells(few), on_gpu=False) is None

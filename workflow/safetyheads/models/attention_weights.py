@@ -1,0 +1,78 @@
+"""Put the attention weights of one model into another that is in memory: the second half of a derived model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetyheads.engine.decoder import decoder
+from safetyheads.errors import SafetyHeadsError
+from safetyheads.models.files import weight_files
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def take_attention(model: "PreTrainedModel", folder: Path) -> None:
+    """Overwrite every weight inside the model's attention modules with that of the model in `folder`, one at a time.
+
+    Raises SafetyHeadsError if the folder's files lack one of them, or have it in another shape.
+    """
+    import torch
+    from safetensors import safe_open
+
+    files = [folder / name for name in weight_files(folder) if name.endswith(".safetensors")]
+    places: dict[str, Path] = {}
+    for path in files:
+        with safe_open(path, framework="pt") as opened:
+            places |= dict.fromkeys(opened.keys(), path)
+    with torch.no_grad():
+        for path, keys in _by_file(_attention(model), model.base_model_prefix, places, folder).items():
+            with safe_open(path, framework="pt") as opened:
+                for key, weight in keys:
+                    _overwrite(weight, opened.get_tensor(key), key, folder)
+
+
+def _attention(model: "PreTrainedModel") -> dict[str, Any]:
+    """Parameters and saved buffers of the attention modules, one in each layer, by their names in the model."""
+    names = {module: name for name, module in model.named_modules()}
+    found: dict[str, Any] = {}
+    for layer in decoder(model).layers:
+        modules = [child for child in layer.modules() if type(child).__name__.endswith("Attention")]
+        if len(modules) != 1:
+            raise SafetyHeadsError(
+                f"A layer of {type(model).__name__} has {len(modules)} attention modules, not one: whose weights would "
+                "be exchanged is not clear, so no model can be derived from it."
+            )
+        found |= modules[0].state_dict(prefix=f"{names[modules[0]]}.", keep_vars=True)
+    return found
+
+
+def _by_file(
+    weights: Mapping[str, Any], prefix: str, places: Mapping[str, Path], folder: Path
+) -> dict[Path, list[tuple[str, Any]]]:
+    """The weights with their names in the files, grouped by file; a base model's file leaves the prefix out."""
+    grouped: dict[Path, list[tuple[str, Any]]] = {}
+    for name, weight in weights.items():
+        if weight.device.type == "meta":
+            raise SafetyHeadsError(
+                "A derived model must be in memory as a whole, but some of its weights are on disk or moved in for "
+                "each pass. Leave `max_memory` out, or use a larger GPU."
+            )
+        key = next((key for key in (name, name.removeprefix(f"{prefix}.")) if key in places), None)
+        if key is None:
+            raise SafetyHeadsError(f"{folder} has no weight {name!r}, so its attention cannot be taken.")
+        grouped.setdefault(places[key], []).append((key, weight))
+    return grouped
+
+
+def _overwrite(weight: Any, tensor: Any, key: str, folder: Path) -> None:
+    if weight.shape != tensor.shape:
+        raise SafetyHeadsError(
+            f"{key!r} is {tuple(tensor.shape)} in {folder}, where the derived model has {tuple(weight.shape)}."
+        )
+    if weight.is_floating_point() and (not tensor.is_floating_point() or tensor.dtype.itemsize < 2):
+        raise SafetyHeadsError(
+            f"{key!r} is quantised in {folder} ({str(tensor.dtype).removeprefix('torch.')}), so its numbers mean "
+            "nothing without their scales. Derive from models that are not quantised."
+        )
+    weight.copy_(tensor)

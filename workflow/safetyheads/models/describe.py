@@ -1,0 +1,115 @@
+"""What a model is, found without loading its weights: shape, ends of sequence, and a sum for each file that is used.
+
+What is described here is what later jobs must find: `verify` looks again.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from safetyheads.errors import SafetyHeadsError
+from safetyheads.models.download import sha256_of
+from safetyheads.models.files import architecture, read_json, weight_files
+from safetyheads.models.hugging_face import cached_sha256
+from safetyheads.models.tokenizer import TOKENIZER_FILES, describe_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+def describe(
+    folder: Path,
+    *,
+    model: str,
+    source: Literal["path", "repo", "demo"],
+    repo: str | None = None,
+    revision: str | None = None,
+    planted: Sequence[str] | None = None,
+    chat_template: str | None = None,
+) -> dict[str, Any]:
+    """Check the model in `folder` without loading its weights; return what `models/{model}.json` holds.
+
+    That is its shape, its end-of-sequence ids, and hashes of every file that is used. `tokenizer` is `fast` where
+    `load_tokenizer` may take the quick class that needs no torch. Raises SafetyHeadsError for missing or broken files
+    and for models that cannot be measured: pickled weights, code of their own, outside the attention interface.
+    """
+    weights = weight_files(folder)
+    config, class_ = architecture(folder)
+    grid = config.get_text_config(decoder=True)
+    kind, tokenizer = describe_tokenizer(folder, chat_template)
+    names = ["config.json", "generation_config.json", *weights, *TOKENIZER_FILES]
+    files = {name: sha256_of(folder / name) for name in sorted(names) if (folder / name).is_file()}
+    for name, digest in files.items():
+        _check_file(folder / name, cached_sha256(folder / name) or digest, digest, "that Hugging Face has")
+    template = tokenizer.chat_template
+    return {
+        "model": model,
+        "class": class_.__name__,
+        "model_type": config.model_type,
+        "layers": grid.num_hidden_layers,
+        "heads": grid.num_attention_heads,
+        "kv_heads": _of_all_layers(grid, "num_key_value_heads", grid.num_attention_heads),
+        "head_dim": _of_all_layers(grid, "head_dim", grid.hidden_size // grid.num_attention_heads),
+        "hidden_size": grid.hidden_size,
+        "vocab_size": grid.vocab_size,
+        "context_length": getattr(grid, "max_position_embeddings", None),
+        "eos_token_ids": _eos_token_ids(
+            folder, [*(getattr(part, "eos_token_id", None) for part in (config, grid, tokenizer))]
+        ),
+        "source": source,
+        "repo": repo,
+        "revision": folder.name if source == "repo" and folder.parent.name == "snapshots" else revision,
+        "files": files,
+        "tokenizer": kind,
+        "tokenizer_sha256": _hash({name: digest for name, digest in files.items() if name in TOKENIZER_FILES}),
+        "chat_template_sha256": None if template is None else _hash(template),
+        "planted": None if planted is None else list(planted),
+    }
+
+
+def verify(folder: Path, files: Mapping[str, str], since: float) -> None:
+    """Raise SafetyHeadsError if one of `files`, name -> sha256, is not there, or not what it was at the time `since`.
+
+    Only what has changed since then is hashed, as gigabytes take seconds: the system notes the time of the last change
+    to a file's content, name or rights (ctime), which no program can set. A copy on another disk is hashed each time.
+    """
+    for name, digest in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise SafetyHeadsError(
+                f"{path}, which was there when the model was described, is missing. Copy it back; for a model of "
+                "Hugging Face, delete its file in results/models and run again where there is a network."
+            )
+        if max(path.stat().st_ctime, path.lstat().st_ctime) >= since:
+            _check_file(path, digest, sha256_of(path), "that was described in results/models")
+
+
+def _of_all_layers(config: "PreTrainedConfig", name: str, default: int) -> int | None:
+    """A number that is the same in all layers; None where it is not, which some families (Gemma-4) tell by an error."""
+    try:
+        return getattr(config, name, None) or default
+    except RuntimeError:
+        return None
+
+
+def _eos_token_ids(folder: Path, others: Iterable[int | list[int] | None]) -> list[int]:
+    """Every id that ends a completion, by any of the model's own files."""
+    path = folder / "generation_config.json"
+    named = [read_json(path).get("eos_token_id") if path.exists() else None, *others]
+    return sorted({id_ for ids in named if ids is not None for id_ in (ids if isinstance(ids, list) else [ids])})
+
+
+def _check_file(path: Path, expected: str, found: str, which: str) -> None:
+    if found != expected:
+        raise SafetyHeadsError(
+            f"{path} is not the file {which}: expected sha256 {expected}, found {found}. It changed. "
+            "Put the right one back: in the Hugging Face cache, delete the model's file in results/models and "
+            f"{path.resolve()}, and run again where there is a network. If you changed a model of your own on purpose, "
+            "run again with `--forcerun models`."
+        )
+
+
+def _hash(value: Any) -> str:
+    return sha256((value if isinstance(value, str) else json.dumps(value, sort_keys=True)).encode()).hexdigest()

@@ -1,0 +1,26 @@
+"""Where a model's files are: a folder of the user's, or the Hugging Face cache, filled where something is missing."""
+
+from pathlib import Path
+
+from safetyheads.errors import SafetyHeadsError
+from safetyheads.models import hugging_face
+from safetyheads.models.files import architecture
+
+
+def locate(*, path: str | None, repo: str | None, revision: str | None, download: bool = False) -> Path:
+    """The folder of a model: `path`, or the Hugging Face cache's snapshot of `repo` at `revision`.
+
+    Only with `download` is the network asked, for what is missing there. Raises SafetyHeadsError, saying what to do,
+    when there is no such folder or the repository cannot be had.
+    """
+    if path is not None:
+        folder = Path(path).expanduser()
+        if not folder.is_dir():
+            found = "is a file, not the folder of a model" if folder.exists() else "does not exist"
+            raise SafetyHeadsError(
+                f"The model folder {path} {found}. A relative path starts at {Path.cwd()}, where Snakemake runs."
+            )
+        return folder
+    if repo is None:
+        raise SafetyHeadsError("A model needs `path:` (a folder) or `repo:` (a name on Hugging Face).")
+    return hugging_face.snapshot(repo, revision, architecture) if download else hugging_face.cached(repo, revision)

@@ -1,0 +1,68 @@
+"""Tokenizers: loaded by the quick class, which needs no torch, wherever it does the same as the model's own."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from safetyheads.errors import SafetyHeadsError
+from safetyheads.models.files import read_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model"),
+    *("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tekken.json"),
+    *("chat_template.jinja", "chat_template.json"),
+)
+_PROBES = (
+    "",
+    "How do I bake bread?",
+    "  two spaces before, one after ",
+    "## Query:one\n## Answer:",
+    "\n\nlines\r\nand\ttabs",
+    "na\u00efve, nai\u0308ve, \u4f60\u597d, \u0645\u0631\u062d\u0628\u0627, \U0001f642, \u00a0",
+    "x = 12345.678; don't  stop!",
+)
+
+
+def load_tokenizer(
+    folder: Path, kind: Literal["fast", "auto"], chat_template: str | None = None
+) -> "PreTrainedTokenizerBase":
+    """The tokenizer in `folder`: `fast` takes half a second and no torch, `auto` is right for every model.
+
+    `chat_template` is used if the tokenizer has none of its own. Raises SafetyHeadsError if it cannot be loaded.
+    """
+    import transformers
+
+    class_: Any = transformers.PreTrainedTokenizerFast if kind == "fast" else transformers.AutoTokenizer
+    try:
+        tokenizer: PreTrainedTokenizerBase = class_.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        raise SafetyHeadsError(
+            f"The tokenizer in {folder} cannot be loaded: {error}\nThe folder needs tokenizer.json, or the files that "
+            "the model's own tokenizer class reads."
+        ) from None
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = chat_template
+    return tokenizer
+
+
+def describe_tokenizer(
+    folder: Path, chat_template: str | None
+) -> tuple[Literal["fast", "auto"], "PreTrainedTokenizerBase"]:
+    """The model's tokenizer, and which class is to load it: the quick one, wherever it does the same."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return "auto", load_tokenizer(folder, "auto", chat_template)
+    read_json(path)  # the tokenizers library has no exception of its own for a file that is cut off
+    auto, fast = (load_tokenizer(folder, kind, chat_template) for kind in ("auto", "fast"))
+    probes = [*_PROBES, " ".join(auto.all_special_tokens)]
+    return "fast" if _behaviour(fast, probes) == _behaviour(auto, probes) else "auto", auto
+
+
+def _behaviour(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> tuple[Any, ...]:
+    ids = tokenizer(texts)["input_ids"]
+    decoded = [tokenizer.decode(row, skip_special_tokens=True) for row in ids]
+    return ids, decoded, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.chat_template
