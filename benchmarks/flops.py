@@ -36,7 +36,7 @@ def full_pass(shape: Shape, tokens: int) -> int:
 
 
 def upper_layers(shape: Shape, tokens: int, count: int) -> int:
-    """Operations of the last `count` layers and the last position's logits: of all layers, a plain pass.
+    """Operations of the last `count` layers and the last position's logits.
 
     The last layer makes keys and values for every position, and all else for the last one.
     """
@@ -44,6 +44,11 @@ def upper_layers(shape: Shape, tokens: int, count: int) -> int:
     whole = tokens * shape.layer + seen * (tokens + 1)
     last = tokens * everywhere + shape.layer - everywhere + 2 * seen
     return 2 * ((count - 1) * whole + last + output(shape)) if count else 2 * output(shape)
+
+
+def plain_pass(shape: Shape, tokens: int) -> int:
+    """Operations of a pass for the last position's logits."""
+    return upper_layers(shape, tokens, shape.layers)
 
 
 def ablated_pass(shape: Shape, tokens: int, layer: int) -> int:
@@ -68,7 +73,7 @@ def decoding(shape: Shape, tokens: int, new_tokens: int) -> int:
 def generation_operations(shape: Shape, lengths: Sequence[int], layers: Sequence[int], new_tokens: int) -> int:
     """Operations of `new_tokens` for each prompt with each head of these layers ablated on its own."""
     return sum(
-        upper_layers(shape, tokens, shape.layers)
+        plain_pass(shape, tokens)
         + sum(ablated_pass(shape, tokens, layer) + decoding(shape, tokens, new_tokens) for layer in layers)
         for tokens in lengths
     )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from flops import decoding, generation_bytes, plain_pass
 from generation import fitting
 from measure import Peaks, Variant, fresh_parts, in_turn
 from options import device_of, dtype_name, dtype_of, timing_parser
@@ -15,9 +16,8 @@ from outcome import Work, outcome, publish, row
 from sizes import ABLATION, SIZES, Size, make_model, make_prompts, spread_heads
 from transformers import PreTrainedModel
 
-from safetyheads.costs.flops import decoding, generation_bytes, plain_pass
-from safetyheads.engine.batches import Pieces
 from safetyheads.engine.generation import Row, generate
+from safetyheads.engine.out_of_memory import Pieces
 from safetyheads.heads import HeadSet
 from safetyheads.plans import Decoding
 
@@ -32,7 +32,7 @@ class Task:
         self.prompts: list[list[int]] = make_prompts([tokens] * rows, size.shape.vocabulary)["token_ids"].tolist()
         spread = spread_heads(size.shape, min(rows, size.shape.layers))
         self.heads: list[HeadSet] = [(spread[index % len(spread)],) for index in range(rows)]
-        self.pieces = Pieces()
+        self.limit: int | None = None  # rows of a piece, once `generate` has run out of memory
 
     @torch.inference_mode()
     def generate(self, _: int) -> list[list[int]]:
@@ -47,7 +47,12 @@ class Task:
             found: list[list[int]] = made[:, ids.shape[1] :].tolist()
             return found
 
-        return [tokens for piece in self.pieces.of(some, self.prompts) for tokens in piece]
+        with fresh_parts() as parts:
+            pieces = Pieces(parts)
+            pieces.limit = self.limit
+            made = [tokens for piece in pieces.of(some, self.prompts) for tokens in piece]
+        self.limit = pieces.limit
+        return made
 
     def plain(self, _: int) -> list[list[int]]:
         """The library, nothing ablated."""
@@ -96,7 +101,7 @@ def main() -> None:
             [row(timing, least, peaks, output_tokens_per_second=rows * new / timing.median) for timing in timings],
             agreement={"packed": {"rows": rows, "rows_different": sum(map(bool, different))}},
             task=f"{rows} prompts of {tokens} tokens, {new} new ones, {dtype_name(dtype)}, "
-            f"at most {task.pieces.limit or rows} rows of generate at a time, {len(timings[0].seconds)} rounds",
+            f"at most {task.limit or rows} rows of generate at a time, {len(timings[0].seconds)} rounds",
             token_budget=task.token_budget,
             dtype=dtype_name(dtype),
         ),

@@ -77,7 +77,7 @@ def test_a_plain_pass_has_the_operations_of_its_parts(llama: LlamaForCausalLM, t
     states, layers = torch.randn(1, tokens, 24), llama.model.layers
     expected = sum(whole(layer, states) for layer in layers[:-1]) + last(layers[-1], states)
     expected += counted(lambda: llama.lm_head(states[:, -1:]))
-    assert exact.upper_layers(SHAPE, tokens, 4) == expected
+    assert exact.plain_pass(SHAPE, tokens) == expected
 
 
 @pytest.mark.parametrize("at", range(4))
@@ -96,7 +96,7 @@ def test_an_ablated_head_has_the_operations_of_its_parts(llama: LlamaForCausalLM
 
 def test_operations_and_bytes_of_a_small_case_are_those_made_by_hand() -> None:
     shape = Shape(layers=1, heads=1, hidden=2, intermediate=3, vocabulary=5, kv_heads=1)
-    assert exact.upper_layers(shape, 2, 1) == 2 * (16 + 26 + 8 + 10)
+    assert exact.plain_pass(shape, 2) == 2 * (16 + 26 + 8 + 10)
     assert exact.scoring_operations(shape, [2]) == 120 + 2 * (8 + 22 + 10)
     assert exact.decoding(shape, 2, 2) == 2 * (34 + 12 + 10)
     assert exact.generation_operations(shape, [2], [0, 0], 3) == 120 + 2 * 80 + 2 * (112 + 120)
