@@ -22,9 +22,9 @@ BATCHES_OF_SHARD = 12  # at least: one more or less is then no more than a tenth
 GPUS = {"a100": (312, 156, 19.5, 2039), "h100": (989, 494, 67, 3350), "h200": (989, 494, 67, 4800)}
 """NVIDIA's datasheets of SXM models: tera-operations per second of 16 bits, tf32 and float32, dense; GB per second."""
 OF_PEAK, OF_BANDWIDTH, GPU_CALL, GPU_START = 0.5, 0.7, 0.5e-3, 30.0
-"""What a GPU is taken to achieve of them, seconds of a layer's call and of a job's start: not measured yet."""
-CPU_RATE, CPU_BANDWIDTH, CPU_CALL, CPU_START = 0.075 * TERA, 4.3 * GIGA, 0.9e-3, 9.0
-"""What one thread of an AMD EPYC achieves in float32, as `benchmarks/shards.py` measured it."""
+"""What a GPU is taken to achieve of them; seconds that a layer's call and a job's start take. Not measured yet."""
+CPU_RATE, CPU_BANDWIDTH, CPU_CALL, CPU_START = 0.085 * TERA, 11 * GIGA, 0.33e-3, 3.7
+"""The same of a thread of an AMD EPYC in float32: fitted to models of 64 to 1,024 wide, and benchmarks/shards.py."""
 
 
 class Job(NamedTuple):
@@ -76,7 +76,7 @@ class Estimates:
             return None
         form, (count, characters) = self.config.template(template), queries
         around = (form.text.replace("{query}", "") if form.text else form.system or "") + form.prefill
-        of_token = max(1.0, min(4.0, 0.57 * log2(shape.vocabulary / 256)))  # characters: 4 for 32,000 tokens
+        of_token = min(4.0, 1 + 0.43 * log2(max(1, shape.vocabulary / 256)))  # 4 characters for 32,000 tokens
         tokens = round((len(around) + characters) / of_token) + 1 + (15 if form.chat else 0)
         sets = {"single": shape.layers * shape.heads, "random": self.config.random.draws}
         task, own = (sets["single"], 1, 1), compute.speed.scoring
