@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from safetyheads.config.load import load_config
+from safetyheads.costs.model_sizes import model_shape
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.models.attention_weights import take_attention
 from safetyheads.models.derived import check_pair, recipe
@@ -188,6 +189,6 @@ def test_a_derived_model_has_grid_size_and_chat_template_of_its_rest() -> None:
     declared = {"mixed": {"attention_from": "llama-2-7b", "rest_from": "vicuna-7b-v1.5"}}
     config = load_config(study(declared))
     assert config.grid("mixed") == (32, 32)
-    assert config.size("mixed") == config.size("vicuna-7b-v1.5")
+    assert model_shape(config, "mixed", Path()) == model_shape(config, "vicuna-7b-v1.5", Path())
     assert config.chat_template("mixed") == config.model("vicuna-7b-v1.5").chat_template
     assert config.chat_template("llama-2-7b") is None
