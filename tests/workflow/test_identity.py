@@ -24,7 +24,7 @@ def cut(project: Project, rows: int, shards: int) -> None:
     """64 completions, of 16 prompts with 4 samples, in batches of so many rows and so many jobs."""
     settings = small_study()
     settings["decodings"]["sampled"] = {"top_k": 5, "samples": 4, "max_new_tokens": 8}
-    settings["compute"] = {"token_budget": 1 if rows == 1 else 8192, "shards": shards}
+    settings["compute"] = {"token_budget": {1: 1, 8: 300}.get(rows, 8192), "shards": shards}
     project.configure(settings)
 
 
@@ -120,6 +120,25 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(
     assert (project.results / f"{cell}.parquet").read_bytes() == (
         uninterrupted.results / f"{cell}.parquet"
     ).read_bytes()
+    assert project.temporary_files() == []
+
+
+def test_who_tries_another_token_budget_in_between_ends_with_what_there_was(
+    sixteen: Project, uninterrupted: Project, tmp_path: Path
+) -> None:
+    project = sixteen.copy(tmp_path / "project")
+    cut(project, 1, 1)
+    kill_within_job(project, CELL, 57)  # of 64
+    made = {path: path.stat().st_mtime_ns for path in parts(project, CELL)}
+    cut(project, 8, 1)
+    assert project.run("--unlock").status == 0
+    kill_within_job(project, CELL, len(made) + 1)
+    cut(project, 1, 1)
+    assert project.run("--unlock").status == 0
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    project.make(f"results/{CELL}.parquet")
+    same = (folder.results / f"{CELL}.parquet" for folder in (project, uninterrupted))
+    assert len({path.read_bytes() for path in same}) == 1
     assert project.temporary_files() == []
 
 
