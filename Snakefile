@@ -67,6 +67,7 @@ include: "rules/report.smk"
 rule all:
     default_target: True
     input:
+        PATHS["rates"],  # which would not be missed beside a page that is there, after an error in the rule
         PATHS["report"],
 
 
