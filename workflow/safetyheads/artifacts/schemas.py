@@ -85,7 +85,7 @@ _TYPES = {
     **dict.fromkeys(("score", "probability", "asr", "low", "high", "delta", "p_value", "p_adjusted"), "float64"),
     **{"n": "int64", "selected": "bool", "token_ids": "tokens", "heads": "heads"},
 }
-"""The types of columns by name; others are text. `harmful` is not listed: it is true or false, but a number in rates."""
+"""The types of columns by name; others are text. `harmful` is missing: it is true or false, but a number in rates."""
 
 
 def keys(stage: str) -> list[str]:
