@@ -27,7 +27,7 @@ class ReportData:
     studies: Mapping[str, Mapping[str, Sequence[str]]]
     """For each study, by name, its lists of names: models, datasets, templates, ablations, plans, decodings, judges."""
     models: Settings
-    """The content of each model's `models/{model}.json`, by name. Demo models have `planted`, the names of two heads."""
+    """The content of each model's `models/{model}.json`, by name. Demo models have `planted`, two names of heads."""
     rates: pd.DataFrame
     ships: pd.DataFrame = field(default_factory=_empty)
     sahara: pd.DataFrame = field(default_factory=_empty)

@@ -24,7 +24,7 @@ INK, MUTED, RULE, PAPER = "#1c2127", "#5a6472", "#d3d9e0", "#fdfdfe"
 """The neutral colours. Their counterparts in the dark theme are in page.css."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-"""Okabe and Ito's colours, which colour-blind people can tell apart, without black and yellow; and a marker for each."""
+"""Okabe and Ito's colours, which colour-blind people can tell apart, without black and yellow, and markers."""
 LineStyle = Literal["-", "--", "-.", ":", "none"] | tuple[float, tuple[float, float]]
 LINES: tuple[LineStyle, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 
