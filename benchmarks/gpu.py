@@ -90,6 +90,7 @@ def outcome(said: str) -> dict[str, Any] | None:
 
 
 def last_words(complaint: str) -> str:
+    """The last line of a step's stderr that is not blank, cut to 200 characters; empty if there is none."""
     lines = [line.strip() for line in complaint.splitlines() if line.strip()]
     return lines[-1][:200] if lines else ""
 
@@ -128,6 +129,7 @@ def device(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def slug(name: str) -> str:
+    """A name for files: `nvidia-h100` for `NVIDIA H100`."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 

@@ -114,6 +114,7 @@ def run(folder: Path, shards: int, how: Sequence[str]) -> dict[str, Any]:
 
 
 def snakemake(folder: Path, arguments: Sequence[str]) -> None:
+    """Run the pipeline in a folder with these arguments. If it fails, end the program with what it said."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
     done = subprocess.run(
         [*command, *arguments, "--configfile", "study.yaml"], cwd=folder, capture_output=True, text=True
@@ -173,6 +174,7 @@ def estimated(config: Config, folder: Path, shards: int) -> float:
 
 
 def keys() -> tuple[str, str, str, str, str]:
+    """The keys of the measured cell that an estimate needs: model, data set, template, plan and decoding."""
     model, dataset, template, _, plan, decoding = CELL.split("/")[1:]
     return model, dataset, template, plan, decoding
 

@@ -43,8 +43,8 @@ def fingerprint(script: Path, library: Path = LIBRARY) -> str:
 def counted(script: Path, library: Path = LIBRARY) -> list[Path]:
     """The files of the library that count for a script.
 
-    These are the modules that it imports, directly or through others, and in their packages all files that are no
-    Python, such as the template of the page or a list of keywords.
+    These are the modules that it imports, directly or through others. In the packages among them, files other than
+    Python count as well, such as the template of the page or a list of keywords.
     """
     found: dict[str, Path] = {}
     ahead = list(_imported(script, library))

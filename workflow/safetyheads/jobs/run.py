@@ -52,6 +52,7 @@ class _WithoutTokens(logging.Formatter):
     """Replaces the user's Hugging Face token by `hf_***` in messages and tracebacks, whatever library wrote them."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The text of a record, with `hf_***` for the user's token and for all that looks like one."""
         text = super().format(record)
         hub: Any = sys.modules.get("huggingface_hub")  # if it is not loaded, nothing read the token's file
         tokens = [os.environ.get("HF_TOKEN"), os.environ.get("HUGGING_FACE_HUB_TOKEN")]

@@ -102,7 +102,7 @@ def cached_sha256(path: Path) -> str | None:
 
 
 def _commit(repo: str, revision: str, retry: "_Retry") -> str:
-    """The commit that a revision stands for; offline, the revision itself, which the cache knows how to resolve.
+    """The commit that a revision stands for. Offline it is the revision itself, which the cache can resolve.
 
     If the server does not answer, the commit of this revision in the cache is used, and the log says so. The answer is
     also noted in the cache, as huggingface_hub does, so that later jobs find the same commit offline.
