@@ -5,8 +5,8 @@ compared with the time that the jobs took. The first is the one that Snakemake p
 calibrated by `compute: speed`: its speed is taken from the run of one job, and its overhead of each job from the run of
 the most jobs. So it fits these two runs by definition, and the runs in between test it.
 
-64 jobs would take too long, so they are simulated: the batches of a study of 1,024 heads, 512 prompts and 128 new
-tokens are dealt to them as they would be, and their tokens are counted.
+64 jobs need a larger study than this one, so they are simulated: the batches of a study of 1,024 heads, 512 prompts and
+128 new tokens are dealt to them as they would be, and their tokens are counted.
 """
 
 import argparse

@@ -6,7 +6,7 @@
 
 `ablated`, `ships`, `sahara`, `judge`, `Head` and `SafetyHeadsError` are for use from Python, with models that are
 already in memory. Each is imported when it is first used, so that `import safetyheads` alone imports neither torch nor
-pandas and takes no time.
+pandas.
 """
 
 from importlib import import_module

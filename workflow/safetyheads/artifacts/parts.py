@@ -15,8 +15,8 @@ ATTEMPTS = 5  # how often to try to write a part into a folder that another copy
 class Parts:
     """The finished batches of an unfinished artefact, in a hidden folder beside it.
 
-    A job that is restarted loads the parts that it finds and computes the rest; the artefact is the one of a job that
-    was never interrupted. Parts that were made with other settings must not be used, so the folder's name holds a
+    A job that is restarted loads the parts that it finds and computes the rest. Its artefact equals that of a job
+    that was never interrupted. Parts that were made with other settings must not be used, so the folder's name holds a
     digest of everything that determines the parts:
 
         .single.parquet.parts-3f2a.../000000.npy, 000001.npy, ...    token_budget 8192, killed at 90 %
