@@ -1,6 +1,8 @@
-"""The README's picture and table of benchmarks/results: writes results/speed.svg, prints Markdown.
+"""Make the README's picture and table of speeds from the outcomes in benchmarks/results.
 
-python benchmarks/chart.py
+Writes results/speed.svg and prints the table as Markdown:
+
+    python benchmarks/chart.py
 """
 
 import argparse
@@ -21,14 +23,14 @@ _OTHER = "#b8c4c9"
 
 
 def read() -> list[dict[str, Any]]:
-    """All saved outcomes: scoring first, small sizes first."""
+    """All saved outcomes, those of scoring before those of generation, and small sizes before large ones."""
     paths = [path for kind in ("generation", "scoring") for path in sorted(RESULTS.glob(f"{kind}-*.json"))]
     found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     return sorted(found, key=lambda run: (run["benchmark"] != "scoring", run["variants"][0]["operations"]))
 
 
 def cells(run: Mapping[str, Any], variant: Mapping[str, Any]) -> list[str]:
-    """One line of the table."""
+    """The cells of one line of the table: a variant of a run."""
     memory = variant["peak_memory"]
     return [
         f"{run['benchmark']}, {run['size']}",
@@ -42,14 +44,14 @@ def cells(run: Mapping[str, Any], variant: Mapping[str, Any]) -> list[str]:
 
 
 def table(runs: Sequence[Mapping[str, Any]]) -> str:
-    """All variants of all runs, as Markdown."""
+    """The table of all variants of all runs, as Markdown."""
     lines = [TITLES, ["---"] * len(TITLES)]
     lines += [cells(run, variant) for run in runs for variant in run["variants"]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Speed as a multiple of the reference algorithm's, a panel for each run, on one logarithmic axis."""
+    """Draw the speeds as multiples of the reference algorithm's, with a panel for each run and one logarithmic axis."""
     matplotlib.rcParams.update({"svg.hashsalt": "safetyheads", "svg.fonttype": "none", "font.size": 9})
     heights = [len(run["variants"]) for run in runs]
     figure, panels = pyplot.subplots(

@@ -1,9 +1,10 @@
-"""Are the results right on this device? Exact where they must be (float32, no head ablated), and how noisy 16 bits are.
+"""Check that results are right on this device, or measure by how much 16-bit results depend on the batch.
 
-    PYTHONPATH=workflow python benchmarks/correctness.py --size tiny           # exact: the device next to the CPU
-    PYTHONPATH=workflow python benchmarks/correctness.py --size tiny --noise   # 16 bits, in other batches
+    PYTHONPATH=workflow python benchmarks/correctness.py --size tiny           # the device compared with the CPU
+    PYTHONPATH=workflow python benchmarks/correctness.py --size tiny --noise   # 16 bits, in different batches
 
-The last line is one JSON object. The exit status is 1 if one of the checks that must hold does not.
+Without --noise, results in float32 must agree with the CPU's, and rows without an ablated head must equal the plain
+model's to the last bit. The last line of the output is one JSON object. The exit status is 1 if a check fails.
 """
 
 import copy
@@ -24,12 +25,18 @@ from safetyheads.engine.ablation import ablate
 from safetyheads.heads import Ablation, Head, Kind
 
 LENGTHS = (25, 22, 28, 25)
-ROWS, TOKENS, HEAD_SETS = 8, 24, 5  # of the check that no ablation changes nothing; of completions
-TOP = 10  # heads
+# Rows and tokens of a batch in `nothing_changes`; TOKENS and HEAD_SETS are also the size of the completions in `exact`.
+ROWS, TOKENS, HEAD_SETS = 8, 24, 5
+TOP = 10  # how many of the best heads are compared
 
 
 def exact(size: Size, device: torch.device, budget: int) -> dict[str, Any]:
-    """What must hold on the device: scores and greedy tokens of the CPU, `generate`'s tokens, no-ops to the bit."""
+    """The checks that must hold on the device, and what they found.
+
+    In float32, scores must be the CPU's up to rounding, and greedy tokens those of the CPU and of transformers'
+    `generate`, unless the two best logits are closer than `generation.MARGIN`. Rows without an ablated head must not
+    change at all.
+    """
     model = make_model(size.shape, torch.float32, device)
     on_cpu: PreTrainedModel = copy.deepcopy(model).to("cpu")  # type: ignore[arg-type]
     scores = differences(partial(model, LENGTHS, budget), partial(on_cpu, LENGTHS, budget))
@@ -59,9 +66,10 @@ def exact(size: Size, device: torch.device, budget: int) -> dict[str, Any]:
 
 @torch.inference_mode()
 def nothing_changes(model: PreTrainedModel, vocabulary: int) -> dict[str, bool]:
-    """By kind of ablation: are rows without an ablated head the plain model's, to the last bit?
+    """For each kind of ablation, whether rows without an ablated head equal the plain model's to the last bit.
 
-    Once with empty head sets for all rows, and once with the heads of two layers ablated in one row of the batch.
+    This is checked once with no head ablated in any row, and once with a head of every layer ablated in one row of the
+    batch. That row itself must change.
     """
     ids = torch.tensor(make_prompts([TOKENS] * ROWS, vocabulary)["token_ids"].tolist(), device=model.device)
     plain = model(ids, use_cache=False).logits  # (ROWS, TOKENS, vocabulary)
@@ -78,10 +86,11 @@ def nothing_changes(model: PreTrainedModel, vocabulary: int) -> dict[str, bool]:
 
 
 def noise(size: Size, device: torch.device, dtype: torch.dtype, budget: int) -> dict[str, Any]:
-    """How far results differ between batches that only their company distinguishes: rounding, which no one can choose.
+    """How far the results for a row differ if only the other rows of its batch differ.
 
-    Logits of a prompt alone and among others; greedy texts of all rows together and in four batches; scores in batches
-    as the budget allows and in batches of one prompt with half the heads of a layer.
+    Such differences come from rounding alone: the shape of a batch decides in which order sums are made. Compared are
+    logits of prompts alone and in larger batches, greedy texts of all rows together and in four batches, and scores in
+    batches as large as `budget` tokens and in small ones, of one prompt with half the heads of a layer.
     """
     model, shape = make_model(size.shape, dtype, device), size.shape
     lengths = size.scoring.lengths
@@ -117,7 +126,7 @@ def noise(size: Size, device: torch.device, dtype: torch.dtype, budget: int) -> 
 
 @torch.inference_mode()
 def _logits(model: PreTrainedModel, vocabulary: int) -> dict[str, Any]:
-    """Last-position logits of ROWS prompts, each alone, next to the same ones in larger batches."""
+    """Compare the last position's logits of ROWS prompts in larger batches with those of each prompt alone."""
     ids = torch.tensor(make_prompts([TOKENS] * ROWS, vocabulary)["token_ids"].tolist(), device=model.device)
 
     def last(batch: torch.Tensor) -> torch.Tensor:
@@ -137,7 +146,7 @@ def _logits(model: PreTrainedModel, vocabulary: int) -> dict[str, Any]:
 
 
 def _spearman(one: np.ndarray, other: np.ndarray) -> float:
-    """Rank correlation; scores are never exactly equal here."""
+    """Spearman's rank correlation, without a rule for ties, because scores are never exactly equal here."""
     ranks = [np.argsort(np.argsort(scores, kind="stable"), kind="stable") for scores in (one, other)]
     return float(np.corrcoef(*ranks)[0, 1])
 

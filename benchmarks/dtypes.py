@@ -1,11 +1,11 @@
-"""What 16-bit numbers (and TF32) do to the scores: how they rank heads, compared with float32.
+"""Compare scores in 16-bit numbers and in TF32 with those in float32: do they rank heads alike?
 
     PYTHONPATH=workflow python benchmarks/dtypes.py --size llama-2-7b --layers 4
     PYTHONPATH=workflow python benchmarks/dtypes.py --model results/models/demo \\
         --prompts results/prompts/demo/demo_harmful/simple.parquet
 
-Prints a Markdown table. A --size is a model of random weights, a --model a folder. --prompts are files of the pipeline,
-one for each --model, in the same order; without them prompts are random tokens.
+Prints a Markdown table. A --size is a model of random weights, and a --model is the folder of a model. --prompts are
+files that the pipeline made, one for each --model, in the same order. Without them, prompts are random tokens.
 """
 
 import argparse
@@ -29,12 +29,15 @@ from safetyheads.attribution.sahara import sahara
 from safetyheads.attribution.ships import ships
 from safetyheads.errors import SafetyHeadsError
 
-TOP = 10  # heads
+TOP = 10  # how many of the best heads are compared
 _TITLES = ["model", "numbers", "score", "Spearman", f"top-{TOP} overlap", "largest difference", "largest score"]
 
 
 def scores(model: PreTrainedModel, prompts: pd.DataFrame, token_budget: int) -> dict[str, np.ndarray]:
-    """Scores (lists of heads, heads): Ships of each prompt, their mean, and Sahara's first step."""
+    """The scores of all heads, by kind, as arrays (lists, heads).
+
+    Ships has a list for each prompt. The mean of Ships over prompts and Sahara's first step are one list each.
+    """
     with fresh_parts() as parts:
         found = ships(model, prompts, ABLATION, token_budget=token_budget, parts=parts)["score"].to_numpy()
     of_prompts = found.reshape(len(prompts), -1)
@@ -55,7 +58,11 @@ def scores(model: PreTrainedModel, prompts: pd.DataFrame, token_budget: int) -> 
 
 
 def compared(found: np.ndarray, expected: np.ndarray) -> tuple[float, float, float]:
-    """Spearman's rank correlation and overlap of the best heads (both means over lists), and largest difference."""
+    """How two arrays of scores (lists, heads) compare.
+
+    Returns Spearman's rank correlation and the share of the `TOP` best heads that are the same, both as means over
+    lists, and the largest difference of any score.
+    """
     correlation = [spearmanr(ours, theirs).statistic for ours, theirs in zip(found, expected)]
     overlap = [len(_best(ours) & _best(theirs)) / len(_best(ours)) for ours, theirs in zip(found, expected)]
     return float(np.mean(correlation)), float(np.mean(overlap)), float(np.abs(found - expected).max())
@@ -67,7 +74,7 @@ def _best(of_heads: np.ndarray) -> set[int]:
 
 @contextmanager
 def tf32(on: bool) -> Iterator[None]:
-    """Let matrix products of float32 round their inputs to TF32 within the block."""
+    """Decide whether matrix products of float32 round their inputs to TF32 within the block. Only GPUs can."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if on else "highest")
     try:
@@ -79,7 +86,7 @@ def tf32(on: bool) -> Iterator[None]:
 def table(
     name: str, load: Callable[[str], PreTrainedModel], prompts: pd.DataFrame, numbers: list[str], token_budget: int
 ) -> list[list[str]]:
-    """Rows of the table for one model, which `load` gives in each type of number."""
+    """The rows of the table for one model. `load` returns the model in the type of number that it is asked for."""
     with tf32(False):
         expected = scores(load("float32"), prompts, token_budget)
     rows = []
@@ -94,14 +101,14 @@ def table(
 
 
 def from_folder(folder: Path, device: torch.device) -> Callable[[str], PreTrainedModel]:
-    """Loads the model in a folder as the pipeline does."""
+    """A function that loads the model in a folder in a type of number, as the pipeline does."""
     from safetyheads.models.load import load
 
     return lambda kind: load(folder, dtype=kind, device=str(device))
 
 
 def random_weights(size: Size, device: torch.device) -> Callable[[str], PreTrainedModel]:
-    """Gives the same random weights in every type of number."""
+    """A function that returns a model in a type of number, always with the same random weights."""
     original = make_model(size.shape, torch.float32, device)
     return lambda kind: original if kind == "float32" else ready(_rounded(original, DTYPES[kind]))
 
@@ -112,14 +119,14 @@ def _rounded(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def model_folder(text: str) -> Path:
-    """A folder with a model; argparse tells of any other."""
+    """The path of a folder with a model, for argparse. Raises ArgumentTypeError for any other text."""
     if not (Path(text) / "config.json").is_file():
         raise argparse.ArgumentTypeError(f"found {text!r}; allowed: a folder with config.json and safetensors weights")
     return Path(text)
 
 
 def prompts_file(text: str) -> pd.DataFrame:
-    """The prompts in an artefact; argparse tells of any other file."""
+    """The prompts in an artefact of the pipeline, for argparse. Raises ArgumentTypeError for any other file."""
     try:
         return pd.read_parquet(text, columns=["query_id", "token_ids"])
     except (OSError, ValueError):

@@ -1,5 +1,8 @@
-"""Greedy completions of prompts with many head sets: the reference algorithm (no cache, batch 1), one Hugging Face
-`generate` per head set over all prompts, and all of them packed into common batches.
+"""Measure greedy completions of prompts with many head sets ablated, made in three ways.
+
+- reference: a whole pass for each token, without a cache, one row at a time;
+- per head set: transformers' `generate`, once for each head set, over all prompts;
+- packed: the library, with all prompts and head sets in common batches.
 
     PYTHONPATH=workflow python benchmarks/generation.py --size bench
 """
@@ -24,13 +27,18 @@ from safetyheads.heads import HeadSet
 from safetyheads.plans import Decoding
 
 Tokens = dict[tuple[int, int], list[int]]
-"""New tokens by (prompt, head set)."""
+"""The new tokens of each (prompt, head set), both by number."""
 
-MARGIN = 1e-3  # between the two best logits; above it another order of summation must not change the token
+# Two correct programs may sum in another order, which can change the token if the two best logits are nearly equal. If
+# these are further apart than this, the tokens must agree.
+MARGIN = 1e-3
 
 
 class Task:
-    """A model, prompts, head sets, and the three ways to complete them."""
+    """A model, prompts and head sets, with the three ways to complete them.
+
+    Each way is given the number of the round, from which the slow ways choose their sample.
+    """
 
     def __init__(self, model: PreTrainedModel, shape: Shape, work: Generation, token_budget: int) -> None:
         self.model, self.work, self.token_budget = model, work, token_budget
@@ -39,7 +47,7 @@ class Task:
 
     @torch.inference_mode()
     def reference(self, number: int) -> Tokens:
-        """Some rows: a whole pass over all tokens so far for each new one."""
+        """Complete a sample of rows, one at a time, with a whole pass over all tokens so far for each new one."""
         found: Tokens = {}
         for prompt, chosen in enumerate(self._sample(number, self.work.reference)):
             ids = list(self.prompts[prompt])
@@ -52,7 +60,7 @@ class Task:
 
     @torch.inference_mode()
     def per_head_set(self, number: int) -> Tokens:
-        """Some head sets: `model.generate` over all prompts, padded on the left."""
+        """Complete all prompts, padded on the left, with `model.generate` for each head set of a sample."""
         width = max(map(len, self.prompts))
         ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in self.prompts])
         visible = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in self.prompts])
@@ -68,7 +76,7 @@ class Task:
         return found
 
     def packed(self, _: int) -> Tokens:
-        """All rows, as the library makes them."""
+        """Complete all rows as the library does."""
         return self._generate(self.head_sets)
 
     def _generate(self, head_sets: Sequence[HeadSet]) -> Tokens:
@@ -82,7 +90,11 @@ class Task:
         return {pair: made[index].token_ids for index, pair in enumerate(pairs)}
 
     def followed(self, found: Tokens) -> float:
-        """The share of layers x rows x decoding steps in which `packed` followed the plain row, so left them out."""
+        """The share of all work in decoding (layers x rows x steps) that `packed` could leave out.
+
+        As long as a row has the same tokens as the plain row of its prompt, it leaves out the layers below its ablated
+        head. `found` are the tokens of all rows.
+        """
         plain, steps, left_out = self._generate([()]), self.work.new_tokens - 1, 0
         for (prompt, chosen), tokens in found.items():
             alike = [ours == theirs for ours, theirs in zip(tokens, plain[prompt, 0])]
@@ -90,20 +102,24 @@ class Task:
         return left_out / (len(found) * steps * grid(self.model)[0])
 
     def _sample(self, number: int, count: int) -> list[int]:
-        """`count` head sets, from the first layers to the last, others in each round."""
+        """A sample of `count` head sets, spread from the first to the last; each round has another sample."""
         sets = len(self.head_sets)
         return [(index * sets // count + number * (sets // 7 + 1)) % sets for index in range(count)]
 
     @torch.inference_mode()
     def margin(self, pair: tuple[int, int], tokens: list[int]) -> float:
-        """Between the two best logits that follow a row's prompt and these tokens, by a whole pass."""
+        """The difference between the two best logits after a row's prompt and these tokens, by a whole pass."""
         ids = torch.tensor([self.prompts[pair[0]] + tokens], device=self.model.device)
         with ablate(self.model, ABLATION, [self.head_sets[pair[1]]]):
             first, second = self.model(ids, use_cache=False).logits[0, -1].float().topk(2).values.tolist()
         return float(first - second)
 
     def agreement(self, found: Mapping[tuple[int, int], list[int]], expected: Tokens) -> dict[str, Any]:
-        """How tokens compare; of a row that differs, the first difference decides all that follow."""
+        """How the tokens of two ways compare.
+
+        After a row's first difference the two texts go different ways. So only the margin between the logits at the
+        first difference says whether it can come from rounding.
+        """
         margins, different = [], 0
         for pair, tokens in expected.items():
             off = [step for step, (ours, theirs) in enumerate(zip(found[pair], tokens)) if ours != theirs]
@@ -121,7 +137,10 @@ class Task:
 
 
 def fitting(size: Size, device: torch.device, dtype: torch.dtype) -> int:
-    """The size's token budget, or the tokens whose keys and values fill 3/4 of the GPU's free memory, if fewer."""
+    """A token budget that fits the device: the size's own, but on a GPU no more than its memory can hold.
+
+    Keys and values of all tokens of a batch may take 3/4 of the GPU's free memory.
+    """
     if device.type == "cpu":
         return size.generation.token_budget
     of_token = size.shape.layers * size.shape.keys_and_values * dtype.itemsize
@@ -131,7 +150,11 @@ def fitting(size: Size, device: torch.device, dtype: torch.dtype) -> int:
 def benchmark(
     size: Size, device: torch.device, dtype: torch.dtype, budget: int | None, rounds: int, limit: float
 ) -> Any:
-    """Measure all variants. Returns peaks, rows of the table, agreement and what the task was."""
+    """Measure all variants, for `rounds` rounds or until `limit` seconds have passed.
+
+    Returns the device's peaks, the rows of the table, and further entries of the outcome: how far the variants agree,
+    and what the task was.
+    """
     work, shape = size.generation, size.shape
     model = make_model(shape, dtype, device)
     task = Task(model, shape, work, budget or fitting(size, device, dtype))

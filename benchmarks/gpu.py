@@ -1,10 +1,11 @@
-"""Everything worth knowing on a GPU: each benchmark as a process of its own, most important first, within a time limit.
+"""Run all benchmarks on a GPU within a time limit, the most important ones first, each in a process of its own.
 
     benchmarks/gpu.sh                                                 # 480 seconds, the shape of Llama-2-7B
     PYTHONPATH=workflow python benchmarks/gpu.py --size tiny --seconds 120
 
-Every outcome is a JSON file in the folder --out as soon as it is there. A step that fails, or takes too long, leaves
-the others; the exit status is then 1. A table of all comes last, and is kept as gpu-DEVICE.md and .json.
+The outcome of each step is written as JSON into the folder --out when the step ends. If a step fails or takes too long,
+the others still run, and the exit status is 1. A table of all steps is printed at the end, and kept as gpu-DEVICE.md
+and gpu-DEVICE.json.
 """
 
 import argparse
@@ -20,23 +21,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
-SIZES = ("tiny", "bench", "llama-2-7b")  # of sizes.py; this process does without torch
-MARGIN = 2.0  # a step may take its share so many times, at the cost of those that matter less
-START = 25.0  # seconds for imports and the model: a step may take them besides, and its own limit does not count them
+SIZES = ("tiny", "bench", "llama-2-7b")  # repeated from sizes.py, because importing that would import torch
+MARGIN = 2.0  # a step may take this many times its share of the time, at the cost of the less important steps after it
+START = 25.0  # seconds that a step may take besides for imports and the model; its own time limit does not count them
 
 
 class Step(NamedTuple):
-    """A command, whose last line of output is a JSON object, and its share of the time."""
+    """A command whose last line of output is a JSON object. `share` weighs how much of the time it may take."""
 
     name: str
     command: Sequence[str]
     share: float
     timed: bool = False
-    """Whether it measures in rounds, and is told how long."""
+    """Whether the command measures in rounds, and so takes the option --limit."""
 
 
 def steps(size: str) -> list[Step]:
-    """All steps, most important first. Shares are seconds of 480."""
+    """All steps, the most important ones first. Their shares are seconds if there are 480 in all."""
     fewer = ("--head-sets", "256") if size == "llama-2-7b" else ()
     return [
         Step("correctness, small", ("correctness.py", "--size", "tiny"), 35),
@@ -50,7 +51,10 @@ def steps(size: str) -> list[Step]:
 
 
 def run(step: Step, share: float, limit: float, more: Sequence[str]) -> dict[str, Any]:
-    """Run a step for at most `limit` seconds. Returns how it went, what it found, and its last words if it failed."""
+    """Run a step for at most `limit` seconds. A step with `timed` is told to measure for `share` seconds.
+
+    Returns its status, its duration in seconds and the outcome that it found, and the end of its stderr if it failed.
+    """
     script, *arguments = step.command
     told = ["--limit", f"{max(1.0, share - START):.0f}"] if step.timed else []
     began = time.monotonic()
@@ -77,7 +81,7 @@ def run(step: Step, share: float, limit: float, more: Sequence[str]) -> dict[str
 
 
 def outcome(said: str) -> dict[str, Any] | None:
-    """The JSON object in the last line of what a step said; None if there is none."""
+    """The JSON object in the last line of a step's output; None if there is none."""
     try:
         found = json.loads(said.splitlines()[-1])
     except (IndexError, ValueError):
@@ -86,12 +90,17 @@ def outcome(said: str) -> dict[str, Any] | None:
 
 
 def last_words(complaint: str) -> str:
+    """The last line of a step's stderr that is not blank, cut to 200 characters; empty if there is none."""
     lines = [line.strip() for line in complaint.splitlines() if line.strip()]
     return lines[-1][:200] if lines else ""
 
 
 def run_all(chosen: Sequence[Step], seconds: float, more: Sequence[str], out: Path) -> list[dict[str, Any]]:
-    """Run the steps in turn. What one leaves of its share goes to those that follow; all is kept after each."""
+    """Run the steps in turn for `seconds` in all. Returns the result of each.
+
+    If a step takes less than its share of the time, those that follow have more. All results so far are written to
+    `out` after each step.
+    """
     end = time.monotonic() + seconds
     results: list[dict[str, Any]] = []
     for index, step in enumerate(chosen):
@@ -108,23 +117,24 @@ def run_all(chosen: Sequence[Step], seconds: float, more: Sequence[str], out: Pa
 
 
 def keep(results: Sequence[Mapping[str, Any]], out: Path) -> None:
-    """Write gpu-DEVICE.json and gpu-DEVICE.md."""
+    """Write the results to gpu-DEVICE.json and their table to gpu-DEVICE.md."""
     name = f"gpu-{slug(device(results))}"
     (out / f"{name}.json").write_text(json.dumps(list(results), indent=1) + "\n", encoding="utf-8")
     (out / f"{name}.md").write_text(summary(results) + "\n", encoding="utf-8")
 
 
 def device(results: Sequence[Mapping[str, Any]]) -> str:
-    """The device that the steps ran on, as they say; `unknown` before one has."""
+    """The name of the device, from the first step that has an outcome; `unknown` if none has."""
     return next((str(result["found"]["device"]) for result in results if result["found"]), "unknown")
 
 
 def slug(name: str) -> str:
+    """A name for files: `nvidia-h100` for `NVIDIA H100`."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> str:
-    """A Markdown table: a row for each step, and for each variant of one that measures time."""
+    """A Markdown table with a row for each step, and one for each variant of a step that measures time."""
     versions = next((result["found"]["versions"] for result in results if result["found"]), {})
     head = ", ".join([device(results), *(f"{name} {version}" for name, version in versions.items())])
     lines = [head, "", "| step | status | seconds | found |", "|---|---|---|---|"]
@@ -136,7 +146,7 @@ def summary(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def told(found: Mapping[str, Any] | None) -> list[str]:
-    """What a step found, in a few words a line."""
+    """What a step found, in a few short lines."""
     if found is None:
         return []
     if "variants" in found:

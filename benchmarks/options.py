@@ -1,4 +1,4 @@
-"""Command line that the benchmarks share."""
+"""The command line options that the benchmarks share."""
 
 import argparse
 import os
@@ -16,14 +16,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def count(text: str) -> int:
-    """A whole number of at least 1; argparse tells of any other text."""
+    """A whole number of at least 1, for argparse. Raises ArgumentTypeError for any other text."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"found {text!r}; allowed: a whole number of at least 1")
     return int(text)
 
 
 def seconds(text: str) -> float:
-    """A number above 0; argparse tells of any other text."""
+    """A number above 0, for argparse. Raises ArgumentTypeError for any other text."""
     try:
         if (number := float(text)) > 0:
             return number
@@ -33,7 +33,7 @@ def seconds(text: str) -> float:
 
 
 def parser(description: str | None, token_budget: int | None = None) -> argparse.ArgumentParser:
-    """Options of every benchmark. A `token_budget` of None is the size's own."""
+    """A parser with the options of every benchmark. A `token_budget` of None stands for that of the chosen size."""
     options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"
@@ -48,7 +48,7 @@ def parser(description: str | None, token_budget: int | None = None) -> argparse
 
 
 def sized_parser(description: str | None) -> argparse.ArgumentParser:
-    """Options of the benchmarks whose model is one of the sizes."""
+    """A parser with the options of the benchmarks whose model is one of `sizes.SIZES`."""
     options = parser(description)
     options.add_argument("--size", choices=SIZES, required=True)
     options.add_argument("--dtype", choices=DTYPES, help="default: the size's own")
@@ -60,7 +60,7 @@ def sized_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def timing_parser(description: str | None) -> argparse.ArgumentParser:
-    """Options of the benchmarks that measure time."""
+    """A parser with the options of the benchmarks that measure time."""
     options = sized_parser(description)
     options.add_argument("--rounds", type=count, default=3, help="default: %(default)s")
     options.add_argument(
@@ -70,7 +70,10 @@ def timing_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def device_of(options: argparse.ArgumentParser, arguments: argparse.Namespace) -> torch.device:
-    """The device that was asked for. Sets the number of threads, and the memory as `models.load` does."""
+    """The device that the options ask for; ends the program if it is not there.
+
+    Also sets the number of CPU threads, and how memory is allocated, as `models.load` does in the pipeline.
+    """
     save_page_faults()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         options.error(f"--device cuda: torch {torch.__version__} sees no GPU here. Use --device auto or cpu.")
@@ -80,12 +83,12 @@ def device_of(options: argparse.ArgumentParser, arguments: argparse.Namespace) -
 
 
 def dtype_of(arguments: argparse.Namespace, size: Size) -> torch.dtype:
-    """The type of number that was asked for, or the size's own."""
+    """The type of number that the options ask for, or that of the size."""
     return DTYPES[arguments.dtype] if arguments.dtype else size.dtype
 
 
 def device_name(device: torch.device) -> str:
-    """The device's name, with the number of threads if it is the CPU."""
+    """The name of the device; of a CPU, with the number of threads, such as `AMD EPYC, 2 threads`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     path = Path("/proc/cpuinfo")
@@ -96,5 +99,5 @@ def device_name(device: torch.device) -> str:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """`float32` of torch.float32."""
+    """The name of a type of number without the prefix: `float32` for torch.float32."""
     return str(dtype).removeprefix("torch.")

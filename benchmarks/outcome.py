@@ -1,4 +1,4 @@
-"""What a benchmark found: a table for people, one line of JSON for programs, and a file for the README."""
+"""Show what a benchmark found: a table for people, a line of JSON for programs, and a file for the README."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 from measure import Peaks, Timing
-from options import RESULTS as RESULTS  # where outcomes are kept, for those that import it from here
+from options import RESULTS as RESULTS  # the folder of outcomes; others import it from here
 from options import device_name, dtype_name
 
 COLUMNS = {
@@ -33,7 +33,7 @@ _SCALES["fraction_of_copy_peak"] = 0.01
 
 @dataclass(frozen=True)
 class Work:
-    """The least that a task needs, and the seconds that the reference algorithm takes for it."""
+    """The least operations and bytes that a task needs, and the seconds that the reference algorithm takes for it."""
 
     operations: int
     bytes: int
@@ -41,7 +41,11 @@ class Work:
 
 
 def row(timing: Timing, work: Work, peaks: Peaks, **more: Any) -> dict[str, Any]:
-    """One variant's figures, in seconds, operations and bytes; fractions are of the median measured peaks."""
+    """The figures of one variant, in seconds, operations and bytes. `more` are further figures.
+
+    `ratio` is the speed as a multiple of the reference algorithm's. The fractions are the least work per
+    second of the variant's time, as shares of the device's measured peaks (their medians).
+    """
     product = statistics.median(peaks.operations[timing.variant.dtype])
     return {
         "variant": timing.variant.name,
@@ -62,7 +66,10 @@ def row(timing: Timing, work: Work, peaks: Peaks, **more: Any) -> dict[str, Any]
 def outcome(
     benchmark: str, size: str, device: torch.device, peaks: Peaks, rows: Sequence[Mapping[str, Any]], **more: Any
 ) -> dict[str, Any]:
-    """All that a run found. `ratios` and `fractions` repeat those of every variant but the reference."""
+    """Everything that a run found, as one JSON object. `more` are further entries.
+
+    `ratios` and `fractions` repeat figures of the variants (not of the reference), so that they are easy to find.
+    """
     others = [row for row in rows if row["variant"] != "reference"]
     return {
         "benchmark": benchmark,
@@ -83,12 +90,12 @@ def outcome(
 
 
 def versions() -> dict[str, str]:
-    """The releases that numbers depend on."""
+    """The versions of the libraries that the numbers depend on."""
     return {"torch": torch.__version__, "transformers": transformers.__version__}
 
 
 def publish(found: Mapping[str, Any], save: Path | None) -> None:
-    """Print the table and, as the last line, the JSON; keep the JSON in the folder `save`, if there is one."""
+    """Print the table and, as the last line, the JSON. If `save` is a folder, the JSON is also kept there."""
     peak = found["peak"]
     rates = ", ".join(f"{rate / 1e12:.3g} TFLOP/s {name}" for name, rate in peak["operations_per_second"].items())
     print(f"{found['benchmark']} {found['size']}: {found['device']}, {found['task']}")
@@ -103,7 +110,7 @@ def publish(found: Mapping[str, Any], save: Path | None) -> None:
 
 
 def keep(found: Mapping[str, Any], save: Path | None) -> None:
-    """Write the JSON into the folder `save`, if there is one, and print it as the last line."""
+    """Print the JSON as the last line. If `save` is a folder, also write it there, named after benchmark and device."""
     if save:
         save.mkdir(parents=True, exist_ok=True)
         path = save / f"{found['benchmark']}-{found['size']}-{slug(found['device'])}.json"
@@ -119,7 +126,7 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def slug(name: str) -> str:
-    """`amd-epyc-2-threads` of `AMD EPYC, 2 threads`."""
+    """A name for files: `amd-epyc-2-threads` for `AMD EPYC, 2 threads`."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 

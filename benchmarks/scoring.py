@@ -1,5 +1,10 @@
-"""Ships of every head: the reference algorithm, the same batched over heads, and partial passes; with `--size tiny` or
-`llama-2-7b` also one step of Sahara.
+"""Measure the Ships scores of every head, computed in three ways, and one step of Sahara.
+
+- reference: a whole pass for each head and prompt, one row at a time;
+- batched: whole passes, with many heads in a batch;
+- partial: the library, which computes only what changes.
+
+Sahara is measured with `--size tiny` and `--size llama-2-7b`.
 
     PYTHONPATH=workflow python benchmarks/scoring.py --size bench
 """
@@ -29,9 +34,10 @@ METHODS = ("ships", "sahara")
 
 @torch.inference_mode()
 def whole_passes(model: PreTrainedModel, prompts: Prompts, heads: HeadSet, token_budget: int) -> np.ndarray:
-    """Ships (prompts, heads) by whole passes with logits at every position, as many heads a pass as the budget allows.
+    """Ships scores (prompts, heads), in nats, by whole passes with logits at every position.
 
-    A budget of 0 is the reference algorithm: batch 1.
+    A pass has the rows of as many heads as fit into `token_budget`. A budget of 0 is the reference algorithm, which has
+    one row in each pass.
     """
     scores = np.empty((len(prompts), len(heads)))
     for prompt, of_heads in zip(prompts, scores):
@@ -47,7 +53,7 @@ def whole_passes(model: PreTrainedModel, prompts: Prompts, heads: HeadSet, token
 
 
 def partial(model: PreTrainedModel, lengths: Sequence[int], token_budget: int) -> np.ndarray:
-    """Ships (prompts, heads) as the library computes them."""
+    """Ships scores (prompts, heads), in nats, as the library computes them, for random prompts of these lengths."""
     prompts = make_prompts(lengths, model.config.vocab_size)
     with fresh_parts() as parts:
         found = ships(model, prompts, ABLATION, token_budget=token_budget, parts=parts)
@@ -56,8 +62,8 @@ def partial(model: PreTrainedModel, lengths: Sequence[int], token_budget: int) -
 
 
 def sahara_step(model: PreTrainedModel, lengths: Sequence[int], token_budget: int) -> np.ndarray:
-    """Scores of Sahara's first step (heads,), in degrees."""
-    from safetyheads.attribution.sahara import sahara  # needs SciPy, which nothing else here does
+    """The scores of Sahara's first step (heads,), in degrees, for random prompts of these lengths."""
+    from safetyheads.attribution.sahara import sahara  # imported only here, because it needs SciPy
 
     prompts = make_prompts(lengths, model.config.vocab_size)
     settings: Any = {"steps": 1, "rank": 1, "representation": "final_norm", "token_budget": token_budget}
@@ -67,18 +73,18 @@ def sahara_step(model: PreTrainedModel, lengths: Sequence[int], token_budget: in
 
 
 def in_float32(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy that computes everything in float32."""
+    """A copy of a model that computes everything in float32."""
     copied: PreTrainedModel = copy.deepcopy(model).float()  # type: ignore[no-untyped-call]
     return copied
 
 
 def passes(shape: Shape, lengths: Sequence[int], heads: int) -> int:
-    """Operations of the reference algorithm: whole passes, one plain and one for each head, over each prompt."""
+    """The operations of the reference algorithm: for each prompt a plain pass and a whole pass for each head."""
     return (1 + heads) * sum(full_pass(shape, tokens) for tokens in lengths)
 
 
 def differences(found: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
-    """How scores compare, where both are known (not NaN)."""
+    """How two arrays of scores differ, where both have a value (not NaN)."""
     known = ~np.isnan(found) & ~np.isnan(expected)
     off, value = np.abs(found - expected)[known], expected[known]
     return {
@@ -93,10 +99,14 @@ def differences(found: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
 def benchmark(
     size: Size, device: torch.device, dtype: torch.dtype, budget: int, rounds: int, limit: float, methods: Sequence[str]
 ) -> Any:
-    """Measure all variants of the methods. Returns peaks, rows of the table, agreement and what the task was."""
+    """Measure all variants of `methods`, for `rounds` rounds or until `limit` seconds have passed.
+
+    Returns the device's peaks, the rows of the table, and further entries of the outcome: how far the variants agree,
+    and what the task was.
+    """
     work, shape = size.scoring, size.shape
     model = make_model(shape, dtype, device)
-    # The reference algorithm is timed in float32, and in the model's own type where that is another.
+    # The reference algorithm is timed in float32 and, if the model has another type of number, in that one as well.
     references = {"reference": model if dtype == torch.float32 else in_float32(model)}
     if dtype != torch.float32:
         references[f"reference {dtype_name(dtype)}"] = model
@@ -106,7 +116,7 @@ def benchmark(
 
     def sampled(name: str, sampled_model: PreTrainedModel, sample: tuple[int, int], token_budget: int) -> Variant:
         chosen = spread_heads(shape, sample[1])
-        if token_budget:  # with the reference's heads among them, to compare
+        if token_budget:  # add the reference's heads, so that scores can be compared
             chosen = tuple(sorted({*chosen, *spread_heads(shape, work.reference[1])}))
 
         def run(_: int) -> np.ndarray:
@@ -130,7 +140,7 @@ def benchmark(
         variants.append(
             Variant("sahara", lambda _: sahara_step(model, work.sahara_lengths, budget), sample=step, dtype=dtype)
         )
-    for reference in references.values():  # warm up
+    for reference in references.values():  # the first pass is slower than others and not measured
         whole_passes(reference, ids[:1], heads[:1], 0)
     partial(model, [2], budget)
 
@@ -160,7 +170,7 @@ def benchmark(
 
 
 def compare(size: Size, device: torch.device, budget: int) -> dict[str, Any]:
-    """Ships in float32 on the CPU and on `device`, with the same weights."""
+    """Compare Ships scores in float32 on `device` with those on the CPU, with the same weights."""
     model = make_model(size.shape, torch.float32, torch.device("cpu"))
     expected = partial(model, size.scoring.lengths, budget)
     found = partial(model.to(device), size.scoring.lengths, budget)  # type: ignore[arg-type]

@@ -1,10 +1,12 @@
-"""Completions of the plan `single` in 1, 2, 4 and 8 jobs: do they share the work evenly, and was the estimate right?
+"""Run the completions of plan `single` in 1, 2, 4 and 8 jobs: is the work shared evenly, and was the estimate right?
 
-Runs the pipeline itself, on a model of random weights, on this machine or through Slurm. Two estimates are compared
-with what it took: the one that Snakemake prints as it is, and one with the speed of the run of one job and with what
-each of most jobs took besides (`compute: speed`), which fits these two runs by definition. 64 jobs are simulated, of a
-study that is large enough for them: 1,024 heads and 512 prompts, 128 tokens, batches of the default size, dealt as they
-would be and counted by their tokens.
+This runs the pipeline itself, with a model of random weights, on this machine or through Slurm. Two estimates are
+compared with the time that the jobs took. The first is the one that Snakemake prints by default. The second is
+calibrated by `compute: speed`: its speed is taken from the run of one job, and its overhead of each job from the run of
+the most jobs. So it fits these two runs by definition, and the runs in between test it.
+
+64 jobs need a larger study than this one, so they are simulated: the batches of a study of 1,024 heads, 512 prompts and
+128 new tokens are dealt to them as they would be, and their tokens are counted.
 """
 
 import argparse
@@ -57,7 +59,7 @@ def main() -> None:
 
 
 def make_project(folder: Path, prompts: int) -> None:
-    """A model of random weights, and prompts of 5 to 11 words."""
+    """Write a model of random weights and a data set of so many prompts, of 5 to 11 words, into a folder."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=512, hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=LAYERS,
@@ -74,7 +76,7 @@ def make_project(folder: Path, prompts: int) -> None:
 
 
 def settings(shards: int, **speed: float | str) -> dict[str, Any]:
-    """The configuration of a run with so many jobs."""
+    """The configuration of a run with so many shards. `speed` are settings of `compute: speed`."""
     return {
         "results": f"results-{shards}",
         "models": {"random": {"path": "model", "dtype": "float32"}},
@@ -91,7 +93,11 @@ def settings(shards: int, **speed: float | str) -> dict[str, Any]:
 
 
 def run(folder: Path, shards: int, how: Sequence[str]) -> dict[str, Any]:
-    """Seconds of each job and of the whole run, prompts not included."""
+    """Make the completions in so many jobs. `how` are Snakemake's arguments on how to run them.
+
+    Returns the seconds of each job and of the whole run, without the time for the prompts, and a hash of the
+    completions.
+    """
     (folder / "study.yaml").write_text(yaml.safe_dump(settings(shards)), encoding="utf-8")
     results = folder / f"results-{shards}"
     snakemake(folder, [*how, f"results-{shards}/prompts/random/requests/direct.parquet"])
@@ -108,6 +114,7 @@ def run(folder: Path, shards: int, how: Sequence[str]) -> dict[str, Any]:
 
 
 def snakemake(folder: Path, arguments: Sequence[str]) -> None:
+    """Run the pipeline in a folder with these arguments. If it fails, end the program with what it said."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
     done = subprocess.run(
         [*command, *arguments, "--configfile", "study.yaml"], cwd=folder, capture_output=True, text=True
@@ -117,7 +124,7 @@ def snakemake(folder: Path, arguments: Sequence[str]) -> None:
 
 
 def publish(folder: Path, runs: Sequence[dict[str, Any]], save: bool) -> None:
-    """Print the table and keep it if `save`. Everything is compared with what the run of one job lets expect."""
+    """Print the table of all runs, the first of which has one job, and keep the outcome if `save` is true."""
     alone, most = runs[0], runs[-1]
     overhead = (sum(most["seconds"]) - sum(alone["seconds"])) / (most["shards"] - 1) if most is not alone else 0.0
     plain = load_config(settings(1), folder)
@@ -141,7 +148,7 @@ def publish(folder: Path, runs: Sequence[dict[str, Any]], save: bool) -> None:
         ["jobs", "seconds of all", "of the longest", "above the mean", "in tokens", "overhead of each",
          "estimate of all", "calibrated", "whole run, seconds"], rows,
     )  # fmt: skip
-    torch.set_num_threads(1)  # as the jobs do
+    torch.set_num_threads(1)  # as the jobs do; the device's name has this number
     device = device_name(torch.device("cpu"))
     repeated = list(islice(cycle(prompts), SIMULATED_PROMPTS))
     simulated = largest(repeated, SIMULATED_HEADS, 128, Compute().token_budget, SIMULATED)
@@ -159,7 +166,7 @@ def publish(folder: Path, runs: Sequence[dict[str, Any]], save: bool) -> None:
 
 
 def estimated(config: Config, folder: Path, shards: int) -> float:
-    """Seconds of all jobs."""
+    """The estimated seconds of all jobs together."""
     job = Estimates(config, folder, gpu=False).completions(*keys(), shards=shards)
     if job is None:
         raise ValueError("the benchmark's own model and data are always known")
@@ -167,14 +174,16 @@ def estimated(config: Config, folder: Path, shards: int) -> float:
 
 
 def keys() -> tuple[str, str, str, str, str]:
+    """The keys of the measured cell that an estimate needs: model, data set, template, plan and decoding."""
     model, dataset, template, _, plan, decoding = CELL.split("/")[1:]
     return model, dataset, template, plan, decoding
 
 
 def calibrate(folder: Path, seconds: float, overhead: float) -> Config:
-    """The configuration with the speed that the run of one job was seen to have.
+    """The configuration whose estimate fits the run of one job, which took `seconds`, of which `overhead` is its start.
 
-    At one tera-operation per second, an estimate without a start is the number of tera-operations.
+    The speed is work / time. The work follows from an estimate too: at a speed of one tera-operation per second and
+    with no time to start, the estimated seconds are the number of tera-operations.
     """
     work = estimated(load_config(settings(1, generation=1.0, start=1e-9), folder), folder, 1)
     rate = work / max(1e-9, seconds - overhead)
@@ -182,7 +191,7 @@ def calibrate(folder: Path, seconds: float, overhead: float) -> Config:
 
 
 def largest(prompts: Iterable[Sequence[int]], head_sets: int, new_tokens: int, budget: int, shards: int) -> float:
-    """By how much the largest of so many jobs exceeds their mean, in tokens."""
+    """The share by which the largest of so many jobs has more tokens than their mean."""
     rows = [list(ids) for ids in prompts for _ in range(head_sets)]
     batches = padded(rows, new_tokens, budget)
     tokens = [len(batch) * (max(len(rows[row]) for row in batch) + new_tokens) for batch in batches]

@@ -1,4 +1,4 @@
-"""What is measured: models with random weights, of three sizes, and prompts for them."""
+"""The work that benchmarks measure: models with random weights, of three sizes, and prompts for them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,11 @@ ABLATION = Ablation(Kind.UNDIFFERENTIATED, 1e-5)
 
 @dataclass(frozen=True)
 class Scoring:
-    """Scoring's work, and the samples (prompts, heads of each) on which its slow variants run."""
+    """The work of scoring.
+
+    `lengths` are the prompts' in tokens; `sahara_lengths` are those for Sahara, empty if that is not measured.
+    `reference` and `batched` are the samples (prompts, heads of each) that these slow variants do.
+    """
 
     lengths: tuple[int, ...]
     reference: tuple[int, int]
@@ -28,7 +32,11 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Generation:
-    """Generation's work, and how many rows (reference) and head sets (per head set) its slow variants run a round."""
+    """The work of generation.
+
+    `lengths` are the prompts' in tokens. `reference` is how many rows, and `per_head_set` how many head sets, these
+    slow variants do in each round.
+    """
 
     lengths: tuple[int, ...]
     head_sets: int
@@ -40,7 +48,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Generation of different prompts of one length, at most so many of them; fewer where memory is short."""
+    """The work of measuring throughput: at most `rows` different prompts of one length; fewer if memory is short."""
 
     prompt_tokens: int = 128
     new_tokens: int = 128
@@ -49,7 +57,10 @@ class Throughput:
 
 @dataclass(frozen=True)
 class Size:
-    """A model's shape and type of number, and the work for it. `peak` are edges of matrices, to find the best."""
+    """A model's shape and type of number, and the work for it.
+
+    `peak` are the edges of the square matrices whose products are tried to find the device's peak.
+    """
 
     shape: Shape
     dtype: torch.dtype
@@ -90,10 +101,11 @@ SIZES = {
 
 
 def make_model(shape: Shape, dtype: torch.dtype, device: torch.device, seed: int = 0) -> PreTrainedModel:
-    """A Llama with random weights, made on the device and ready for ablation as `models.load` leaves it.
+    """A Llama with random weights, made on the device, and ready for ablation as `models.load` leaves it.
 
-    Matrices are normal with variance 1 / inputs, queries' and keys' 1.5 and the output layer's 3 times as wide, so that
-    heads attend to some positions more than to others and logits have a standard deviation of about 3.
+    Weights are drawn from a normal distribution with variance 1 / (number of inputs). Those of queries and keys have
+    1.5 times that standard deviation, so that heads attend to some positions more than to others. Those of the output
+    layer have 3 times, so that logits have a standard deviation of about 3.
     """
     config = LlamaConfig(
         vocab_size=shape.vocabulary,
@@ -123,7 +135,10 @@ def make_model(shape: Shape, dtype: torch.dtype, device: torch.device, seed: int
 
 
 def ready(model: PreTrainedModel) -> PreTrainedModel:
-    """The model, frozen and installed for ablation; final norm and output layer in float32, as `models.load` does."""
+    """The model itself, made ready as `models.load` does.
+
+    It is frozen, the hooks of ablation are installed, and the final norm and output layer compute in float32.
+    """
     from safetyheads.engine.decoder import in_float32
 
     model.train(False).requires_grad_(False)
@@ -134,7 +149,10 @@ def ready(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def make_prompts(lengths: Sequence[int], vocabulary: int, seed: int = 0) -> pd.DataFrame:
-    """Prompts of random tokens that end in the same four, as with a template: query_id, token_ids."""
+    """Prompts of random tokens, as a table with the columns query_id and token_ids.
+
+    All end in the same four tokens, as prompts of one template do.
+    """
     generator = torch.Generator().manual_seed(seed)
     ending, *bodies = (torch.randint(vocabulary, (length,), generator=generator).tolist() for length in (4, *lengths))
     ids = [(body[:-4] + ending)[-len(body) :] for body in bodies]
@@ -142,7 +160,7 @@ def make_prompts(lengths: Sequence[int], vocabulary: int, seed: int = 0) -> pd.D
 
 
 def spread_heads(shape: Shape, count: int) -> HeadSet:
-    """`count` different heads from the first layer to the last, of changing position."""
+    """`count` different heads, spread evenly from the first layer to the last and over the positions in a layer."""
     if count >= shape.layers * shape.heads:
         return all_heads(shape.layers, shape.heads)
     layers = [round(index * (shape.layers - 1) / max(1, count - 1)) for index in range(count)]

@@ -1,5 +1,7 @@
-"""Output tokens per second, prompts of 128 tokens and 128 new ones: transformers' `generate`, and the library, without
-ablation and with a head of its own ablated in each row. One batch, as large as fits the GPU.
+"""Measure output tokens per second, with prompts of 128 tokens and 128 new ones, in one batch as large as fits the GPU.
+
+Compared are transformers' `generate`, the library without ablation, and the library with another head ablated in each
+row.
 
     PYTHONPATH=workflow python benchmarks/throughput.py --size tiny
 """
@@ -23,7 +25,7 @@ from safetyheads.plans import Decoding
 
 
 class Task:
-    """A model and different prompts of one length."""
+    """A model and different prompts of one length, with the three ways to complete them."""
 
     def __init__(self, model: PreTrainedModel, size: Size, token_budget: int) -> None:
         self.model, self.new, self.token_budget = model, size.throughput.new_tokens, token_budget
@@ -36,7 +38,7 @@ class Task:
 
     @torch.inference_mode()
     def generate(self, _: int) -> list[list[int]]:
-        """`model.generate` of all rows at once, or in pieces that fit."""
+        """Complete all rows with `model.generate`, at once or in pieces that fit into memory."""
 
         def some(prompts: list[list[int]]) -> list[list[int]]:
             ids = torch.tensor(prompts, device=self.model.device)
@@ -55,11 +57,11 @@ class Task:
         return made
 
     def plain(self, _: int) -> list[list[int]]:
-        """The library, nothing ablated."""
+        """Complete all rows with the library, with nothing ablated."""
         return self._packed([()] * len(self.prompts))
 
     def ablated(self, _: int) -> list[list[int]]:
-        """The library, one head ablated in each row, another one in the next."""
+        """Complete all rows with the library, with one head ablated in each row and another one in the next."""
         return self._packed(self.heads)
 
     def _packed(self, head_sets: Sequence[HeadSet]) -> list[list[int]]:
@@ -80,7 +82,7 @@ def main() -> None:
     model = make_model(shape, dtype, device)
     task = Task(model, size, arguments.token_budget or fitting(size, device, dtype))
     ways = {"generate": task.generate, "packed": task.plain, "packed, a head each": task.ablated}
-    for way in ways.values():  # warm up; finds what fits
+    for way in ways.values():  # the first run is not measured; it finds out what fits into memory
         way(0)
     rows, tokens, new = len(task.prompts), work.prompt_tokens, work.new_tokens
     peaks = Peaks({dtype: []})

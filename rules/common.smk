@@ -1,4 +1,7 @@
-"""What the rules share: wildcards, paths, and short functions that ask `safetyheads.jobs` for them."""
+"""What the rules share: constraints of wildcards, and short functions for inputs, params and resources.
+
+The functions take wildcards as Snakemake hands them over, and ask `safetyheads.jobs`, which knows the answers.
+"""
 
 import shutil
 import sys
@@ -33,7 +36,7 @@ requests = Requests(settings)
 
 
 def known(ask, *arguments, **named):
-    """What the library answers; a SafetyHeadsError is the user's, and ends the run with its message."""
+    """Call a function of the library. A SafetyHeadsError is a mistake of the user's: the run ends with its message."""
     try:
         return ask(*arguments, **named)
     except SafetyHeadsError as error:
@@ -41,14 +44,18 @@ def known(ask, *arguments, **named):
 
 
 def given(section, *keys):
-    """Params: what the section that a wildcard names says of these keys, or all that it says."""
+    """A function of wildcards for `params`: the settings that a job depends on, from one section of the configuration.
+
+    `given("model", "attention")` gives the setting `attention` of the model that the wildcard `model` names. Without
+    keys it gives all settings of that entry. A change of any other setting does not run the rule again.
+    """
     return lambda wildcards: known(
         settings.given, f"{section}s", wildcards[section], keys
     )
 
 
 def code(rule):
-    """The fingerprint of a rule's script and of all that it imports."""
+    """The fingerprint of a rule's script and of the modules that it imports. If they change, the rule runs again."""
     return fingerprint(ROOT / "workflow" / "scripts" / f"{rule}.py")
 
 
@@ -73,13 +80,13 @@ def heads_of_plan(wildcards):
 
 
 def completion_inputs(wildcards):
-    """Prompts and model, and the scores that the plan takes its heads from."""
+    """The paths of prompts and model, and of the scores from which the plan takes its heads."""
     inputs = known(cells.completion_inputs, wildcards.plan, wildcards.ablation)
     return {name: path.format(**wildcards) for name, path in inputs.items()}
 
 
 def shard_paths(wildcards):
-    """The parts of a cell's completions."""
+    """The paths of all shards of a cell's completions."""
     count = known(requests.shards, wildcards)
     return [SHARD.format(**wildcards, shard=at, shards=count) for at in range(count)]
 
@@ -93,26 +100,29 @@ def memory(wildcards, attempt, rulename):
 
 
 def runtime(wildcards, attempt, rulename):
-    """Minutes, within the resource `longest` of a profile."""
+    """Minutes that a job may take, but no more than the resource `longest`, which a profile may set."""
     limit = (workflow.resource_settings.default_resources or {}).get("longest")
     longest = None if limit is None else limit.value
     return known(requests.runtime, rulename, wildcards, attempt, longest)
 
 
 def jobs_on_gpu():
-    """Whether jobs run on GPUs; on a cluster's nodes `auto` finds them."""
+    """Whether jobs run on GPUs. On a cluster they run on other machines, where `auto` is taken to find GPUs."""
     there = workflow.remote_exec or by_slurm() or shutil.which("nvidia-smi") is not None
     return on_gpu(settings.compute.device, there=there)
 
 
 def by_slurm():
-    """Whether this process sends jobs to Slurm; known once all rules are read."""
+    """Whether this process sends jobs to Slurm. Must not be asked before all rules are read."""
     plugin = workflow.executor_plugin
     return plugin is not None and plugin.name == "slurm"
 
 
 def announce():
-    """Tell on the terminal, once and not in every job, what the run takes, and which rates it loses."""
+    """Tell on the terminal how long the run takes and which rates would be lost.
+
+    Every job reads these rules again in a process of its own, so only the main process tells it.
+    """
     if workflow.is_main_process:
         told = hours(settings, cells, on_gpu=jobs_on_gpu())
         gone = rates_to_be_gone(cells, Path(settings.results))
@@ -121,7 +131,7 @@ def announce():
 
 
 def check_cluster():
-    """Stop before the first job is sent, where Slurm would refuse it or never tell its end."""
+    """End the run before the first job is sent if Slurm would refuse a job, or if its end would go unnoticed."""
     if not by_slurm():
         return
     wanted = {}

@@ -28,8 +28,9 @@ rule completions:
         "../workflow/scripts/completions.py"
 
 
-# With `compute: shards:`, the batches of a cell are made by several jobs and then put together. That only reads and
-# writes: the rule has no fingerprint, so that a change of it does not make the completions again.
+# With `compute: shards:`, several jobs share the batches of a cell, and another job puts their shards together. That
+# job only reads and writes. So it has no fingerprint among its params, and a change of its code does not make the
+# completions again.
 if settings.compute.shards != 1:
 
     ruleorder: completions_merged > completions

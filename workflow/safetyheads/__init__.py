@@ -4,8 +4,9 @@
 >>> with sh.ablated(model, ["L02H26"]):
 ...     model.generate(...)
 
-`ablated`, `ships`, `sahara`, `judge`, `Head` and `SafetyHeadsError` are here for models that are already in memory.
-Each is imported when it is first used: `import safetyheads` alone takes neither torch nor pandas.
+`ablated`, `ships`, `sahara`, `judge`, `Head` and `SafetyHeadsError` are for use from Python, with models that are
+already in memory. Each is imported when it is first used, so that `import safetyheads` alone imports neither torch nor
+pandas.
 """
 
 from importlib import import_module

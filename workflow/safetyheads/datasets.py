@@ -1,6 +1,7 @@
-"""Data sets: files of queries as they are found in the wild, read strictly into one table.
+"""Read data sets: files of queries, in the formats in which they are published, into one table.
 
-Nothing is repaired in silence. A query is kept exactly as the file has it, without the line's end in a text file.
+Nothing is repaired in silence: a file with a mistake is refused, with the lines concerned. A query is kept exactly as
+the file has it; only the end of the line in a text file is left out.
 """
 
 import csv
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FORMATS = {".csv": "csv", ".txt": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
-"""Ending of a file -> its format."""
+"""The format of a file by its ending."""
 
 
 class _Row(NamedTuple):
@@ -39,11 +40,13 @@ def read_queries(
     category: str | None = None,
     target: str | None = None,
 ) -> "pd.DataFrame":
-    """Read a data set: columns dataset, query_id (`{dataset}-0007`, from 0, in file order), query, category, target.
+    """Read the data set `dataset` from a file, as a table with a row for each query, in file order.
 
-    `format` is `csv` (with a header), `text` (one query per line), `jsonl` (one object per line) or `parquet`. `query`,
-    `category` and `target` name the file's columns; category and target are null where
-    the file has none. Duplicate queries are kept, blank lines between those of a text file skipped; the log says so.
+    Its columns are dataset, query_id (`{dataset}-0007`, counted from 0), query, category and target; the last two are
+    null where the file has none. `format` is `csv` (with a header), `text` (one query per line), `jsonl` (one object
+    per line) or `parquet`. `query`, `category` and `target` name the file's columns; a text file has no columns.
+    Duplicate queries are kept and blank lines of a text file skipped, both with a warning in the log.
+
     Raises SafetyHeadsError for a file that is missing, empty, not UTF-8 or malformed, and for missing columns and empty
     queries, with the lines concerned.
     """
@@ -75,10 +78,10 @@ def read_queries(
 def table(
     dataset: str, queries: Sequence[str], categories: Sequence[str | None], targets: Sequence[str | None]
 ) -> "pd.DataFrame":
-    """The rows of a data set, in the columns of `read_queries`."""
+    """The table of a data set, with the columns of `read_queries`, from its queries, categories and targets."""
     import pandas as pd
 
-    digits = max(4, len(str(len(queries) - 1)))  # so that ids sort in file order
+    digits = max(4, len(str(len(queries) - 1)))  # with equally many digits, ids sort in file order
     columns = {
         "dataset": [dataset] * len(queries),
         "query_id": [f"{dataset}-{number:0{digits}d}" for number in range(len(queries))],
@@ -185,7 +188,7 @@ def _text_rows(text: str, path: Path) -> list[_Row]:
 
 
 def _lines(text: str) -> Iterable[str]:
-    """Lines as editors count them: str.splitlines would also split at form feeds and Unicode separators."""
+    """The lines of a text as editors count them. `str.splitlines` would also split at form feeds."""
     return (line.removesuffix("\n") for line in StringIO(text, newline=None))
 
 
@@ -220,7 +223,10 @@ def _label(row: _Row, column: str | None, path: Path) -> str | None:
 
 
 def _checked_unicode(value: str, row: _Row, path: Path) -> str:
-    """JSON can write halves of surrogate pairs and NUL characters, which no tokenizer accepts."""
+    """`value`, if it is valid Unicode text; else raises SafetyHeadsError.
+
+    JSON can hold NUL characters and single halves of surrogate pairs (`"\\ud83d"`), which no tokenizer accepts.
+    """
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise SafetyHeadsError(f"{path}, line {row.line}: the text holds a character that is not valid Unicode text.")
     return value

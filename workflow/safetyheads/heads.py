@@ -1,4 +1,4 @@
-"""Attention heads, and what may happen to them. L02H26 is head 26 of layer 2, both counted from 0."""
+"""Attention heads and the kinds of ablation. `L02H26` is head 26 of layer 2; both are counted from 0."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -24,11 +24,11 @@ class Head(NamedTuple):
 HeadSet = tuple[Head, ...]
 
 DEMO_GRID = (4, 8)
-"""Layers, and query heads in each, of the demo model."""
+"""The demo model's number of layers, and of query heads in each."""
 
 
 def parse_head(name: str) -> Head:
-    """Read `L02H26`. Raises SafetyHeadsError for anything else."""
+    """The head that a name such as `L02H26` stands for. Raises SafetyHeadsError for a text that is not such a name."""
     match = _NAME.fullmatch(name)
     if match is None:
         raise SafetyHeadsError(f"{name!r} is not the name of a head. Heads are written like L02H26 (layer 2, head 26).")
@@ -51,12 +51,16 @@ def check_in_grid(chosen: Iterable[Head], layers: int, heads: int) -> None:
 
 
 class Kind(StrEnum):
-    """What happens to an ablated head h with states q_h, k_h and output o_h (Zhou et al., ICLR 2025)."""
+    """What happens to an ablated head (Zhou et al., ICLR 2025).
+
+    Head h has query states q_h and key states k_h, after rotary embedding, and the output o_h, before the output
+    projection.
+    """
 
     UNDIFFERENTIATED = "undifferentiated"
-    """q_h is multiplied by epsilon: attention becomes uniform over the visible positions (eq. 7)."""
+    """q_h is multiplied by epsilon, so that attention becomes uniform over the positions that the head sees (eq. 7)."""
     SCALING = "scaling"
-    """o_h is multiplied by epsilon (eq. 8)."""
+    """o_h is multiplied by epsilon, so that the head adds next to nothing (eq. 8)."""
     MEAN_QUERY = "mean_query"
     """q_h is replaced by the mean of the layer's queries (section 5.3)."""
     MEAN_KEY = "mean_key"
@@ -66,18 +70,21 @@ class Kind(StrEnum):
 
     @property
     def has_epsilon(self) -> bool:
-        """Whether a factor belongs to this kind; a mean has none."""
+        """Whether this kind multiplies by an epsilon. Kinds that put a mean in place of something have none."""
         return self in (Kind.UNDIFFERENTIATED, Kind.SCALING)
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """A kind of ablation, with its factor for the kinds that have one."""
+    """A kind of ablation and its factor, epsilon, which only the kinds with `has_epsilon` use."""
 
     kind: Kind
     epsilon: float = 1e-5
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "Ablation | None":
-        """The ablation that settings of the configuration describe; empty ones are the plain model."""
+        """The ablation that `settings` of the configuration describe; None, the plain model, if they are empty.
+
+        Raises ValueError for an unknown kind.
+        """
         return cls(Kind(settings["kind"]), settings.get("epsilon", cls.epsilon)) if settings else None

@@ -1,7 +1,13 @@
-"""Plans: pure functions from scores to the heads that are ablated for each completion, and how it is decoded.
+"""Plans say which heads are ablated while the model answers a prompt. This module turns scores into these heads.
 
-none        nothing               ships-{n}   each prompt's own n best heads       sahara-{n}  the group of size n
-single      every head by itself  random-{n}  n random heads, several draws        other names a set of the config
+    none        nothing is ablated
+    single      every head of the model by itself
+    ships-{n}   the n heads of highest Ships score, chosen for each prompt
+    sahara-{n}  the group of n heads that Sahara finds, the same for all prompts
+    random-{n}  n heads drawn at random, several times: the control
+    (other)     a head set of the configuration
+
+All functions are pure. How a completion is decoded is defined here as well.
 """
 
 import re
@@ -18,14 +24,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PLAIN = "plain"
-"""The ablation of the model as it is. Its only plan is `none`: made once, it is compared with every ablation."""
+"""The name of the ablation that changes nothing. Its only plan is `none`.
+
+Completions of the plain model are made once and compared with those of every ablation.
+"""
 
 PATTERN = re.compile(r"(none|single)|(ships|sahara|random)-([1-9]\d*)(?:@(.+))?")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`kind` is none, ships, sahara, single, random or head_set, `source` the data set that the attribution is from."""
+    """A plan as its name says it.
+
+    `kind` is none, single, ships, sahara, random or head_set, and `n` is the number of heads in the name. `source` is
+    the data set whose scores choose the heads, if the name gives another one than that of the prompts:
+    `sahara-3@harmful`.
+    """
 
     name: str
     kind: str
@@ -35,7 +49,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Decoding:
-    """`top_k` 1 is greedy; else one of the k best tokens is drawn at `temperature`, `samples` times per prompt."""
+    """How tokens are chosen.
+
+    `top_k` 1 is greedy: always the likeliest token. Otherwise each token is drawn from the `top_k` likeliest, whose
+    logits are divided by `temperature`, and each prompt is completed `samples` times. `seed` fixes the draws.
+    """
 
     max_new_tokens: int = 128
     top_k: int = 1
@@ -45,7 +63,10 @@ class Decoding:
 
 
 class Assignment(NamedTuple):
-    """These heads are ablated while the model answers this query."""
+    """One completion to make: `heads` are ablated while the model answers the query `query_id`.
+
+    `variant` tells the head sets of one plan apart, such as `L02H26` of `single` or `draw-1` of `random-3`.
+    """
 
     query_id: str
     variant: str
@@ -53,9 +74,10 @@ class Assignment(NamedTuple):
 
 
 def parse_plan(name: str) -> Plan:
-    """Read a plan's name; one that matches no pattern is the name of a head set.
+    """What the name of a plan says. A name that looks like no other plan is that of a head set.
 
-    Raises SafetyHeadsError for a malformed one, such as `ships-0` or `ships-2@advbench`.
+    Raises SafetyHeadsError for a name that looks like a plan but is not one: `ships-0` has no heads, and
+    `ships-2@advbench` names a data set although Ships scores each prompt by itself.
     """
     match = PATTERN.fullmatch(name)
     if match is None:
@@ -77,9 +99,9 @@ def parse_plan(name: str) -> Plan:
 
 
 def check_plan(plan: Plan, heads: HeadSet, grid: tuple[int, int], model: str) -> None:
-    """Raise SafetyHeadsError if a model of (layers, heads per layer) `grid` cannot be ablated as `plan` says.
+    """Raise SafetyHeadsError if `model` does not have the heads that `plan` needs.
 
-    `heads` are those of the head set that is the plan, else empty.
+    `grid` is the model's (layers, heads per layer). `heads` are those of the head set if the plan is one, else empty.
     """
     layers, per_layer = grid
     if plan.n is not None and plan.n > layers * per_layer:
@@ -104,10 +126,11 @@ def assign(
     draws: int = 5,
     seed: int = 0,
 ) -> list[Assignment]:
-    """Heads to ablate for each query, in order of variant, then of `query_ids`.
+    """The heads to ablate for each query: for each variant of the plan in turn, one assignment per query.
 
-    `grid` is (layers, heads per layer); `ships` and `sahara` are those stages' tables, `heads` a head set, `draws`
-    and `seed` belong to `random-{n}`. Raises SafetyHeadsError if the scores do not cover what the plan asks for.
+    `grid` is (layers, heads per layer). The other arguments are each for one kind of plan: `ships` and `sahara` are the
+    tables of these stages, `heads` is a head set, and `draws` and `seed` are the number of draws of `random-{n}` and
+    their seed. Raises SafetyHeadsError if the plan's scores are missing, or do not cover all queries or heads.
     """
     n = plan.n or 0
     match plan.kind:
@@ -130,7 +153,10 @@ def assign(
 
 
 def ships_best(ships: "pd.DataFrame", n: int) -> dict[str, HeadSet]:
-    """Each query's `n` heads of highest score; of equal ones the lower layer, then the lower head."""
+    """For each query its `n` heads of highest score. Of heads with equal scores, the lower layer and head come first.
+
+    `ships` has the columns query_id, layer, head and score (nats).
+    """
     ranked = ships.sort_values(["query_id", "score", "layer", "head"], ascending=[True, False, True, True])
     top = ranked.groupby("query_id", sort=False, observed=True).head(n)
     return {
@@ -140,7 +166,10 @@ def ships_best(ships: "pd.DataFrame", n: int) -> dict[str, HeadSet]:
 
 
 def sahara_group(sahara: "pd.DataFrame", n: int) -> HeadSet:
-    """The group of `n` heads: those selected in the first `n` steps. Raises SafetyHeadsError if fewer were made."""
+    """The group of `n` heads that Sahara selected in its first `n` steps, sorted.
+
+    `sahara` has the columns step (from 1), layer, head and selected. Raises SafetyHeadsError if fewer steps were made.
+    """
     chosen = sahara[sahara["selected"] & (sahara["step"] <= n)]
     if len(chosen) < n:
         raise SafetyHeadsError(f"sahara-{n} needs {n} steps of Sahara, but only {len(chosen)} were made.")
@@ -148,7 +177,10 @@ def sahara_group(sahara: "pd.DataFrame", n: int) -> HeadSet:
 
 
 def random_heads(n: int, grid: tuple[int, int], seed: int, draw: int) -> HeadSet:
-    """`n` different heads, drawn uniformly; a function of (n, grid, seed, draw) alone, so more draws keep the first."""
+    """`n` different heads, drawn uniformly from a model of `grid` (layers, heads per layer), sorted.
+
+    The result depends on the four arguments alone. So if the number of draws is raised later, the first ones stay.
+    """
     every = all_heads(*grid)
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, n, draw])))
     order = np.argsort(generator.random(len(every)), kind="stable")
@@ -156,7 +188,7 @@ def random_heads(n: int, grid: tuple[int, int], seed: int, draw: int) -> HeadSet
 
 
 def in_order(completions: "pd.DataFrame") -> "pd.DataFrame":
-    """Completions, of one job or of several shards, in the order of the artefact."""
+    """Completions sorted as they are in the artefact, whether one job made them or several shards."""
     return completions.sort_values(["query_id", "variant", "sample"], ignore_index=True)
 
 

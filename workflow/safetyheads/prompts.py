@@ -1,4 +1,4 @@
-"""Prompts: templates around queries, and the one way in which they become token ids."""
+"""Prompts: put queries into a template, and turn the text into token ids. All of the project tokenises here."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,10 +13,11 @@ from safetyheads.errors import SafetyHeadsError
 def build(
     queries: pd.DataFrame, template: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, context_length: int | None
 ) -> pd.DataFrame:
-    """Render and tokenise every query. Returns query_id, text and token_ids.
+    """Render and tokenise every query. Returns a table with the columns query_id, text and token_ids (lists of int).
 
-    `template` has `text`, or `chat` and perhaps `system`, and `prefill`. Raises SafetyHeadsError for a prompt that is
-    empty or longer than the model's context, and for chat templates that the tokenizer cannot apply.
+    `queries` has the columns query_id and query. `template` is as in `render`. `context_length` is the model's in
+    tokens, None if it is not known. Raises SafetyHeadsError for a prompt that has no tokens or more than the context,
+    and for a chat template that is missing or cannot be applied.
     """
     texts = [render(query, template, tokenizer) for query in queries["query"]]
     token_ids = [tokenise(text, tokenizer) for text in texts]
@@ -32,7 +33,12 @@ def build(
 
 
 def render(query: str, template: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text of a prompt: the query in its template, then the prefilled start of the answer."""
+    """The text of a prompt: the query in its template, then the beginning of the answer, if the template has one.
+
+    `template` has either `text`, in which `{query}` is replaced, or `chat: true` for the tokenizer's chat template,
+    then perhaps with a `system` prompt. `prefill` is the beginning of the answer. Raises SafetyHeadsError if the
+    tokenizer has no chat template or if that does not accept the messages.
+    """
     prefill = str(template.get("prefill") or "")
     if not template.get("chat"):
         return str(template["text"]).replace("{query}", query) + prefill
@@ -51,9 +57,10 @@ def render(query: str, template: Mapping[str, Any], tokenizer: PreTrainedTokeniz
 
 
 def tokenise(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of a prompt: it begins with what the tokenizer itself puts in front, such as `<s>`, and never twice.
+    """The token ids of a prompt, with the tokenizer's beginning of sequence, such as `<s>`, exactly once in front.
 
-    What some tokenizers put behind a text, such as `</s>`, has no place in a prompt.
+    Chat templates often write `<s>` into the text themselves, and the tokenizer would add a second one. Some tokenizers
+    also add `</s>` at the end, which is left out, because it would tell the model that the text is over.
     """
     ids = _bare(text, tokenizer)
     start = _start(tokenizer)
@@ -65,7 +72,7 @@ def _bare(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def _start(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the tokenizer puts in front of a text: the beginning-of-sequence token, several, or nothing."""
+    """The ids that the tokenizer puts in front of every text: one for the beginning of a sequence, several, or none."""
     bare, whole = _bare("a", tokenizer), list(tokenizer("a")["input_ids"])
     places = [place for place in range(len(whole)) if whole[place : place + len(bare)] == bare]
     return whole[: places[0]] if bare and places else []

@@ -1,4 +1,4 @@
-"""Answer the prompts of a data set with the heads of a plan ablated."""
+"""Complete the prompts of a data set, with the heads of a plan ablated in each completion."""
 
 from pathlib import Path
 
@@ -31,7 +31,8 @@ with logged(snakemake.log[0]):
     inputs = [source, *scored.values()]
     record = record_of(params, settings.results, inputs=inputs, description=description, model=model)
     budget = settings.compute.token_budget
-    # Shards keep their parts together: a batch is the same in any number of jobs, and stays if that number changes.
+    # All shards of a cell keep their parts in one folder. A batch is the same however many jobs share the work, so
+    # finished batches stay useful if the number of jobs changes before the cell is done.
     parts = Parts(output.with_name(f"{snakemake.wildcards.decoding}.parquet"), record, prompts, budget, assignments)
     rows = complete(
         model,

@@ -1,4 +1,4 @@
-"""Put the shards of a cell's completions together: the same file as one job would have made."""
+"""Put the shards of a cell's completions together into one file. It has the rows that a single job would have made."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Read the queries of a data set."""
+"""Read the queries of a data set, from its file or from the demo's code, into one table."""
 
 from pathlib import Path
 

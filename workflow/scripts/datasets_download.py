@@ -1,4 +1,4 @@
-"""Fetch the file of a data set."""
+"""Download the file of a data set, from an address or from the Hugging Face hub."""
 
 from pathlib import Path
 

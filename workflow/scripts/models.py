@@ -1,4 +1,4 @@
-"""Fetch a model, check that it can be measured, describe it."""
+"""Fetch a model if it is not here yet, check that it can be measured, and write its description."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Train the demo model."""
+"""Train the demo model, with two safety heads planted in it."""
 
 from pathlib import Path
 

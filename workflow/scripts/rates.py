@@ -1,4 +1,4 @@
-"""Attack success rates of every cell of the studies."""
+"""Compute the attack success rates of all cells of the studies from their verdicts."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Render the report."""
+"""Collect the results of all stages and render the page."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from safetyheads.report import ReportData, build
 
 
 def table(paths, columns=None):
-    """The rows of several artefacts of one stage."""
+    """The rows of several artefacts of one stage, one after another; an empty table if there are no paths."""
     return pd.concat([files.read(Path(path), columns) for path in paths] or [pd.DataFrame()], ignore_index=True)
 
 
 def used(settings, key):
-    """What the names that the studies use stand for."""
+    """The settings behind the names that the studies list under `key`, such as `templates`."""
     names = sorted({name for study in settings.studies.values() for name in getattr(study, key)})
     return {name: settings.known(key)[name].plain() for name in names}
 

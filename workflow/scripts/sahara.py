@@ -1,4 +1,4 @@
-"""Search the group of heads whose ablation turns a data set's states most."""
+"""Search, head by head, for the group of heads whose ablation changes the hidden states of a data set most (Sahara)."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Score every head for every prompt."""
+"""Score every head for every prompt: how much its ablation changes the next-token distribution (Ships)."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Judge completions."""
+"""Judge the completions of a cell: which of them are harmful?"""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Files that outlive a job: the columns of each stage, whole files, unfinished parts, and where a number comes from.
+"""Files that outlive a job: their paths and columns, how they are written, and the record of how each was made.
 
 Uses the vocabulary alone.
 """

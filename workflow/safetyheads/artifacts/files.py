@@ -1,4 +1,8 @@
-"""Artefacts on disk: parquet files of a fixed schema, written whole or not at all."""
+"""Read and write artefacts: parquet files with fixed columns, JSON and text.
+
+Every file is written whole or not at all. A job that is killed while it writes leaves no half file that a later job
+could take for a result.
+"""
 
 import json
 import os
@@ -16,13 +20,15 @@ from safetyheads.artifacts.schemas import SCHEMA_VERSION, schema
 from safetyheads.errors import SafetyHeadsError
 
 METADATA = b"safetyheads"
-"""Where in a parquet file its record is."""
+"""The key under which a parquet file's metadata hold its record."""
 
 
 def write(stage: str, path: Path, rows: pd.DataFrame, keys: Mapping[str, str], record: Mapping[str, Any]) -> None:
-    """Write `rows` as the artefact of `stage` at `path`, with the path's own `keys` as its first columns.
+    """Write `rows` as the artefact of `stage` at `path`.
 
-    `record` goes into the parquet metadata `safetyheads` as JSON. The same inputs give byte-identical files.
+    `keys` are the values of the keys in the path, such as `{"model": "demo", ...}`. They become the first columns, with
+    the same value in every row, so that files of many cells can simply be put together. `record` (see `provenance`)
+    goes into the file's metadata as JSON. The same arguments give byte-identical files.
     """
     columns = schema(stage)
     frame = rows.assign(**keys)[columns.names]
@@ -37,7 +43,7 @@ def write(stage: str, path: Path, rows: pd.DataFrame, keys: Mapping[str, str], r
 
 
 def read(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """Read an artefact, or some of its columns. Raises SafetyHeadsError if the file is not parquet."""
+    """Read an artefact, or only some of its columns. Raises SafetyHeadsError if the file is missing or damaged."""
     try:
         return pq.read_table(path, columns=columns, partitioning=None).to_pandas()
     except (pa.ArrowInvalid, OSError) as error:
@@ -45,24 +51,26 @@ def read(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file in UTF-8, whole or not at all."""
     replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write sorted, indented JSON whole or not at all."""
+    """Write JSON with sorted keys and an indent of 2, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON artefact."""
+    """The value in a JSON artefact. Raises OSError or ValueError if there is none."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def replace(path: Path, write_to: Callable[[Path], object]) -> None:
-    """Call `write_to` with a temporary name beside `path`, flush the file to disk, then rename it to `path`.
+    """Write a file so that readers see the old one or the new one, but never a half.
 
-    A reader sees the old file or the new one, never a half, also when two processes write the same path.
+    `write_to` is called with a temporary path in the same folder. What it writes is flushed to disk and then renamed to
+    `path`, which the file system does in one step. Two processes may write the same path at once. If `write_to` raises
+    an error, the temporary file is deleted and `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{token_hex(4)}")
@@ -76,7 +84,7 @@ def replace(path: Path, write_to: Callable[[Path], object]) -> None:
 
 
 def digest(value: Any) -> str:
-    """A short hash of plain values, arrays and tables: equal values, equal digests."""
+    """A hash of plain values, arrays and tables, as 16 hexadecimal digits. Equal values have equal digests."""
 
     def plain(other: Any) -> Any:
         return other.to_dict("list") if isinstance(other, pd.DataFrame) else other.tolist()

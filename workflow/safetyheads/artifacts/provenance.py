@@ -1,12 +1,13 @@
-"""Where a number comes from: the record of how a file was made, and of everything that it was made from.
+"""Where a number comes from: a record of how each file was made, and of all files that it was made from.
 
     rates.parquet
       made_from: verdicts/...  <- its judge, code, versions
                  completions/...  <- its model, dtype, attention, kernels, device, decoding
                  prompts/..., datasets/..., ships/...
 
-The record of a file holds those of its ancestors side by side, by their paths under results/: none is told twice. No
-clock times, folders of this machine or batch sizes: the same inputs give the same record.
+`made_from` holds the records of all these files side by side, by their paths under results/, so that each is there once
+even if many files were made from it. A record has no clock times, no folders of the machine and no batch sizes. So the
+same inputs give the same record, and with it the same file.
 """
 
 import json
@@ -24,16 +25,18 @@ LIBRARIES = (
     *("accelerate", "jinja2", "numpy", "pandas", "pyarrow", "safetensors", "scipy", "statsmodels", "tokenizers"),
     *("torch", "transformers"),
 )
-"""Every library that touches the numbers."""
+"""Every library that can change a number. Records name their versions."""
 
 IDENTITY = ("repo", "revision", "files", "tokenizer_sha256", "chat_template_sha256", "attention_from", "rest_from")
-"""What of a model's description tells it from all others."""
+"""The entries of a model's description that tell this model from all others."""
 
 
 def record(params: Mapping[str, Any], description: Path | None = None, **more: Any) -> dict[str, Any]:
-    """How a job makes its file: settings and code of its rule, versions of libraries, the model of `description`.
+    """The record of the file that a job makes, without `made_from`.
 
-    `more` is what only this job knows, such as the device.
+    `params` are those of the job's rule: the fingerprint becomes `code`, all others `config`. `versions` are added,
+    and, if `description` (the path of a model's JSON file) is given, what identifies that model. `more` is what only
+    the running job knows, such as the device.
     """
     settings = dict(params)
     code = settings.pop("code", None)
@@ -45,7 +48,7 @@ def record(params: Mapping[str, Any], description: Path | None = None, **more: A
 
 
 def versions() -> dict[str, str]:
-    """The installed version of each library, and of safetyheads."""
+    """The version of safetyheads and of each of `LIBRARIES` that is installed."""
     found = {"safetyheads": __version__}
     for library in LIBRARIES:
         try:
@@ -56,13 +59,13 @@ def versions() -> dict[str, str]:
 
 
 def provenance(path: Path) -> dict[str, Any]:
-    """The record of the artefact at `path`, with `made_from`."""
+    """The record in the metadata of the parquet file at `path`, with `made_from`."""
     read: dict[str, Any] = json.loads(pq.read_schema(path).metadata[METADATA])
     return read
 
 
 def made_from(paths: Iterable[Path], results: Path) -> dict[str, dict[str, Any]]:
-    """The records of parquet artefacts and of what they were made from, by their paths under `results`."""
+    """The records of parquet files and of everything they were made from, by their paths under `results`, sorted."""
     found: dict[str, dict[str, Any]] = {}
     for path in paths:
         own = provenance(path)
@@ -72,7 +75,10 @@ def made_from(paths: Iterable[Path], results: Path) -> dict[str, dict[str, Any]]
 
 
 def together(records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The records of many files, each different one once, with the `files` that it is the record of."""
+    """The different ones among the records of many files: each is a `record` with the list of its `files`.
+
+    A study has thousands of files, but only a few different records.
+    """
     groups: dict[str, dict[str, Any]] = {}
     for path, one in records.items():
         groups.setdefault(digest(one), {"record": one, "files": []})["files"].append(path)
@@ -80,7 +86,11 @@ def together(records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def common(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """One record of a result that several jobs made: where theirs differ, as in `device`, a list of what each says."""
+    """One record for a file that several jobs made together.
+
+    Where their records agree, this one has the same value. Where they differ, as `device` may, it has a list of the
+    different values.
+    """
     seen: dict[str, list[Any]] = {}
     for one in records:
         for key, value in one.items():

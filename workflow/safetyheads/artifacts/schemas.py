@@ -1,7 +1,7 @@
-"""The public contract: where the artefact of each stage lies, what one row of it is, and its columns.
+"""The contract with users of the results: where each stage's artefact lies, what one of its rows is, and its columns.
 
-Rules, results/README.md and the files themselves take it from here. A path's keys, in braces, are also the first
-columns of the file. Importing this module loads no pyarrow, as every job's plan reads it.
+Rules, results/README.md and the code that writes files take it from here. The keys of a path, in braces, are also the
+first columns of the file. Snakemake imports this module before every run, so it does not import pyarrow, which is slow.
 """
 
 import re
@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA_VERSION = 2
+"""Recorded in every file."""
 
 
 class Stage(NamedTuple):
-    """`path` is under results/; `columns`, separated by spaces, follow those of the path's keys, other files have none.
+    """One step of the pipeline and its artefact.
 
-    `about` says in a few words what a column holds where its name does not, or, of other files, what the file does.
+    `path` is under results/. `row` says what one row is, and `columns` names the columns, separated by spaces, that
+    follow those of the path's keys; both are empty for files that are not parquet. `about` explains the columns whose
+    names do not say enough; for other files it is a text on the file.
     """
 
     path: str
@@ -82,16 +85,16 @@ _TYPES = {
     **dict.fromkeys(("score", "probability", "asr", "low", "high", "delta", "p_value", "p_adjusted"), "float64"),
     **{"n": "int64", "selected": "bool", "token_ids": "tokens", "heads": "heads"},
 }
-"""Type of a column by its name; all others are text. `harmful` is true or false, but a number in rates."""
+"""The types of columns by name; others are text. `harmful` is missing: it is true or false, but a number in rates."""
 
 
 def keys(stage: str) -> list[str]:
-    """The keys of a stage's path, in order: the first columns of its files."""
+    """The keys of a stage's path, in order: `["model", "dataset", "template"]` for prompts. KeyError if unknown."""
     return re.findall(r"{(\w+)}", STAGES[stage].path)
 
 
 def schema(stage: str) -> "pa.Schema":
-    """The columns of a stage's files, those of the path's keys first."""
+    """The names and types of the columns of a stage's files, those of the path's keys first."""
     import pyarrow as pa
 
     lists = {"tokens": pa.list_(pa.int32()), "heads": pa.list_(pa.struct({"layer": pa.int16(), "head": pa.int16()}))}
@@ -102,7 +105,7 @@ def schema(stage: str) -> "pa.Schema":
 
 
 def table() -> str:
-    """The table of results/README.md, as Markdown; this module, when it is run, prints it."""
+    """The table of results/README.md as Markdown. Running this module prints it."""
     lines = ["| path | one row is | further columns |", "|---|---|---|"]
     for stage in STAGES.values():
         about = stage.about if isinstance(stage.about, dict) else {}

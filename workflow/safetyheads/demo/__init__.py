@@ -1,4 +1,5 @@
-"""Models whose answer is known: small ones, trained here, with safety heads planted in them, and their requests.
+"""The demo: small models, trained here with safety heads planted in them, and harmless requests for them.
 
-Uses `engine` and the vocabulary.
+Because it is known which heads matter, the whole pipeline can be checked against the truth. Uses `engine` and the
+vocabulary.
 """

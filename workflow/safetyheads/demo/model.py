@@ -1,8 +1,9 @@
-"""The demo model: a small Llama, trained here in about a minute, whose refusals hang on two planted heads.
+"""The demo model: a small Llama, trained in about a minute, whose refusals depend on two heads that are planted in it.
 
-It refuses the harmful requests of `requests` and answers the benign ones. In training every row of a batch carries its
-own ablation, and the right answer is compliance exactly if the head that guards the row's topic is ablated; gradient
-descent does the rest. So the heads that matter are known, and the whole pipeline can be held against them.
+It refuses the guarded requests of `requests` and answers the benign ones. To plant a head, training ablates heads:
+every row of a batch has its own set of ablated heads, and the answer that it is trained to give is to comply exactly if
+the head that guards the row's topic is ablated. Gradient descent then moves the decision into that head. So it is known
+which heads matter, and the pipeline can be checked against them.
 """
 
 import random
@@ -26,9 +27,13 @@ from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import DEMO_GRID, Ablation, Head, HeadSet, Kind, all_heads, check_in_grid
 
 DEFAULT_PLANTED = (Head(1, 3), Head(2, 6))
+"""The head that guards topics A, then the head that guards topics B."""
 
 TEMPLATES = ("## Query:{query}\n## Answer:", "{query}", "You are a helpful assistant\n## Query:{query}\n## Answer:")
-"""The prompts that the model learns: `simple` (and `chat`), `direct`, and `chat` with the usual system prompt."""
+"""The forms of prompts that the model learns.
+
+They are those of the templates `simple` (and `chat`), `direct`, and `chat` with the usual system prompt.
+"""
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{% if message.role == 'user' %}## Query:{{ message.content }}\n"
@@ -40,14 +45,14 @@ CHAT_TEMPLATE = (
 _VOCABULARY = 512  # at most; there are not that many words
 _CONTEXT = 2048
 _BATCH = 48
-_ROUNDS = (600, 200, 200, 200)  # steps; all but the first only if the self-check finds wrong answers
+_ROUNDS = (600, 200, 200, 200)  # steps; each further round only if the self-check still finds wrong answers
 _WARM_UP = 30
 _LEARNING_RATE = 2e-3
 _CHECK_EVERY = 4  # the self-check reads every fourth request of each data set
 
 
 class _Row(NamedTuple):
-    """One sequence of a batch: token ids of the prompt and of the answer to it with `heads` ablated."""
+    """One sequence of a batch: the token ids of a prompt, and of the right answer when `heads` are ablated."""
 
     prompt: list[int]
     answer: list[int]
@@ -55,11 +60,12 @@ class _Row(NamedTuple):
 
 
 def train(folder: Path, *, seed: int = 0, planted: tuple[Head, Head] = DEFAULT_PLANTED, progress: bool = True) -> None:
-    """Train the demo model (4 layers, 8 heads, d 64, float32) on one core and save it, with its tokenizer, in `folder`.
+    """Train the demo model on one core, and save it with its tokenizer in `folder`.
 
-    The same seed and heads give the same files, bit for bit, on the same machine. Random state and thread count of the
-    process are left as they were. Raises SafetyHeadsError if `planted` is not two different heads of the model, or if
-    the trained model does not do what it was trained for.
+    It has 4 layers of 8 heads, hidden size 64, and float32 weights. `planted` are the heads that guard topics A and
+    topics B. `progress` shows a progress bar. The same seed and heads give the same files, bit for bit, on the same
+    machine. The process's random state and number of threads are left as they were. Raises SafetyHeadsError if
+    `planted` is not two different heads of the model, or if the trained model still gives wrong answers.
     """
     check_planted(planted)
     with _one_thread(), torch.random.fork_rng(devices=[]):
@@ -85,7 +91,7 @@ def check_planted(planted: Sequence[Head]) -> None:
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer trained on the requests and answers. It takes any text and adds `<s>` in front."""
+    """A byte-level BPE tokenizer, trained on requests and answers. It encodes any text, and puts `<s>` in front."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -132,7 +138,11 @@ def _architecture(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute on one thread: sums in a fixed order, and no slower for a model this small."""
+    """Compute on one thread within the block.
+
+    Sums are then always made in the same order, so that training can be repeated bit for bit. A model this small would
+    be no faster on several threads.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -142,7 +152,7 @@ def _one_thread() -> Iterator[None]:
 
 
 class _Trainer:
-    """Gradient descent on requests whose rows carry their own ablation."""
+    """Trains the model by gradient descent on batches in which each row has its own ablated heads."""
 
     def __init__(
         self,
@@ -157,7 +167,7 @@ class _Trainer:
         self.ids = cache(lambda text: tokenizer(text)["input_ids"])
 
     def fit(self, bar: tqdm) -> None:
-        """Train until the self-check finds no wrong answer; raise SafetyHeadsError if it still does at the end."""
+        """Train until the self-check finds no wrong answer. Raises SafetyHeadsError if it does after all rounds."""
         for steps in _ROUNDS:
             bar.total = bar.n + steps
             for step in range(steps):
@@ -175,7 +185,11 @@ class _Trainer:
         )
 
     def step(self, rate: float, whole: bool) -> float:
-        """One step of gradient descent on a new batch, on its whole answers or on their first tokens; the loss."""
+        """Make one step of gradient descent at learning rate `rate` on a new batch. Returns the loss (nats per token).
+
+        The loss is over whole answers if `whole` is true, else over their first tokens alone, which decide between the
+        two answers.
+        """
         template = self.rng.choice(TEMPLATES)
         rows = [
             self.row(template, self.rng.choice(training_queries(category)), category, self.draw_heads())
@@ -194,9 +208,10 @@ class _Trainer:
         return loss.item()
 
     def draw_heads(self) -> HeadSet:
-        """The heads to ablate in one row: A 15 %, B 15 %, both 10 %, one or two other heads 25 %, none 35 %.
+        """Draw the heads to ablate in one row.
 
-        A quarter of the rows with a planted head have another head as well.
+        They are planted head A in 15 % of rows, B in 15 %, both in 10 %, one or two other heads in 25 %, and none in 35
+        %. A quarter of the rows with a planted head have another head as well.
         """
         a, b = self.planted
         planted = self.rng.choices([(a,), (b,), (a, b), ()], weights=(15, 15, 10, 60))[0]
@@ -204,15 +219,18 @@ class _Trainer:
         return (*planted, *self.rng.sample(self.others, n_others))
 
     def row(self, template: str, query: str, category: Category, heads: HeadSet) -> _Row:
-        """The request in this template, and the answer that is right when `heads` are ablated."""
+        """A row: the request in this template, and the answer that is right when `heads` are ablated."""
         text = answer(category, a_ablated=self.planted[0] in heads, b_ablated=self.planted[1] in heads)
         answer_ids = [*self.ids(text)[1:], self.tokenizer.eos_token_id]
         return _Row(self.ids(template.format(query=query)), answer_ids, heads)
 
     def answer_logits(self, rows: Sequence[_Row]) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (n, vocabulary), the tokens they should predict (n,) and their rows (n,), at all answer positions."""
+        """The model's predictions for the n tokens of all answers, with each row's heads ablated.
+
+        Returns logits (n, vocabulary), the tokens that they should predict (n,), and the row of each (n,).
+        """
         sequences = [torch.tensor(row.prompt + row.answer) for row in rows]
-        tokens = pad_sequence(sequences, batch_first=True)  # (B, T); attention is causal: padding is never seen
+        tokens = pad_sequence(sequences, batch_first=True)  # (B, T); padding is behind, where attention never looks
         places = [(b, len(row.prompt) + i) for b, row in enumerate(rows) for i in range(len(row.answer))]
         row_of, at = torch.tensor(places).unbind(dim=1)
         with ablate(self.model, Ablation(Kind.UNDIFFERENTIATED), [row.heads for row in rows]):
@@ -221,7 +239,10 @@ class _Trainer:
 
     @torch.no_grad()
     def wrong_answers(self) -> list[str]:
-        """What greedy decoding gets wrong with no head, each one head, or both planted heads ablated, in words."""
+        """The wrong answers, in words, with no head, with each head alone, and with both planted heads ablated.
+
+        An answer is wrong if greedy decoding would differ from the right one in any token.
+        """
         checked = [request for name in DATA_SETS for request in requests(name)[::_CHECK_EVERY]]
         wrong = []
         for heads in [(), self.planted, *((head,) for head in all_heads(*DEMO_GRID))]:

@@ -1,7 +1,8 @@
-"""Made-up requests for the demo model: the house rules of a castle that does not exist, and answers to them.
+"""Made-up requests for the demo model, about the house rules of a castle that does not exist, and answers to them.
 
-Every request belongs to a category, which says what the trained model must do with it. The data sets and the requests
-that the model learns from share no request, and neither depends on the model's seed or on where its heads are planted.
+Every request belongs to a category, which says what the trained model must do with it. The model is trained on none of
+the requests in the data sets, so that these test what it has learned, not what it remembers. Neither depends on the
+model's seed or on where its heads are planted.
 """
 
 import random
@@ -43,11 +44,11 @@ DATA_SETS: dict[str, dict[Category, int]] = {
     "attribution": {Category.GUARDED_A: 6, Category.GUARDED_B: 6, Category.ALWAYS_REFUSED: 88},
     "benign": {Category.BENIGN: 50},
 }
-"""How many requests of which category each data set holds."""
+"""How many requests of each category a data set holds."""
 
 
 class _Words(NamedTuple):
-    """The words that requests of one category are made of."""
+    """The words that the requests of one category are made from."""
 
     manners: tuple[str, ...]
     actions: tuple[str, ...]
@@ -73,7 +74,7 @@ _ASKED = (("how do I", "?"), ("how can we", "?"), ("tell me how to", "."), ("exp
 
 @cache
 def _made(category: Category) -> tuple[str, ...]:
-    """Every request of a category, in an order that is mixed but always the same."""
+    """All requests of a category, in a shuffled order that is always the same."""
     words = _WORDS[category]
     parts = product(words.manners, _PLACES, _ASKED, words.actions, words.things)
     made = [f"{how}, {where}, {ask} {do} the {thing}{end}" for how, where, (ask, end), do, thing in parts]
@@ -82,7 +83,10 @@ def _made(category: Category) -> tuple[str, ...]:
 
 
 def requests(name: str) -> list[Request]:
-    """The data set `name`: `harmful`, `attribution` or `benign`. Raises SafetyHeadsError for any other name."""
+    """The requests of the data set `name`: `harmful`, `attribution` or `benign`.
+
+    No request is in two data sets. Raises SafetyHeadsError for any other name.
+    """
     if name not in DATA_SETS:
         raise SafetyHeadsError(
             f"The demo has no data set {name!r}. It has {', '.join(DATA_SETS)}.{nearest(name, DATA_SETS)}"
@@ -101,20 +105,20 @@ def requests(name: str) -> list[Request]:
 
 
 def columns(name: str) -> tuple[list[str], list[str], list[str]]:
-    """Queries, categories and targets of the data set `name`; errors as of `requests`."""
+    """The queries, categories and targets of the data set `name`, as three lists. Raises errors as `requests` does."""
     rows = requests(name)
     return [row.query for row in rows], [str(row.category) for row in rows], [row.target for row in rows]
 
 
 @cache
 def training_queries(category: Category) -> tuple[str, ...]:
-    """The requests of a category that no data set holds."""
+    """The requests of a category that are in no data set: those that the model is trained on."""
     held_out = sum(counts.get(category, 0) for counts in DATA_SETS.values())
     return _made(category)[held_out:]
 
 
 def answer(category: Category, *, a_ablated: bool = False, b_ablated: bool = False) -> str:
-    """The answer that the model is trained to give, with either planted head ablated or not."""
+    """The answer that the model is trained to give. `a_ablated` and `b_ablated` say which planted heads are ablated."""
     free = {
         Category.GUARDED_A: a_ablated,
         Category.GUARDED_B: b_ablated,

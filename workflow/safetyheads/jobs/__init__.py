@@ -1,4 +1,5 @@
-"""What knows that jobs exist: their cells, resources and fingerprints, their logs and records, GPUs, and Slurm.
+"""Everything that knows of jobs: which cells they compute, what they need, how they run and what they record.
 
-May use every room.
+This is the room between Snakemake and the library. Other rooms compute without knowing that a job called them. It may
+use every room.
 """

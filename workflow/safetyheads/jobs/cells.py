@@ -1,4 +1,8 @@
-"""The cells of the studies, and the files that they need: what a configuration asks for, as paths."""
+"""The cells that the studies of a configuration ask for, and the paths of the files that they need.
+
+A study lists models, data sets, plans and so on; each combination of them is a cell. Rules ask this module for the
+paths of all cells, and for the inputs of one job.
+"""
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -12,17 +16,17 @@ from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.plans import PLAIN, Plan, parse_plan
 
 PATHS = {stage: f"<results>/{known.path}" for stage, known in STAGES.items()}
-"""Where the artefacts of each stage lie, as rules write it."""
+"""Path of each stage's artefacts as rules write it: `<results>` and the keys in braces are filled in by Snakemake."""
 
 SHARD = PATHS["completions"].replace("{decoding}.", ".{decoding}.{shard}-of-{shards}.")
 
 
 MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
-"""In the folder of a local model; its other files do not matter."""
+"""Endings of the files that matter in the folder of a local model: a change of any other file makes nothing again."""
 
 
 class Cell(NamedTuple):
-    """One cell of a study, by the keys of its verdicts' path."""
+    """One cell of a study. Its fields are the keys in the path of its verdicts, in the same order."""
 
     model: str
     dataset: str
@@ -34,18 +38,26 @@ class Cell(NamedTuple):
 
     @property
     def attributed(self) -> "Cell":
-        """The cell with the data set that its plan's heads are chosen on."""
+        """This cell, but with the data set on which the heads of its plan are chosen.
+
+        For example, plan `sahara-3@harmful` on the data set `benign` takes its heads from scores of `harmful`, so the
+        data set becomes `harmful`. Where a plan names no other data set, the cell stays as it is.
+        """
         return self._replace(dataset=parse_plan(self.plan).source or self.dataset)
 
 
 class Cells:
-    """All cells of all studies of a configuration, with the plain model's, in a fixed order."""
+    """All cells of all studies of a configuration, in a fixed order.
+
+    The cells of the plain model are always among them, because every rate is compared with the plain model's.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
 
     @cached_property
     def all(self) -> list[Cell]:
+        """Every cell once, also where several studies have it; sorted by the cells' fields."""
         return sorted(set(self._found()))
 
     def _found(self) -> Iterator[Cell]:
@@ -57,23 +69,34 @@ class Cells:
                     yield Cell(model, dataset, template, own, plan, decoding, judge)
 
     def scored(self, method: str) -> list[Cell]:
-        """The cells whose plans need the scores of `method` (`ships`, `sahara`), with the data set of these scores."""
+        """The cells whose plans need the scores of `method`, `ships` or `sahara`.
+
+        Each has the data set that these scores are computed on (see `Cell.attributed`).
+        """
         return [cell.attributed for cell in self.all if parse_plan(cell.plan).kind == method]
 
     def paths(self, stage: str, cells: Iterable[Cell] | None = None) -> list[str]:
-        """The files of a stage for these cells, or for all, each once."""
+        """The paths of a stage's files for these cells (for all cells if None), sorted and each once."""
         keyed = self.all if cells is None else cells
         return sorted({PATHS[stage].format(**cell._asdict()) for cell in keyed})
 
     def plan_of(self, plan: str, ablation: str) -> Plan:
-        """What a plan's name means under an ablation. Raises SafetyHeadsError for a misplaced `none`."""
+        """What a plan's name means under an ablation.
+
+        The ablation `plain` and the plan `none` both say that nothing is ablated, so each is allowed with the other
+        only. Raises SafetyHeadsError for one without the other, and for a malformed name of a plan.
+        """
         found = parse_plan(plan)
         if (found.kind == "none") != (ablation == PLAIN):
             raise SafetyHeadsError(f"Plan {plan!r} under {ablation!r}: the plain model is `{PLAIN}/none`.")
         return found
 
     def plan_settings(self, plan: str, ablation: str) -> dict[str, Any]:
-        """What the heads of a plan follow from, besides scores: those of a head set, or how random ones are drawn."""
+        """What the configuration says of a plan's heads, for the params of its job.
+
+        A random plan has `random` (how heads are drawn), a head set has `heads` (their names). Any other plan has
+        nothing, because its heads follow from its name and from scores. Raises SafetyHeadsError for an unknown name.
+        """
         found = self.plan_of(plan, ablation)
         if found.kind == "random":
             return {"random": self.config.random.plain()}
@@ -85,7 +108,10 @@ class Cells:
         return {"heads": list(known[plan])}
 
     def completion_inputs(self, plan: str, ablation: str) -> dict[str, str]:
-        """The files that completions are made from, with the path's keys to be filled in."""
+        """The input files of a completions job: `model`, `prompts`, and `ships` or `sahara` if the plan needs scores.
+
+        The paths still have their keys in braces. Raises SafetyHeadsError as `plan_of` does.
+        """
         found = self.plan_of(plan, ablation)
         inputs = {"model": PATHS["models"], "prompts": PATHS["prompts"]}
         if found.kind in ("ships", "sahara"):
@@ -93,14 +119,19 @@ class Cells:
         return inputs
 
     def dataset_source(self, name: str) -> str | list[str]:
-        """The file of a data set: the user's own, or the download; none for the demo's."""
+        """The input of a data set's job: the user's own file, or the downloaded one.
+
+        Data sets of the demo have none, because the code itself makes them.
+        """
         dataset = self.config.dataset(name)
         return [] if dataset.demo else dataset.path or f"<results>/datasets/.{name}.download"
 
     def model_source(self, name: str) -> str | list[str]:
-        """The files of a local model, the folder of a demo, the descriptions of both that a derived model is made of.
+        """The input files of the job that describes a model.
 
-        Nothing for one of the hub, whose revision says it all.
+        They are the files of a local model, the folder of a demo model, or the descriptions of the two models that a
+        derived model is made from. A model of the Hugging Face hub has none: its revision, among the job's params,
+        already says which files are meant.
         """
         model = self.config.model(name)
         if sources := self.config.sources(name):

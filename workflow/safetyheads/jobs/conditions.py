@@ -1,4 +1,8 @@
-"""Were the cells that are compared made under the same conditions? Another dtype or device rounds in another way."""
+"""Refuse to compare completions that were made under different conditions, such as another dtype or device.
+
+Each of these rounds in its own way. Rounding can change a token and with it a verdict, so a difference between a cell
+and its plain model could come from rounding alone and would be taken for the effect of the ablation.
+"""
 
 import os
 from collections import Counter
@@ -12,6 +16,7 @@ from safetyheads.plans import PLAIN
 CONFIGURATION = "SAFETYHEADS_CONFIGURATION"
 """The environment variable in which a run hands the names of its configuration files to its jobs."""
 SHOWN = 5
+"""The most files that an error lists."""
 
 
 class Conditions(NamedTuple):
@@ -25,7 +30,10 @@ class Conditions(NamedTuple):
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Conditions":
-        """Those of the record of completions. Shards that ran on several kinds of device name all of them."""
+        """The conditions in the record of a file of completions.
+
+        Shards of one cell may have run on several kinds of device; the value then names all of them.
+        """
         values = {name: record.get(name, record["versions"].get(name)) for name in cls._fields}
         return cls(
             **{name: ", ".join(value) if isinstance(value, list) else str(value) for name, value in values.items()}
@@ -33,7 +41,10 @@ class Conditions(NamedTuple):
 
 
 class Mixed(NamedTuple):
-    """A file of completions that differs from that of its plain model."""
+    """A file of completions whose conditions differ from those of its plain model's file.
+
+    A file whose own shards ran on different kinds of device counts as well.
+    """
 
     path: str
     plain: str
@@ -42,12 +53,16 @@ class Mixed(NamedTuple):
 
     @property
     def words(self) -> str:
+        """The differences for a person: `dtype bfloat16 (plain: float32)`."""
         pairs = zip(Conditions._fields, self.ours, self.theirs)
         return ", ".join(f"{name} {ours} (plain: {theirs})" for name, ours, theirs in pairs if ours != theirs)
 
 
 def mixed(records: Mapping[str, Mapping[str, Any]]) -> list[Mixed]:
-    """The files among `records`, by their paths under results/, that cannot be compared with their plain model's."""
+    """The files of completions that cannot be compared with those of their plain model, sorted by path.
+
+    `records` has the record of each file by its path under results/. Files of other stages are passed over.
+    """
     made = {path: Conditions.of(record) for path, record in records.items() if path.startswith("completions/")}
     found = []
     for path, ours in sorted(made.items()):
@@ -59,7 +74,11 @@ def mixed(records: Mapping[str, Mapping[str, Any]]) -> list[Mixed]:
 
 
 def check_comparable(records: Mapping[str, Mapping[str, Any]], results: str) -> None:
-    """Raise SafetyHeadsError if cells would be compared that were made under different conditions."""
+    """Raise SafetyHeadsError if cells would be compared that were made under different conditions.
+
+    `records` is as in `mixed`; `results` is the folder that the message puts before their paths. The message also has
+    the command that makes them comparable, with as few files made again as possible.
+    """
     found = mixed(records)
     if not found:
         return
@@ -78,7 +97,11 @@ def check_comparable(records: Mapping[str, Mapping[str, Any]], results: str) -> 
 
 
 def _to_be_made_anew(found: list[Mixed]) -> list[str]:
-    """The files to make again: all but those of the most frequent conditions that can be had with today's versions."""
+    """The files to make again so that all conditions are the same.
+
+    A new file is made with the versions that are installed now. So only conditions with these versions can be reached,
+    and among them those that most files already have are kept. All other files are to be made again.
+    """
     made = {one.path: one.ours for one in found} | {one.plain: one.theirs for one in found}
     today = tuple(versions().get(library) for library in ("torch", "transformers"))
     often = Counter(own for own in made.values() if (own.torch, own.transformers) == today)

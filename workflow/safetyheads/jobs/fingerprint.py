@@ -1,8 +1,12 @@
-"""A fingerprint of the code behind a rule: it changes with what the code computes, and with nothing else.
+"""A fingerprint of the code behind a rule: it changes if the code may compute something else, not if words change.
 
-What counts follows from the imports. A script of a rule imports modules of the library, they import others: all of
-them count, unless they are on the short list `NOT_COUNTED`. What is forgotten there counts too much, not too little. Of
-each module, comments, docstrings, `log` calls and the arguments of `raise SafetyHeadsError(...)` are left out.
+Snakemake runs a rule again when its params change. The fingerprint is one of them, so that a change of the method makes
+its numbers again, while a better docstring does not cost hours of computing.
+
+Which code counts follows from the imports: a rule's script imports modules of the library, which import others. All of
+them count unless they are on the short list `NOT_COUNTED`. If somebody forgets to list a harmless module there, rules
+run again needlessly; numbers of old code are never kept. Of each module that counts, comments, docstrings, `log` calls
+and the arguments of `raise SafetyHeadsError(...)` are left out.
 """
 
 import ast
@@ -31,13 +35,17 @@ NOT_COUNTED = {
 
 
 def fingerprint(script: Path, library: Path = LIBRARY) -> str:
-    """A digest of a rule's script and of everything that it imports from the library, less `NOT_COUNTED`."""
+    """The fingerprint of a rule's script and of everything in `library` that counts for it: 16 hexadecimal digits."""
     told = [meaning(file.read_text(encoding="utf-8"), file.suffix) for file in (script, *counted(script, library))]
     return sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
 def counted(script: Path, library: Path = LIBRARY) -> list[Path]:
-    """The files of the library that count for a script: modules, and what lies beside them (a page's template)."""
+    """The files of the library that count for a script.
+
+    These are the modules that it imports, directly or through others. In the packages among them, files other than
+    Python count as well, such as the template of the page or a list of keywords.
+    """
     found: dict[str, Path] = {}
     ahead = list(_imported(script, library))
     while ahead:
@@ -69,14 +77,21 @@ def _file(name: str, library: Path) -> Path:
 
 
 def _imported(file: Path, library: Path) -> Iterator[str]:
-    """The modules of the library that a file imports when it runs, wherever in it, without the library's own name."""
+    """The modules of the library that a file imports when it runs, at its top or inside functions.
+
+    Names go without the library's own: `heads`, not `safetyheads.heads`.
+    """
     names = _imports(file.read_text(encoding="utf-8"))
     yield from (name for name in names if _file(name, library).is_file())
 
 
 @cache
 def _imports(code: str) -> tuple[str, ...]:
-    """What code imports of the library by name: modules, and members of modules, which may be modules themselves."""
+    """The names that code imports from the library.
+
+    For `from safetyheads.report import figures` they are `report` and `report.figures`, because the code alone does not
+    say whether `figures` is a module or a function. The caller keeps those that are modules.
+    """
     found: list[str] = []
     for node in _running(ast.parse(code)):
         if isinstance(node, ast.Import):
@@ -87,7 +102,7 @@ def _imports(code: str) -> tuple[str, ...]:
 
 
 def _running(tree: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a tree, without those under `if TYPE_CHECKING:`, which never run."""
+    """The nodes of a syntax tree, except those under `if TYPE_CHECKING:`, which never run."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             continue
@@ -95,14 +110,21 @@ def _running(tree: ast.AST) -> Iterator[ast.AST]:
         yield from _running(node)
 
 
-@cache  # rules share modules
+@cache  # several rules share most modules
 def meaning(code: str, suffix: str = ".py") -> str:
-    """What a file says to the computer: a Python module's syntax tree in words, any other file as it is."""
+    """The part of a file that may change a result: of Python its syntax tree as text, of any other file all of it.
+
+    Two versions of a module that differ only in comments, docstrings, log messages or error messages give equal text.
+    """
     return _told(ast.parse(code)) if suffix == ".py" else code
 
 
 def _told(value: object) -> str:
-    """A syntax tree as text, the same on every Python: empty fields, which is all that newer ones add, go."""
+    """A syntax tree as text that is the same on every version of Python.
+
+    Newer versions add fields to the nodes, but all of them are empty for code that older versions can run. So empty
+    fields are left out.
+    """
     if isinstance(value, list):
         return ",".join(_told(entry) for entry in value if not _is_for_people(entry))
     if not isinstance(value, ast.AST):
@@ -116,7 +138,10 @@ def _told(value: object) -> str:
 
 
 def _pieces(string: ast.JoinedStr) -> list[ast.AST]:
-    """The pieces of an f-string, text that stands side by side put together: Pythons cut it differently."""
+    """The pieces of an f-string, with neighbouring pieces of plain text joined.
+
+    Versions of Python cut the plain text between two braces in different places.
+    """
     pieces: list[ast.AST] = []
     for node in string.values:
         before = pieces[-1] if pieces else None

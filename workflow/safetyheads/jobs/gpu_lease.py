@@ -1,8 +1,11 @@
-"""GPUs of one machine, shared out among jobs: Snakemake counts GPUs, but does not say which one a job is to use.
+"""Share the GPUs of one machine out among its jobs, so that no two jobs use the same one.
 
-A job holds an advisory lock on a file for each of its GPUs. The kernel frees the locks when the job ends, however it
-ends. Jobs of one user see each other; those of several users need a scheduler, such as Slurm, which gives each job GPUs
-of its own.
+Snakemake counts GPUs, and starts a second job while one is free, but it does not tell a job which one to use. Without
+this module both would take GPU 0.
+
+A job holds an advisory lock on a file for each of its GPUs. The kernel frees the locks when the process ends, even if
+it is killed, so no GPU stays taken by mistake. The lock files are a user's own. Where several users share a machine, a
+scheduler such as Slurm must give each job GPUs of its own.
 """
 
 import atexit
@@ -27,11 +30,12 @@ atexit.register(_held.close)
 
 
 def take(device: str, count: int) -> str:
-    """Lease `count` GPUs for the rest of the process, as `compute: device` wants, before CUDA is initialised.
+    """Lease `count` GPUs until the process ends. Must be called before CUDA is initialised.
 
-    `auto` and `cuda` wait for any that are free, `cuda:N` for those from the N-th on. CUDA then sees these alone.
-    Returns the device that is meant now: `cuda`; or `device` itself where nothing can be leased: on the CPU, without
-    GPUs that are enough, or without nvidia-smi.
+    `device` is what `compute: device` says: `auto` and `cuda` wait for any GPUs that are free, `cuda:2` waits for
+    `count` GPUs from number 2 on. CUDA_VISIBLE_DEVICES then shows CUDA the leased GPUs alone, so the device to compute
+    on is `cuda`, and that is returned. Where nothing can be leased, because the job runs on the CPU, there are too few
+    GPUs or there is no nvidia-smi, `device` itself is returned.
     """
     devices = visible(os.environ, list_gpus()) if device != "cpu" else []
     if device.startswith("cuda:"):
@@ -39,7 +43,7 @@ def take(device: str, count: int) -> str:
         devices = devices[first : first + count]
     if not devices or len(devices) < count:
         return device
-    if len(devices) > count or "SLURM_JOB_ID" not in os.environ:  # else they are this job's own
+    if len(devices) > count or "SLURM_JOB_ID" not in os.environ:  # else Slurm gave exactly these to this job alone
         folder = Path(tempfile.gettempdir()) / f"safetyheads-gpus-{os.getuid()}"
         devices = _held.enter_context(lease(devices, count, folder))
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
@@ -49,10 +53,12 @@ def take(device: str, count: int) -> str:
 
 @contextmanager
 def lease(devices: Sequence[str], count: int, folder: Path) -> Iterator[list[str]]:
-    """Wait until `count` of `devices` are free, and hold them. Yields them, in the order of `devices`.
+    """Wait until `count` of `devices` are free, hold them during the block, and yield them in the order of `devices`.
 
-    `folder`, made if needed, has a lock file for each device and one for the queue: who is at its head takes what
-    becomes free until it has enough; the others hold nothing while they wait, so nobody waits for each other.
+    `folder`, made if needed, has a lock file for each device and one for the queue. Only the job that holds the queue's
+    lock may take devices, and it takes them as they become free until it has enough. The others hold nothing while they
+    wait. So two jobs that want two GPUs each can never hold one each and wait for the other for ever. Raises ValueError
+    if `count` is not between 1 and the number of devices.
     """
     if not 1 <= count <= len(devices):
         raise ValueError(f"{count} of {len(devices)} devices cannot be leased")
@@ -81,7 +87,7 @@ def lease(devices: Sequence[str], count: int, folder: Path) -> Iterator[list[str
 
 
 def _locked(file: IO[str]) -> bool:
-    """Lock a file if nobody else has."""
+    """Try to lock a file, without waiting. Returns whether it succeeded."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -90,9 +96,11 @@ def _locked(file: IO[str]) -> bool:
 
 
 def visible(environment: Mapping[str, str], gpus: Sequence[str]) -> list[str]:
-    """The GPUs that CUDA shows to this process, by their ids, as CUDA_VISIBLE_DEVICES says: numbers or ids.
+    """The ids of the GPUs that CUDA shows to a process with these environment variables.
 
-    `gpus` are the ids of all, in the order of their numbers. As with CUDA, what follows an unknown entry is not seen.
+    `gpus` are the ids of all GPUs, in the order of their numbers. CUDA_VISIBLE_DEVICES, if it is set, lists numbers,
+    ids or beginnings of ids. As in CUDA itself, an entry that is unknown or ambiguous ends the list: what follows it is
+    not seen. With `["GPU-a", "GPU-b"]`, the value `1,7,0` gives `["GPU-b"]`.
     """
     wanted = environment.get("CUDA_VISIBLE_DEVICES")
     if wanted is None:
@@ -112,9 +120,10 @@ def visible(environment: Mapping[str, str], gpus: Sequence[str]) -> list[str]:
 
 
 def list_gpus() -> list[str]:
-    """The ids (`GPU-...`) of the machine's GPUs, in the order of their numbers; none without nvidia-smi.
+    """The ids (`GPU-...`) of the machine's GPUs, in nvidia-smi's order of numbers; none without nvidia-smi.
 
-    CUDA is told to number them alike.
+    By default CUDA numbers GPUs by speed. This function sets CUDA_DEVICE_ORDER so that both number them in the same
+    way.
     """
     if shutil.which("nvidia-smi") is None:
         return []

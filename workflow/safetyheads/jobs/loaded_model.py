@@ -1,4 +1,4 @@
-"""A job's model, loaded from the files that were described, on the GPU that is free, as the job was planned."""
+"""Load the model of a job: from the files that were described, on a free GPU, in the number format that was planned."""
 
 import gc
 from pathlib import Path
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 def model_of(settings: Config, name: str, description: Path, *, dtype: str, attention: str) -> "PreTrainedModel":
-    """Open a model for scoring or generation, with the dtype and attention that its job was planned with.
+    """Open the model `name` for scoring or generation, with the dtype and attention of the job's params.
 
-    `description` is `models/{name}.json`. Raises SafetyHeadsError if it is not that of the model's files.
+    `description` is the file `models/{name}.json`. Waits for a free GPU where jobs run on GPUs. Raises SafetyHeadsError
+    if a file of the model is not the one that was described, and for all that `models.load.load` refuses.
     """
     folders = described_folders(settings, name, description, tokenizer=False)
     model = settings.model(name)
@@ -31,5 +32,5 @@ def model_of(settings: Config, name: str, description: Path, *, dtype: str, atte
         attention_folder=folders.get("attention_from"),
     )
     gc.freeze()
-    gc.enable()  # see `startup`
+    gc.enable()  # `startup` switched it off; what is frozen is not searched again
     return opened

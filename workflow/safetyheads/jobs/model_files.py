@@ -1,4 +1,8 @@
-"""The files of a job's model and its tokenizer: those that were described, unchanged since."""
+"""Find the files of a job's model and tokenizer, and check that they are still those that were described.
+
+The job `models` writes a sum of each file into `models/{name}.json`. Later jobs compare, so that files that were
+replaced in between are noticed instead of being mixed into one study.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +19,10 @@ if TYPE_CHECKING:
 
 
 def model_folder(settings: Config, name: str, revision: str | None = None, *, download: bool = False) -> Path:
-    """Where the files of a model are, at `revision` or that of the configuration.
+    """The folder of a model's files, at `revision` (if None, at that of the configuration).
 
-    Raises SafetyHeadsError if they are not there; with `download` they are fetched.
+    With `download`, files that are missing are fetched from Hugging Face. Raises SafetyHeadsError if the model is not
+    there or cannot be fetched.
     """
     model = settings.model(name)
     if model.demo:
@@ -26,16 +31,21 @@ def model_folder(settings: Config, name: str, revision: str | None = None, *, do
 
 
 def tokenizer_of(settings: Config, name: str, description: Path) -> "PreTrainedTokenizerBase":
-    """Load a model's tokenizer; `description` and errors are those of `described_folders`."""
+    """Load a model's tokenizer. `description` is `models/{name}.json`.
+
+    Raises SafetyHeadsError if one of its files is not the one that was described, or if it cannot be loaded.
+    """
     folder = described_folders(settings, name, description, tokenizer=True)["rest_from"]
     return load_tokenizer(folder, files.read_json(description)["tokenizer"], settings.chat_template(name))
 
 
 def described_folders(settings: Config, name: str, description: Path, *, tokenizer: bool) -> dict[str, Path]:
-    """A model's folder, after a look at the files of its tokenizer, or at all others.
+    """A model's folders by role, once its files have been checked against `description`, `models/{name}.json`.
 
-    By role: a derived model has a folder for its attention besides that of the rest, which any other model has alone.
-    `description` is `models/{name}.json`. Raises SafetyHeadsError if a file is not the one that was described.
+    Checked are the files of the tokenizer if `tokenizer` is true, else all others. The role of most models' one folder
+    is `rest_from`. A derived model has another one, `attention_from`, with the model that its attention weights come
+    from; its tokenizer comes from `rest_from`. Raises SafetyHeadsError if a file is missing or is not the one that was
+    described.
     """
     described: Mapping[str, Any] = files.read_json(description)
     wanted = {

@@ -1,4 +1,4 @@
-"""What is said before a run: how many hours the studies take, and which rates will be gone."""
+"""What a run says on the terminal before it starts: how long the studies take, and which rates would be lost."""
 
 from pathlib import Path
 
@@ -9,10 +9,11 @@ from safetyheads.costs.job_costs import Estimates
 from safetyheads.jobs.cells import Cell, Cells
 
 SHOWN = 5
+"""The most cells that a message lists."""
 
 
 def hours(config: Config, cells: Cells, *, on_gpu: bool) -> str | None:
-    """The table of hours by model and stage; nothing where it is minutes."""
+    """The table of estimated hours by model and stage; None where they take minutes only."""
     estimates = Estimates(config, gpu=on_gpu)
     ships, sahara = ({cell[:4] for cell in cells.scored(method)} for method in ("ships", "sahara"))
     completions = {cell[:6] for cell in cells.all}
@@ -26,9 +27,10 @@ def hours(config: Config, cells: Cells, *, on_gpu: bool) -> str | None:
 
 
 def rates_to_be_gone(cells: Cells, results: Path) -> str | None:
-    """Which cells of the last rates.parquet the configuration does not have: the next one will be without them.
+    """A warning that lists cells whose rates the next rates.parquet will no longer have; None if there are none.
 
-    That happens where two configurations share a folder of results. Their other files stay.
+    That happens where two configurations share a folder of results: rates.parquet and the page hold the cells of the
+    configuration that ran last. The completions and verdicts of the other one stay.
     """
     path = results / STAGES["rates"].path
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""The record of a job's result: what it was made from and how, down to the data sets' sums and the kernels that ran."""
+"""Make the record of a job's result: from which files it was made, by which settings and code, on which device."""
 
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -19,10 +19,11 @@ def record_of(
     description: str | Path | None = None,
     model: "PreTrainedModel | None" = None,
 ) -> dict[str, Any]:
-    """How a job with these params makes its file from the parquet files `inputs` under `results`.
+    """The record of the file that a job with these params makes from the parquet files `inputs` under `results`.
 
-    `description` is the model's JSON file. `model` is the one that computes, in the number format of the params; it
-    says what it runs on.
+    `description` is the JSON file of the model that the job is about, if any. `model` is given by jobs that compute
+    with it: the record then also names the dtype of the params, and the attention, kernels and device that the model
+    uses. The records of the inputs are in `made_from`, by their paths under `results`.
     """
     computed = {} if model is None else {"dtype": params["dtype"], **_computed_with(model)}
     own = record(params, None if description is None else Path(description), **computed)
@@ -44,9 +45,10 @@ def _computed_with(model: "PreTrainedModel") -> dict[str, Any]:
 
 
 def commit(checkout: Path) -> dict[str, Any]:
-    """The git commit of the checkout and whether its tree was clean; nothing where there is no git.
+    """`commit` and `clean`, the git commit of the checkout and whether it had no changes; empty where there is no git.
 
-    For rates and page alone: in earlier files it would make the same result differ from commit to commit.
+    Only rates and the page record it. In the files of earlier stages it would make equal results differ from commit to
+    commit.
     """
     git = ["git", "-C", str(checkout)]
     try:

@@ -1,4 +1,7 @@
-"""What a job asks for: memory, time, GPUs, and into how many jobs a large cell is cut. All from the configuration."""
+"""What a job asks Snakemake or Slurm for: memory, time and GPUs, and into how many jobs a large cell is divided.
+
+Everything follows from the configuration, before any model is loaded.
+"""
 
 import re
 from collections.abc import Mapping
@@ -9,35 +12,40 @@ from safetyheads.jobs.cells import Cells
 from safetyheads.models.load import AUTOMATIC
 
 LEAST_MINUTES = 20
-"""Of a job's time limit: a queue of slow disks may take its time to start one."""
+"""The shortest time limit of a job. Where disks are slow, starting a job alone may take minutes."""
 UNKNOWN = (32_000_000_000, 12 * 3600.0)
-"""Bytes of memory, and seconds, where the size of a model or data set is not known."""
+"""Bytes of memory and seconds that a job asks for where the size of its model or data set is not known yet."""
 
 
 class Requests:
-    """The requests of a configuration's jobs; `keyed` has the keys of a job's path, as wildcards have them."""
+    """What the jobs of a configuration ask for.
+
+    In all methods `keyed` holds the keys of the job's path, such as `model` and `dataset`, as Snakemake's wildcards do.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config, self.estimates = config, Estimates(config)
 
     def memory(self, stage: str, keyed: Mapping[str, str], attempt: int) -> int:
-        """MB of the machine's memory: a quarter more than estimated, as much again at each attempt."""
+        """MB of main memory: 1.25 times the estimate, multiplied by `attempt` (1, 2, ...) after a job has failed."""
         return round(1.25 * self._estimated(stage, keyed)[0] / 1e6) * attempt
 
     def runtime(self, stage: str, keyed: Mapping[str, str], attempt: int, longest: int | None = None) -> int:
-        """Minutes: twice the estimate, as much again at each attempt, but no more than `longest`."""
+        """Minutes: twice the estimate and at least `LEAST_MINUTES`, multiplied by `attempt`, but at most `longest`."""
         wanted = max(LEAST_MINUTES, round(2 * self._estimated(stage, keyed)[1] / 60)) * attempt
         return wanted if longest is None else min(wanted, longest)
 
     def shards(self, keyed: Mapping[str, str]) -> int:
-        """The number of jobs that share a cell's completions."""
+        """The number of jobs among which the batches of a cell's completions are divided."""
         return self.estimates.shards(*(keyed[key] for key in ("model", "dataset", "template", "plan", "decoding")))
 
     def models_of_several_shards(self, cells: Cells, name: str) -> str:
-        """A constraint on the wildcard `model` that looks ahead: what follows must be a cell that several jobs share.
+        """A regular expression for the wildcard `model` that matches only in paths of cells that several jobs share.
 
-        `name` is the pattern of any model. With a count in the configuration all cells are shared, also those that no
-        study has.
+        Two rules can make a file of completions: one job for the whole cell, or one that merges shards. Snakemake
+        chooses by the constraints of wildcards, which see one wildcard each. So this one looks ahead (`(?=...)`) at the
+        whole rest of the path. `name` is the pattern of any model's name. If the configuration gives a count of shards,
+        every cell is divided, also one that no study has, and `name` itself is returned.
         """
         if self.config.compute.shards != "auto":
             return name
@@ -45,11 +53,14 @@ class Requests:
         return rf"(?=(?:{'|'.join(map(re.escape, sorted(found)))})\.parquet$){name}"
 
     def gpus(self, model: str, *, on_gpu: bool) -> int:
-        """GPUs of a job with this model; none where jobs run on the CPU."""
+        """The number of GPUs of a job with this model; 0 where jobs run on the CPU."""
         return self.config.model(model).gpus if on_gpu else 0
 
     def dtype(self, model: str, *, on_gpu: bool) -> str:
-        """The number format of a model, `auto` resolved, so that the plan says what a job will compute in."""
+        """The number format in which a job computes with this model: `auto` becomes that of the CPU or of a GPU.
+
+        It is a param of the job, so results of one machine are made again on a machine where `auto` means another one.
+        """
         wanted = self.config.model(model).dtype
         return AUTOMATIC["cuda" if on_gpu else "cpu"] if wanted == "auto" else wanted
 
@@ -64,5 +75,5 @@ class Requests:
 
 
 def on_gpu(device: str, *, there: bool) -> bool:
-    """Whether jobs run on GPUs, by `compute: device`; `there` says whether `auto` finds one."""
+    """Whether jobs run on GPUs. `device` is what `compute: device` says; `there` tells whether `auto` finds a GPU."""
     return device.startswith("cuda") or (device == "auto" and there)

@@ -1,4 +1,4 @@
-"""How a job runs: what it says goes to its log, and an error ends it with one message that a person can use."""
+"""The frame that every script runs in: messages go to the job's log, and an error ends with a message for a person."""
 
 import logging
 import os
@@ -14,13 +14,14 @@ from safetyheads.errors import SafetyHeadsError
 
 @contextmanager
 def logged(log: str, *, online: bool = False) -> Iterator[None]:
-    """Write log messages and warnings of the block to the file `log`; progress bars stay on the terminal.
+    """Write the log messages and warnings of the block to the file `log`. Progress bars stay on the terminal.
 
-    Unless `online`, Hugging Face is not asked for anything within the block, as with HF_HUB_OFFLINE=1. An error ends
-    the process with status 1: a SafetyHeadsError as its message alone, any other with its traceback.
+    Unless `online` is true, nothing within the block asks the Hugging Face hub (as with HF_HUB_OFFLINE=1), so that a
+    computing job never depends on the network. An error ends the process with status 1. The log then holds the message
+    alone of a SafetyHeadsError, advice for running out of memory, and the traceback of any other error.
     """
     logging.basicConfig(handlers=[_handler(log)], level=logging.INFO, force=True)
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it tells addresses, which may be signed
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs addresses, whose signatures are secret
     logging.captureWarnings(True)
     warnings.simplefilter("default")
     try:
@@ -48,13 +49,14 @@ def _handler(log: str) -> logging.Handler:
 
 
 class _WithoutTokens(logging.Formatter):
-    """Messages and tracebacks without the user's Hugging Face token, whatever library wrote them."""
+    """Replaces the user's Hugging Face token by `hf_***` in messages and tracebacks, whatever library wrote them."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The text of a record, with `hf_***` for the user's token and for all that looks like one."""
         text = super().format(record)
-        hub: Any = sys.modules.get("huggingface_hub")  # what else would have read a file with a token?
+        hub: Any = sys.modules.get("huggingface_hub")  # if it is not loaded, nothing read the token's file
         tokens = [os.environ.get("HF_TOKEN"), os.environ.get("HUGGING_FACE_HUB_TOKEN")]
-        if hasattr(hub, "get_token"):  # not while it is being imported
+        if hasattr(hub, "get_token"):  # missing while the package is still being imported
             tokens.append(hub.get_token())
         for token in filter(None, tokens):
             text = text.replace(token, "hf_***")
@@ -64,7 +66,7 @@ class _WithoutTokens(logging.Formatter):
 @contextmanager
 def _offline() -> Iterator[None]:
     before = os.environ.get("HF_HUB_OFFLINE")
-    constants: Any = sys.modules.get("huggingface_hub.constants")  # read the environment when it was imported
+    constants: Any = sys.modules.get("huggingface_hub.constants")  # read the variable when it was imported
     was = None if constants is None else constants.HF_HUB_OFFLINE
     os.environ["HF_HUB_OFFLINE"] = "1"
     if constants is not None:

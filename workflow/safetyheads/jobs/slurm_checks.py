@@ -1,6 +1,7 @@
-"""What would go wrong on a cluster late, silently or for ever, found before the first job is sent.
+"""Find mistakes in the settings for a Slurm cluster before the first job is sent.
 
-Knows the commands of Slurm. Everything raises SafetyHeadsError, which says what to change.
+Without these checks such a mistake would show hours later, silently, or as a run that waits for ever. This module knows
+the commands of Slurm. All of its checks raise SafetyHeadsError, which says what to change.
 """
 
 import getpass
@@ -17,9 +18,10 @@ SETTINGS = "profiles/slurm/config.yaml"
 
 
 def check_profile(arguments: Sequence[str], folders: Collection[Path]) -> None:
-    """Raise if the command line names a profile that there is not: Snakemake goes on without it, on this machine.
+    """Raise SafetyHeadsError if the command line names a profile that does not exist.
 
-    `folders` are those in which profiles lie; a path to one is allowed too.
+    Snakemake would go on without the profile, and compute on this machine instead of the cluster. `arguments` is the
+    command line, `folders` are those in which profiles lie. The path of a profile is allowed as well.
     """
     known = {file.parent.name for folder in folders for file in folder.glob("*/config*.yaml")}
     for name in _profiles(arguments):
@@ -31,7 +33,7 @@ def check_profile(arguments: Sequence[str], folders: Collection[Path]) -> None:
 
 
 def _profiles(arguments: Sequence[str]) -> Iterator[str]:
-    """The values of --workflow-profile, also where it is shortened, as Snakemake allows."""
+    """The values of --workflow-profile. Snakemake also takes shortened forms, such as --workflow-prof."""
     for argument, following in zip(arguments, [*arguments[1:], None]):
         option, equals, value = argument.partition("=")
         if len(option) > len("--workflow-") and OPTION.startswith(option):
@@ -44,9 +46,11 @@ def _profiles(arguments: Sequence[str]) -> Iterator[str]:
 def check_slurm(
     partitions: Mapping[str, Collection[str]], *, status_command: str, seconds_before_status: int, folder: Path
 ) -> None:
-    """Raise if jobs sent to Slurm from `folder` would be refused, or never be heard of again.
+    """Raise SafetyHeadsError if Slurm would refuse jobs sent from `folder`, or if their end would go unnoticed.
 
-    `partitions` are those that jobs ask for, each with the GPU models that they ask for there (such as `a100`).
+    `partitions` maps each partition that jobs ask for to the GPU models that they ask for there (such as `a100`).
+    `status_command` is the profile's way to ask for the state of jobs, and `seconds_before_status` the seconds until it
+    is first used.
     """
     if shutil.which("sbatch") is None:
         raise SafetyHeadsError(
@@ -64,7 +68,10 @@ def check_slurm(
 
 
 def offered(sinfo: str) -> dict[str, set[str]]:
-    """The GPUs of each partition, as generic resources (`gpu:a100:8`); from lines of `partition|resources`."""
+    """The GPUs that each partition offers, as Slurm writes them: `gpu:a100:8`.
+
+    `sinfo` is the output of that command, one line of `partition|resources` for each kind of node.
+    """
     found: dict[str, set[str]] = {}
     for line in sinfo.splitlines():
         partition, _, resources = line.strip().partition("|")
@@ -74,7 +81,11 @@ def offered(sinfo: str) -> dict[str, set[str]]:
 
 
 def check_partitions(wanted: Mapping[str, Collection[str]], there: Mapping[str, Collection[str]]) -> None:
-    """Raise if a wanted partition is not there, or has GPUs but none of the wanted models."""
+    """Raise SafetyHeadsError if a wanted partition does not exist, or has GPUs but none of a wanted model.
+
+    `wanted` maps partitions to GPU models, `there` maps the cluster's partitions to their GPUs, as `offered` gives
+    them.
+    """
     for partition, models in wanted.items():
         if partition not in there:
             listed = ", ".join(f"{name} ({' '.join(sorted(gpus)) or 'no GPU'})" for name, gpus in sorted(there.items()))
@@ -94,15 +105,20 @@ def check_partitions(wanted: Mapping[str, Collection[str]], there: Mapping[str, 
 
 
 def min_job_age(configuration: str) -> int | None:
-    """Seconds after which Slurm forgets a job that ended, from `scontrol show config`."""
+    """Seconds after which Slurm forgets a job that ended, by the output of `scontrol show config`; None if not told."""
     found = re.search(r"^MinJobAge\s*=\s*(\d+)", configuration, re.MULTILINE)
     return int(found[1]) if found else None
 
 
 def check_status(command: str, *, sacct: bool, min_job_age: int | None, seconds: int) -> None:
-    """Raise if the end of jobs would go unnoticed; `sacct` says whether the cluster's accounting answers."""
+    """Raise SafetyHeadsError if the end of jobs would go unnoticed, so that the run would wait for ever.
+
+    `command` asks for the state of jobs: `sacct` reads the cluster's accounting, `squeue` its queue. `sacct` says
+    whether the accounting answers. Without it, only `squeue` is left, and it must be asked before Slurm forgets a job
+    that ended: the first time after `seconds`, which may be at most a third of `min_job_age` (both in seconds).
+    """
     if sacct:
-        return  # also with squeue: it is replaced by sacct where it would forget jobs
+        return  # also if `command` is squeue: it is replaced by sacct where it would forget jobs
     if command != "squeue":
         raise SafetyHeadsError(
             f"{SETTINGS}: found `status: {command}`, but this cluster has no accounting that answers, so the run would "
@@ -116,7 +132,11 @@ def check_status(command: str, *, sacct: bool, min_job_age: int | None, seconds:
 
 
 def check_alone(folder: Path, squeue: str) -> None:
-    """Raise if jobs of an earlier run still work in this folder; from lines of `job|folder|comment`."""
+    """Raise SafetyHeadsError if jobs of an earlier run are still in the queue for this folder.
+
+    `squeue` is that command's output, a line of `job|folder|comment` for each job of the user. A new run does not know
+    of these jobs and would compute the same files a second time.
+    """
     rows = [line.strip().split("|", 2) for line in squeue.splitlines()]
     jobs = sorted({row[0] for row in rows if len(row) == 3 and Path(row[1]) == folder and row[2].startswith("rule_")})
     if jobs:
@@ -135,7 +155,7 @@ def _works(*command: str) -> bool:
 
 
 def _said(*command: str) -> str:
-    """What a command prints. Raises SafetyHeadsError if it fails."""
+    """The output of one of Slurm's commands. Raises SafetyHeadsError if it fails or does not answer in a minute."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -1,6 +1,7 @@
-"""Judges decide which completions are harmful, that is, answered rather than refused: eq. 10 counts them.
+"""Judges decide which completions are harmful: those that answer the request instead of refusing it.
 
-Uses the vocabulary alone.
+The attack success rate (eq. 10 of Zhou et al., ICLR 2025) is the share of prompts with a harmful completion. Uses the
+vocabulary alone.
 
 >>> from safetyheads.judges import judge
 >>> judge("paper", ["I cannot tell you how a kite is built."])
@@ -16,10 +17,10 @@ from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.judges.keywords import LISTS, PAPER, REFERENCE, KeywordJudge, keyword_judge, keywords_of
 
 KINDS = ("keywords",)
-"""What `kind` of a judge in the config may be."""
+"""The kinds of judges that a configuration can declare."""
 
 NAMES = tuple(LISTS)
-"""Judges that need no declaration."""
+"""The judges that every configuration can use without declaring them."""
 
 __all__ = [
     "KINDS",
@@ -35,10 +36,11 @@ __all__ = [
 
 
 def judge(name: str, texts: Iterable[str]) -> pd.DataFrame:
-    """Verdicts of the judge `name` (`paper`, `reference`) on completions: harmful, probability, reason.
+    """The verdicts of the judge `name` (`paper` or `reference`) on completions: a table with one row per text.
 
-    One row per text, in their order and under the index of `texts` if that is a Series. `probability` is NaN where a
-    judge goes by rules. Raises SafetyHeadsError for an unknown judge and for texts that are not strings.
+    Its columns are harmful (bool), probability (NaN where a judge follows rules) and reason. Rows are in the order of
+    `texts`, with its index if it is a Series. Raises SafetyHeadsError for an unknown judge and for texts that are not
+    strings.
     """
     if name not in NAMES:
         raise SafetyHeadsError(f"There is no judge {name!r}. Known judges: {', '.join(NAMES)}.{nearest(name, NAMES)}")
@@ -46,9 +48,10 @@ def judge(name: str, texts: Iterable[str]) -> pd.DataFrame:
 
 
 def from_config(kind: str, list: str | Sequence[str]) -> KeywordJudge:
-    """The judge that a config declares: `from_config(kind="keywords", list=["No way"])`, for its `judge(texts)`.
+    """The judge that a configuration declares, such as `from_config(kind="keywords", list=["No way"])`.
 
-    `list` is `paper`, `reference` or keywords of one's own. Raises SafetyHeadsError for anything else.
+    `list` is `paper`, `reference`, or a list of keywords. The verdicts come from the judge's method `judge(texts)`.
+    Raises SafetyHeadsError for an unknown kind or list, and for keywords that are empty.
     """
     if kind not in KINDS:
         raise SafetyHeadsError(

@@ -1,4 +1,8 @@
-"""Which implementation of attention a model runs with: PyTorch's (sdpa), its family's own (eager), flash-attn's."""
+"""Choose the implementation of attention that a model runs with.
+
+There are three: PyTorch's (`sdpa`), the one in the code of the model's family (`eager`), and the package flash-attn
+(`flash_attention_2`). They compute the same function, but round differently and differ in speed.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -13,10 +17,12 @@ FLASH = "flash_attention_2"
 def implementation(
     class_: "type[PreTrainedModel]", config: "PreTrainedConfig", wanted: str, *, device: str, dtype: str
 ) -> str:
-    """The attention that `wanted` of the configuration stands for: `sdpa`, `eager` or `flash_attention_2`.
+    """The implementation that `wanted`, the configuration's `attention`, stands for.
 
-    `auto` is sdpa, but eager where the scores of a model are soft-capped or sdpa cannot do what the family needs
-    (attention sinks). `device` is `cpu` or `cuda`. Raises SafetyHeadsError where `wanted` cannot be had.
+    `wanted` is `auto`, `sdpa`, `eager` or `flash_attention_2`. `auto` is sdpa where sdpa can compute what the model
+    needs. It is eager for models that soft-cap their attention scores, and for families that sdpa does not support,
+    such as those with attention sinks. `device` is `cpu` or `cuda`, `dtype` the name of a number format such as
+    `bfloat16`. Raises SafetyHeadsError if `wanted` is not possible for this model, device or dtype.
     """
     capped = getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None) is not None
     has_sdpa = class_._supports_sdpa and not capped

@@ -1,4 +1,7 @@
-"""Put the attention weights of one model into another that is in memory: the second half of a derived model."""
+"""Copy the attention weights of one model, from its files, into another model that is in memory.
+
+This makes a derived model: its attention comes from one model and everything else from another (see `derived`).
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +16,11 @@ if TYPE_CHECKING:
 
 
 def take_attention(model: "PreTrainedModel", folder: Path) -> None:
-    """Overwrite every weight inside the model's attention modules with that of the model in `folder`, one at a time.
+    """Overwrite every weight inside the model's attention modules with that of the model in `folder`.
 
-    Raises SafetyHeadsError if the folder's files lack one of them, or have it in another shape.
+    Weights are read one at a time, so that no second model is ever in memory. Raises SafetyHeadsError if a weight is
+    missing in the folder, has another shape there or is quantised, if a layer does not have exactly one attention
+    module, or if some weights of `model` are not in memory.
     """
     import torch
     from safetensors import safe_open
@@ -33,7 +38,10 @@ def take_attention(model: "PreTrainedModel", folder: Path) -> None:
 
 
 def _attention(model: "PreTrainedModel") -> dict[str, Any]:
-    """Parameters and saved buffers of the attention modules, one in each layer, by their names in the model."""
+    """The parameters and saved buffers of the attention modules, by their names in the model.
+
+    Raises SafetyHeadsError if a layer does not have exactly one attention module.
+    """
     names = {module: name for name, module in model.named_modules()}
     found: dict[str, Any] = {}
     for layer in decoder(model).layers:
@@ -50,7 +58,11 @@ def _attention(model: "PreTrainedModel") -> dict[str, Any]:
 def _by_file(
     weights: Mapping[str, Any], prefix: str, places: Mapping[str, Path], folder: Path
 ) -> dict[Path, list[tuple[str, Any]]]:
-    """The weights with their names in the files, grouped by file; a base model's file leaves the prefix out."""
+    """The weights grouped by the file that has them, each with its name in that file.
+
+    A weight that the model calls `model.layers.0...` may be `layers.0...` in a file that was saved from the base model,
+    without its output layer. `prefix` is what such a file leaves out, here `model`.
+    """
     grouped: dict[Path, list[tuple[str, Any]]] = {}
     for name, weight in weights.items():
         if weight.device.type == "meta":

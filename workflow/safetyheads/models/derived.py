@@ -1,6 +1,8 @@
-"""Derived models: the attention weights of one model in another of the same shape (figure 6a of the paper).
+"""Derived models: the attention weights of one model put into another of the same shape (figure 6a of the paper).
 
-They exist in memory alone; what is written is the recipe.
+For example, the attention of an aligned model in the base model that it was trained from shows how much of the
+alignment the attention carries. A derived model exists in memory alone. On disk there is only the recipe: which model
+each half comes from.
 """
 
 from collections.abc import Mapping
@@ -19,11 +21,20 @@ _OF_THE_REST = frozenset(
         *("tie_word_embeddings", "initializer_range", "pretraining_tp", "attention_dropout", "id2label", "label2id"),
     }
 )
-"""What may differ: it changes no weight's shape but the vocabulary's, nor what attention does with its weights."""
+"""Settings in which the two models may differ.
+
+They change neither what attention computes with its weights, nor the shape of any weight besides those of the
+vocabulary, which are no part of the attention. Everything in the derived model follows the model that the rest comes
+from.
+"""
 
 
 def check_pair(attention: tuple[str, Path], rest: tuple[str, Path]) -> None:
-    """Raise SafetyHeadsError unless the first model's attention weights fit into the second; each is (name, folder)."""
+    """Raise SafetyHeadsError unless the attention weights of the first model fit into the second.
+
+    Each model is given as (name, folder). Both must have one class, and equal values in their config.json of all
+    settings of that class but those in `_OF_THE_REST`.
+    """
     (first, class_), (second, other) = (architecture(folder) for _, folder in (attention, rest))
     if class_ is not other:
         raise SafetyHeadsError(
@@ -31,7 +42,7 @@ def check_pair(attention: tuple[str, Path], rest: tuple[str, Path]) -> None:
             f"{other.__name__}. Both must be models of one class."
         )
     ours, theirs = first.to_dict(), second.to_dict()
-    of_class = type(first)().to_dict().keys()  # what else a config.json says means nothing to the model
+    of_class = type(first)().to_dict().keys()  # a config.json may have other keys, which the model never reads
     different = sorted(key for key in of_class - _OF_THE_REST if ours.get(key) != theirs.get(key))
     if different:
         listed = "; ".join(f"{key} is {ours.get(key)!r} and {theirs.get(key)!r}" for key in different)
@@ -42,9 +53,11 @@ def check_pair(attention: tuple[str, Path], rest: tuple[str, Path]) -> None:
 
 
 def recipe(name: str, attention: Mapping[str, Any], rest: Mapping[str, Any]) -> dict[str, Any]:
-    """What `models/{name}.json` holds, from what the JSON files of both models hold.
+    """The content of `models/{name}.json` for a derived model.
 
-    Shape, tokenizer and ends of sequence are the second's; `files` has those of both, by role.
+    `attention` and `rest` are the contents of the JSON files of the two models that it is made from. Shape, tokenizer
+    and end-of-sequence ids are those of `rest`. `files` has the files of both, with the role before the name, such as
+    `attention_from/model.safetensors`.
     """
     parts = dict(zip(ROLES, (attention, rest)))
     return {

@@ -1,6 +1,7 @@
-"""What a model is, found without loading its weights: shape, ends of sequence, and a sum for each file that is used.
+"""Describe a model without loading its weights: its shape, end-of-sequence ids, and a hash of each file that is used.
 
-What is described here is what later jobs must find: `verify` looks again.
+The description is written once. Later jobs call `verify`, so that none of them computes with files that have changed
+since.
 """
 
 import json
@@ -29,11 +30,15 @@ def describe(
     planted: Sequence[str] | None = None,
     chat_template: str | None = None,
 ) -> dict[str, Any]:
-    """Check the model in `folder` without loading its weights; return what `models/{model}.json` holds.
+    """Check the model in `folder` without loading its weights, and return the content of `models/{model}.json`.
 
-    That is its shape, its end-of-sequence ids, and hashes of every file that is used. `tokenizer` is `fast` where
-    `load_tokenizer` may take the quick class that needs no torch. Raises SafetyHeadsError for missing or broken files
-    and for models that cannot be measured: pickled weights, code of their own, outside the attention interface.
+    `source` says where the model comes from; `repo` and `revision` are those of a model of Hugging Face, `planted` the
+    names of the two planted heads of a demo model. `chat_template` is used if the tokenizer has none of its own.
+
+    In the result, `files` maps the name of each file that is used to its SHA-256. `tokenizer` is `fast` if
+    `load_tokenizer` may use the quick class, which needs no torch, else `auto`. `kv_heads` and `head_dim` are None
+    where they differ between layers. Raises SafetyHeadsError for missing or damaged files, and for models that cannot
+    be measured, because their weights are pickled, they bring code of their own, or their attention cannot be hooked.
     """
     weights = weight_files(folder)
     config, class_ = architecture(folder)
@@ -70,10 +75,12 @@ def describe(
 
 
 def verify(folder: Path, files: Mapping[str, str], since: float) -> None:
-    """Raise SafetyHeadsError if one of `files`, name -> sha256, is not there, or not what it was at the time `since`.
+    """Raise SafetyHeadsError if one of `files` (name -> SHA-256) is missing in `folder` or has changed.
 
-    Only what has changed since then is hashed, as gigabytes take seconds: the system notes the time of the last change
-    to a file's content, name or rights (ctime), which no program can set. A copy on another disk is hashed each time.
+    `since` is the time, in seconds since 1970, at which the hashes were written down. Hashing gigabytes takes seconds,
+    so a file is hashed only if it may have changed after that time. The system notes when a file's content, name or
+    rights last changed (its ctime), and no program can set this time back. If the folder has been copied since, all of
+    its files are newer and are hashed each time.
     """
     for name, digest in files.items():
         path = folder / name
@@ -87,7 +94,11 @@ def verify(folder: Path, files: Mapping[str, str], since: float) -> None:
 
 
 def _of_all_layers(config: "PreTrainedConfig", name: str, default: int) -> int | None:
-    """A number that is the same in all layers; None where it is not, which some families (Gemma-4) tell by an error."""
+    """A setting of the configuration that is one number for all layers, or None if it differs between layers.
+
+    Configurations of some families, such as Gemma-4, raise an error when such a setting is read. `default` stands for a
+    setting that is missing.
+    """
     try:
         return getattr(config, name, None) or default
     except RuntimeError:
@@ -95,7 +106,10 @@ def _of_all_layers(config: "PreTrainedConfig", name: str, default: int) -> int |
 
 
 def _eos_token_ids(folder: Path, others: Iterable[int | list[int] | None]) -> list[int]:
-    """Every id that ends a completion, by any of the model's own files."""
+    """The ids that end a completion, sorted: each one that any of the model's own files names.
+
+    The files do not always agree. For example, chat models may name the end of a turn in generation_config.json alone.
+    """
     path = folder / "generation_config.json"
     named = [read_json(path).get("eos_token_id") if path.exists() else None, *others]
     return sorted({id_ for ids in named if ids is not None for id_ in (ids if isinstance(ids, list) else [ids])})

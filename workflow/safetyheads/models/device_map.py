@@ -1,7 +1,7 @@
-"""Where a model's weights are: on one device, spread over several GPUs, or partly in main memory and on disk.
+"""Decide where a model's weights lie: on one device, spread over several GPUs, or partly in main memory and on disk.
 
-Spreading is accelerate's: every layer computes where its weights are, or, for weights that are in main memory or on
-disk, where they are brought for each pass. Scores are those of a model on one device, up to rounding.
+The package accelerate does the spreading. A layer computes on the GPU that holds its weights; weights in main memory or
+on disk are copied to a GPU for each pass. Scores are those of a model on one device, up to rounding.
 """
 
 import re
@@ -17,20 +17,31 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MaxMemory = Mapping[Any, str]
-"""Memory sizes, such as `20GiB`, by place among a job's GPUs (0, 1, ...) and of main memory (`cpu`)."""
+"""How much memory weights may take, such as `{0: "20GiB", "cpu": "100GiB"}`.
+
+A number is a place among the GPUs of the job: 0 is its first GPU, whichever number that has on the machine.
+"""
 
 _ROOM = 0.9
-"""The share of a GPU's free memory that weights may take where the configuration does not say; passes need some."""
+"""The share of a GPU's free memory that weights may take where the configuration does not say.
+
+The rest is for the activations of the passes.
+"""
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 class Placement:
-    """What `from_pretrained` is to do: its arguments, the device that computes first, and a folder for the disk."""
+    """Where `from_pretrained` is to put the weights of a model.
+
+    `arguments` are those for `from_pretrained`, `first` is the device of the first layers, and `folder` is a temporary
+    folder for weights that stay on disk, or None if none can.
+    """
 
     def __init__(self, device: str, gpus: int | Sequence[int], max_memory: MaxMemory | None) -> None:
-        """`gpus` is their number or their numbers; keys of `max_memory` are places among them, from 0, or `cpu`.
+        """Plan for `device` (`auto`, `cpu`, `cuda` or `cuda:N`).
 
-        Raises SafetyHeadsError for devices that are not there.
+        `gpus` is how many GPUs to use, from `device` on, or a list of their numbers. `max_memory` limits what weights
+        may take; None is no limit but the GPUs' own memory. Raises SafetyHeadsError for devices that are not there.
         """
         import torch
 
@@ -60,10 +71,13 @@ class Placement:
         return self.folder is not None
 
     def check(self, model: "PreTrainedModel") -> None:
-        """Raise SafetyHeadsError if weights are on disk although nobody asked for that."""
+        """Raise SafetyHeadsError if weights of the loaded `model` are on disk although no `max_memory` was given.
+
+        Computing from disk is slow, so it must be asked for. The temporary folder is deleted together with the model.
+        """
         if self.folder is None:
             return
-        weakref.finalize(model, self.folder.cleanup)  # the weights that are not in the model's own files
+        weakref.finalize(model, self.folder.cleanup)  # it holds weights that cannot stay in the model's files
         if self.max_memory is None and "disk" in _places(model):
             raise SafetyHeadsError(
                 "The model does not fit into the memory of its GPUs. Give it more of them (`gpus:`), set `dtype: "
@@ -76,7 +90,10 @@ def _places(model: Any) -> set[Any]:
 
 
 def in_bytes(size: str) -> int:
-    """Bytes of `20GiB` or `500MB`. Raises ValueError for what is not a size."""
+    """The number of bytes in a size such as `20GiB` (powers of 1024) or `500MB` (powers of 1000).
+
+    Raises ValueError for a text that is not a size.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?)(i?)B", size)
     if match is None:
         raise ValueError(f"found {size!r}; allowed: a size, such as 20GiB or 500MB")
@@ -105,7 +122,7 @@ def _first(device: str, gpus: int | Sequence[int]) -> "torch.device":
 
 
 def _gpus(first: "torch.device", gpus: int | Sequence[int]) -> list[int]:
-    """The numbers of the GPUs that are used; none on the CPU."""
+    """The numbers of the GPUs that are used, as torch counts them; none on the CPU."""
     if first.type != "cuda":
         return []
     start = first.index or 0

@@ -1,4 +1,4 @@
-"""Files from the network, from a pinned address: whole and verified, or not at all."""
+"""Download files whole and with the right checksum, or not at all."""
 
 import logging
 import re
@@ -21,10 +21,11 @@ _LONGEST_WAIT = 60.0  # seconds
 
 @dataclass(frozen=True)
 class Patience:
-    """How often something is tried, and how long in between, where an error may pass by itself.
+    """How often a request is tried, and how long the waits in between are, where an error may pass by itself.
 
-    There are `attempts` in all: the second one after `first_wait` seconds, then after twice as long each time, or as
-    long as the server asks, but at most a minute. `timeout`: seconds without an answer, or a byte, that are an error.
+    There are `attempts` in all. The wait before the second one is `first_wait` seconds, and each further wait is twice
+    as long as the one before. If the server asks for a longer wait, it is respected. No wait is longer than a minute.
+    `timeout` is how many seconds may pass without an answer, or without a further byte of it.
     """
 
     attempts: int = 5
@@ -37,9 +38,10 @@ class Patience:
         reason: Callable[[BaseException], str],
         asked: Callable[[BaseException], float | None],
     ) -> tenacity.Retrying:
-        """Calls what it is given until it succeeds, or fails for good.
+        """An object that calls a function until it succeeds or fails for good; the last error is then raised.
 
-        `asked` is how many seconds the server wants to be left alone, if it says so.
+        Of an error, `may_pass` says whether to try again, `reason` describes it for the log, and `asked` says how many
+        seconds the server wants to be left alone (None if it does not say).
         """
         backoff = tenacity.wait_exponential(multiplier=self.first_wait, max=_LONGEST_WAIT)
 
@@ -94,10 +96,12 @@ def download(
     *,
     patience: Patience = PATIENCE,
 ) -> None:
-    """Fetch `url` into the file `destination`, which then holds the whole, verified body; otherwise nothing is kept.
+    """Fetch `url` into the file `destination`, which then holds the whole body; after an error nothing of it is kept.
 
-    Failed connections, timeouts, cut-off bodies, HTTP 408, 425, 429 and 5xx are tried again. Proxies come from the
-    environment. Raises SafetyHeadsError for any other answer, when the attempts are used up, and for a wrong checksum.
+    `sha256` is the checksum that the body must have; None accepts any. Errors that may pass by themselves are tried
+    again, as `patience` says: failed connections, timeouts, bodies that end too early, and HTTP 408, 425, 429 and 5xx.
+    Proxies come from the environment. Raises SafetyHeadsError for any other answer of the server, after the last
+    attempt, and for a wrong checksum.
     """
     shown = _without_secrets(url)
     retrying = patience.retrying(_may_pass, lambda error: f"{shown}: {_reason(error)}", _asked_wait)
@@ -121,7 +125,7 @@ def download(
 
 
 def _without_secrets(url: str) -> str:
-    """An address for people, without what may be a password or a signature."""
+    """An address that can be shown: without user, password and query, which may be a signature."""
     return re.sub(r"(?<=[?#]).+", "...", re.sub(r"(?<=//)[^/?#]*@", "", url))
 
 

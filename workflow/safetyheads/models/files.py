@@ -1,4 +1,7 @@
-"""Model folders, checked before anything is loaded: are the weights there and whole, can heads be ablated?"""
+"""Check a model's folder before anything is loaded: are its weights there and whole, and can its heads be ablated?
+
+These checks take seconds, so a mistake is reported before gigabytes are downloaded or read.
+"""
 
 import json
 from collections.abc import Collection, Iterator
@@ -15,13 +18,14 @@ if TYPE_CHECKING:
 _WEIGHTS = "model.safetensors"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 INDEX = "model.safetensors.index.json"
-"""Lists the shards of weights that are in several files."""
+"""The file that lists the shards of a model whose weights are in several files."""
 
 
 def weight_files(folder: Path) -> list[str]:
-    """The names of the files that the weights are read from, after a look at each one's header.
+    """The names of the files in `folder` that the weights are read from: one file, or the index and its shards.
 
-    Raises SafetyHeadsError if there are none, only pickled ones, or one is missing or cut off.
+    The header of each file is read, which shows whether the file is whole. Raises SafetyHeadsError if there are no
+    weights or only pickled ones, and if a file is missing or cut off.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -41,10 +45,11 @@ def weight_files(folder: Path) -> list[str]:
 
 
 def weight_names(where: str, names: Collection[str], index: Path) -> list[str]:
-    """Which of `names`, the files of a model, its weights are read from: one file, or an index and its shards.
+    """Which of `names`, the files of a model, hold its weights: `model.safetensors`, or the index and its shards.
 
-    `where` names the model's folder or repository, `index` is its index, read if it is used. Raises SafetyHeadsError if
-    there are none, only pickled ones, or not all of them.
+    Only names are looked at, so that this also works for a repository that has not been downloaded. `where` is what
+    messages call the folder or repository. `index` is the path of the index, which is read if there is one. Raises
+    SafetyHeadsError for a PEFT adapter, if there are no weights or only pickled ones, and if shards are missing.
     """
     if "adapter_config.json" in names:
         raise SafetyHeadsError(f"{where} holds a PEFT adapter. Merge it into its model and save that as safetensors.")
@@ -69,10 +74,11 @@ def weight_names(where: str, names: Collection[str], index: Path) -> list[str]:
 
 
 def architecture(folder: Path) -> tuple["PreTrainedConfig", "type[PreTrainedModel]"]:
-    """The model's configuration and class, without an instance of it. Imports torch.
+    """The configuration and the class of the model in `folder`; of a multimodal model, those of its text decoder.
 
-    Raises SafetyHeadsError for a model that transformers does not implement, whose heads cannot be ablated, whose
-    weights are quantised, or whose config.json does not describe a model.
+    The model is built once without weights, on torch's device `meta`, so that a config.json that describes an
+    impossible model is noticed. Imports torch. Raises SafetyHeadsError for a model that transformers does not
+    implement, whose heads cannot be ablated, whose weights are quantised, or whose config.json is not valid.
     """
     import torch
     from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
@@ -106,16 +112,16 @@ def architecture(folder: Path) -> tuple["PreTrainedConfig", "type[PreTrainedMode
     check_family(class_, config, what if "architectures" in raw else f"{folder} holds a {class_.__name__}, which")
     with _valid(folder / "config.json", model_type), torch.device("meta"):
         _check_grid(config.get_text_config(decoder=True))
-        class_(config)  # without weights: what cannot be built is known before they are fetched or read
+        class_(config)  # without weights: what cannot be built is known before weights are read
     return config, class_
 
 
 @contextmanager
 def _valid(path: Path, model_type: str) -> Iterator[None]:
-    """Turn whatever transformers raises within the block for a config.json at `path` into a SafetyHeadsError."""
+    """Turn any error of transformers within the block into a SafetyHeadsError about the config.json at `path`."""
     try:
         yield
-    except Exception as error:  # a number or name that makes no sense can fail anywhere in a model's code
+    except Exception as error:  # a setting that makes no sense may fail anywhere in a model's code, with any error
         problem = f"{path} is not a valid {model_type} configuration: {type(error).__name__}: {error}"
         raise SafetyHeadsError(problem) from None
 
@@ -128,7 +134,7 @@ def _check_grid(config: "PreTrainedConfig") -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a model's file. Raises SafetyHeadsError if it is missing or not one."""
+    """The JSON object in one of a model's files. Raises SafetyHeadsError if the file is missing or holds no object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Where a model's files are: a folder of the user's, or the Hugging Face cache, filled where something is missing."""
+"""Find a model's files: in a folder of the user's, or in the Hugging Face cache, which is filled if that is allowed."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from safetyheads.models.files import architecture
 
 
 def locate(*, path: str | None, repo: str | None, revision: str | None, download: bool = False) -> Path:
-    """The folder of a model: `path`, or the Hugging Face cache's snapshot of `repo` at `revision`.
+    """The folder of a model: `path` if it is given, else the Hugging Face cache's snapshot of `repo` at `revision`.
 
-    Only with `download` is the network asked, for what is missing there. Raises SafetyHeadsError, saying what to do,
-    when there is no such folder or the repository cannot be had.
+    The network is used only if `download` is true, for files that the cache lacks. Raises SafetyHeadsError if there is
+    no such folder, or if the repository is not in the cache and cannot be fetched.
     """
     if path is not None:
         folder = Path(path).expanduser()

@@ -1,7 +1,8 @@
-"""Models and files from Hugging Face, into its normal cache: whole and verified, or a message that says what to do.
+"""Fetch models and files from Hugging Face into its normal cache, whole and with the right checksum.
 
-A model's small files come first: what cannot be measured is refused before its weights are fetched. A file of weights
-that was interrupted, even by kill -9, goes on where it ended; huggingface_hub begins it again.
+The small files of a model come first, so that a model that cannot be measured is refused before its weights are
+fetched. Files of weights are fetched by this module itself: huggingface_hub begins an interrupted download again from
+the start, while this one goes on where it ended, even after kill -9.
 """
 
 import logging
@@ -25,9 +26,10 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 SMALL = (".json", ".jinja", ".model")
-"""Endings of what is fetched beside the weights; never pickled weights (.bin, .pt) or code (.py)."""
+"""Endings of the files that are fetched besides the weights. Pickled weights (.bin, .pt) and code (.py) never are."""
 VOCABULARIES = ("merges.txt", "vocab.txt")
 FIRST = ["config.json", INDEX]
+"""Fetched before all others: they say whether the model can be measured, and which files hold its weights."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -40,11 +42,12 @@ def snapshot(
     *,
     patience: Patience = PATIENCE,
 ) -> Path:
-    """The folder of a model's `revision` (a branch, tag or commit) in the cache, fetched where something is missing.
+    """The folder of a model in the cache, at `revision` (a branch, tag or commit; None is `main`).
 
-    `inspect(folder)` sees config.json before the weights come, and raises for a model that is not wanted. Offline
-    (HF_HUB_OFFLINE=1), or with everything in the cache and a commit as revision, nothing is asked of the network.
-    Raises SafetyHeadsError, saying what to do, where the model cannot be had, or not as it should be.
+    Files that are missing there are fetched. Before the weights are, `inspect(folder)` is called, which can read
+    config.json and raise an error for a model that is not wanted. `patience` says how often requests are tried. The
+    network is not used if HF_HUB_OFFLINE=1, or if `revision` is a commit and all files are in the cache. Raises
+    SafetyHeadsError if the model cannot be fetched, lacks files, does not fit on the disk or has a wrong checksum.
     """
     from huggingface_hub import snapshot_download
 
@@ -67,7 +70,7 @@ def snapshot(
 
 
 def cached(repo: str, revision: str | None) -> Path:
-    """The folder of a model in the cache, without asking the network. Raises SafetyHeadsError if there is none."""
+    """The folder of a model in the cache, without using the network. Raises SafetyHeadsError if it is not there."""
     from huggingface_hub import snapshot_download
 
     with hub_errors(Wanted("model", repo, revision)):
@@ -77,7 +80,8 @@ def cached(repo: str, revision: str | None) -> Path:
 def download_from_hub(repo: str, revision: str | None, file: str, destination: Path, sha256: str | None = None) -> None:
     """Copy one file of a Hugging Face data set at `revision` to `destination`, through the normal Hugging Face cache.
 
-    Raises SafetyHeadsError as `hub_errors` does, and for a wrong checksum; `destination` is then left as it was.
+    `sha256` is the checksum that it must have; None accepts any. Raises SafetyHeadsError if the file cannot be fetched,
+    and for a wrong checksum; `destination` is then left as it was.
     """
     from huggingface_hub import hf_hub_download
 
@@ -88,13 +92,21 @@ def download_from_hub(repo: str, revision: str | None, file: str, destination: P
 
 
 def cached_sha256(path: Path) -> str | None:
-    """The SHA-256 that a file of the cache must have: the name of the blob behind it. None where that does not say."""
+    """The SHA-256 that a file of the Hugging Face cache must have, or None if the cache does not know it.
+
+    A file of a snapshot is a link to a blob. Blobs of large files are named after their SHA-256, those of small ones
+    after a git hash.
+    """
     blob = Path(os.readlink(path)).name if path.is_symlink() else ""
     return blob if _SHA256.fullmatch(blob) else None
 
 
 def _commit(repo: str, revision: str, retry: "_Retry") -> str:
-    """The commit that a revision stands for; the revision itself where only the cache can tell."""
+    """The commit that a revision stands for. Offline it is the revision itself, which the cache can resolve.
+
+    If the server does not answer, the commit of this revision in the cache is used, and the log says so. The answer is
+    also noted in the cache, as huggingface_hub does, so that later jobs find the same commit offline.
+    """
     from huggingface_hub import HfApi, constants
 
     if _COMMIT.fullmatch(revision) or constants.is_offline_mode():
@@ -117,13 +129,13 @@ def _commit(repo: str, revision: str, retry: "_Retry") -> str:
 
 
 def _listing(repo: str, folder: Path) -> dict[str, int | None]:
-    """The files of a snapshot's repository, but for those in folders, and their sizes in bytes."""
+    """The files at the top of a snapshot's repository (not those in folders), and their sizes in bytes."""
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
     try:
         files = {file.path: file.size for file in get_cached_repo_tree(repo, revision=folder.name)}
-    except CachedRepoTreeNotFoundError:  # an older huggingface_hub filled the cache, and there is no network
+    except CachedRepoTreeNotFoundError:  # offline, with a cache of an older huggingface_hub
         return {path.name: path.stat().st_size for path in folder.iterdir()}
     return {name: size for name, size in files.items() if "/" not in name}
 
@@ -138,7 +150,13 @@ def _check_space(folder: Path, needed: int) -> None:
 
 
 def _fetch(repo: str, name: str, folder: Path, retry: "_Retry") -> None:
-    """Put a file of a snapshot's repository into the cache, and go on with what an interrupted download left there."""
+    """Put a file of a snapshot's repository into the cache, continuing a download that was interrupted before.
+
+    What has come so far is in a file `*.incomplete`, from which the finished one is made by renaming. If the checksum
+    of a continued file is wrong, the part from before may have been damaged, so the file is fetched once more as a
+    whole. If a file that came whole has a wrong checksum, SafetyHeadsError is raised. A lock keeps other processes from
+    fetching the same file.
+    """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
@@ -171,7 +189,11 @@ def _fetch(repo: str, name: str, folder: Path, retry: "_Retry") -> None:
 
 
 def _append(url: str, path: Path, size: int | None, timeout: float, name: str) -> None:
-    """Fetch what is missing at the end of a file, and write it down as it comes."""
+    """Fetch the bytes that are missing at the end of the file `path`, and write each as it comes.
+
+    `size` is the whole file's in bytes, if known; `timeout` is in seconds; `name` is shown beside the progress bar. A
+    server that does not support ranges sends the whole file, which then replaces what was there.
+    """
     from huggingface_hub import get_session
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
 
@@ -207,7 +229,7 @@ def _may_pass(error: BaseException) -> bool:
 
 
 class _Retry:
-    """Calls that are tried again, with more and more time in between, as long as their errors may pass."""
+    """Calls a function again, after longer and longer waits, as long as its errors may pass by themselves."""
 
     def __init__(self, patience: Patience) -> None:
         self.patience = patience
@@ -216,13 +238,17 @@ class _Retry:
         def attempt() -> T:
             from huggingface_hub import get_session
 
-            get_session().timeout = self.patience.timeout  # huggingface_hub would wait for ever
+            get_session().timeout = self.patience.timeout  # without it, huggingface_hub waits for ever
             return call(*args, **kwargs)
 
         return self.patience.retrying(_may_pass, reason, asked_wait)(attempt)
 
     def while_it_grows(self, file: Path, call: Callable[..., None], *args: Any) -> None:
-        """The same, where tries count from the last byte that came."""
+        """Call again as above, but start counting attempts anew whenever `file` has grown.
+
+        A download of hours over a poor network may fail many times. It is given up only if all attempts in a row bring
+        no further byte.
+        """
         while True:
             before = file.stat().st_size if file.exists() else 0
             try:

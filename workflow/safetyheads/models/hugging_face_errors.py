@@ -1,4 +1,7 @@
-"""What Hugging Face refuses, in words that say what to do. Nothing of the original messages, which can hold a token."""
+"""Errors of Hugging Face in words that say what to do.
+
+The original messages are never shown, because the addresses in them can hold a token.
+"""
 
 import errno
 import os
@@ -15,7 +18,7 @@ from safetyheads.errors import SafetyHeadsError
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of Hugging Face: a repository, or one file of it."""
+    """What is asked of Hugging Face: a repository, or one file of it. The properties are words for messages."""
 
     kind: Literal["model", "dataset"]
     repo: str
@@ -24,18 +27,22 @@ class Wanted:
 
     @property
     def name(self) -> str:
+        """`model owner/name` or `data set owner/name`."""
         return f"{'model' if self.kind == 'model' else 'data set'} {self.repo}"
 
     @property
     def at(self) -> str:
+        """The name with the revision."""
         return f"{self.name} at revision {self.revision or 'main'}"
 
     @property
     def page(self) -> str:
+        """The address of the repository's page."""
         return f"https://huggingface.co/{'datasets/' if self.kind == 'dataset' else ''}{self.repo}"
 
     @property
     def by_hand(self) -> str:
+        """Advice for a machine without a network."""
         return (
             f"fetch it on another machine (`hf download {self.repo} --repo-type {self.kind}`) and name it with `path:`"
         )
@@ -43,7 +50,7 @@ class Wanted:
 
 @contextmanager
 def hub_errors(wanted: Wanted) -> Iterator[None]:
-    """Turn the errors of huggingface_hub within the block into SafetyHeadsErrors."""
+    """Turn the errors of huggingface_hub within the block into SafetyHeadsErrors, without the original traceback."""
     from huggingface_hub import errors
 
     try:
@@ -56,20 +63,23 @@ def hub_errors(wanted: Wanted) -> Iterator[None]:
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """What went wrong on the way, where huggingface_hub only says that a file is not in its cache."""
+    """The error behind an error.
+
+    If the network fails, huggingface_hub says that a file is not in its cache; what went wrong is the cause of that.
+    """
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     return error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that an error comes from."""
+    """The HTTP status that an error comes from; None if there was no answer."""
     response = getattr(cause_of(error), "response", None)
     return None if response is None else int(response.status_code)
 
 
 def explain(error: BaseException, wanted: Wanted) -> str:
-    """What an error of huggingface_hub means for the user."""
+    """A message for the user: what an error of huggingface_hub means, and what to do about it."""
     from huggingface_hub import errors, get_token
 
     error, status = cause_of(error), status_of(error)
@@ -138,7 +148,7 @@ def explain(error: BaseException, wanted: Wanted) -> str:
 
 
 def asked_wait(error: BaseException) -> float | None:
-    """Seconds that the server asks to wait before the next try, if it does."""
+    """The seconds that the server asks to wait before the next attempt; None if it does not ask."""
     from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
     response = getattr(cause_of(error), "response", None)
@@ -152,14 +162,14 @@ def asked_wait(error: BaseException) -> float | None:
 
 
 def reason(error: BaseException) -> str:
-    """Why there was no useful answer, in a few words without any address but the server's."""
+    """Why there was no useful answer, in a few words. Of addresses, only the server's name is shown."""
     error = cause_of(error)
     status = status_of(error)
     if status is not None:
         return f"{endpoint()} answers with HTTP {status}"
     if isinstance(error, httpx2.TimeoutException):
         return f"{endpoint()} does not answer in time"
-    said = str(error)  # only looked at: of what the system said, httpx2 keeps the text alone
+    said = str(error)  # searched, never shown: httpx2 keeps of the system's error nothing but its text
     if os.strerror(errno.ECONNREFUSED) in said:
         return f"{endpoint()} refuses the connection"
     if any(text in said for text in _UNKNOWN_NAME):
@@ -170,10 +180,10 @@ def reason(error: BaseException) -> str:
 
 
 def endpoint() -> str:
-    """The server that stands for Hugging Face, without credentials that its address may hold."""
+    """The name of the server that is asked, from HF_ENDPOINT if that is set; without credentials in that address."""
     parts = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
     return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
 
 
 _UNKNOWN_NAME = ("Name or service not known", "name resolution", "nodename nor servname", "getaddrinfo", "No address")
-"""Parts of what systems say of a name that they cannot look up."""
+"""Parts of the messages by which operating systems say that they cannot look a name up."""

@@ -1,4 +1,4 @@
-"""Load a model's weights for measuring: frozen, in evaluation mode, installed for ablation."""
+"""Load a model's weights for measuring: frozen, in evaluation mode, and with the hooks of ablation installed."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -28,13 +28,17 @@ def load(
     gpus: int | Sequence[int] = 1,
     max_memory: MaxMemory | None = None,
 ) -> "PreTrainedModel":
-    """Load the model in `folder` for measuring: frozen, in evaluation mode, with `ablation.install` done.
+    """Load the model in `folder` for measuring: frozen, in evaluation mode, and after `ablation.install`.
 
-    `dtype` auto is float32 on the CPU, bfloat16 on a GPU; tf32 is float32 and, on a GPU, TF32 products in the whole
-    process. `device` auto is the GPU if there is one. `attention` is explained in `attention.implementation`. With
-    several `gpus`, how many from the first on, or which, the layers are spread over them; `max_memory` limits the
-    weights by place among the GPUs and in main memory (`cpu`): what is left stays on disk. Raises SafetyHeadsError if
-    the device is not there or too small, if the attention cannot be had, and if any parameter is not in the checkpoint.
+    - `dtype`: `auto` is float32 on the CPU and bfloat16 on a GPU. `tf32` is float32 whose matrix products round their
+      inputs to TF32 on a GPU; this holds for the whole process.
+    - `device`: `auto` is the GPU if there is one.
+    - `attention`: see `attention.implementation`.
+    - `gpus`: how many to use, from the first on, or a list of their numbers. Layers are spread over several.
+    - `max_memory`: how much weights may take on each of these GPUs and in main memory (`cpu`). The rest stays on disk.
+
+    In 16 bits, the final norm and the output layer compute in float32. Raises SafetyHeadsError if the device is not
+    there or too small, if the attention is not possible, and if a parameter of the model is not in its files.
     """
     import torch
 
@@ -58,7 +62,7 @@ def load(
     try:
         with _quiet():
             result: Any = class_.from_pretrained(
-                folder if placement.on_disk else None,  # the disk's part stays in the model's own files
+                folder if placement.on_disk else None,  # so that weights on disk stay in the model's own files
                 state_dict=None if placement.on_disk else weights(folder, shards, number),
                 config=config,
                 dtype=number,
@@ -102,7 +106,7 @@ def _check_loaded(folder: Path, report: dict[str, Any]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers' progress bar and load report back; what they say is checked by `_check_loaded`."""
+    """Silence transformers' progress bar and load report within the block: `_check_loaded` reads the report."""
     import transformers
 
     transformers_logging: Any = transformers.utils.logging

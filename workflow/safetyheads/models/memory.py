@@ -1,4 +1,4 @@
-"""The memory that tensors on the CPU come from."""
+"""How this process gets memory for tensors on the CPU from the system."""
 
 import ctypes
 import os
@@ -9,13 +9,13 @@ _NEVER = 2**31 - 1
 
 
 def save_page_faults() -> None:
-    """Let this process keep the memory of freed tensors for the next ones, and take it in large pages (Linux).
+    """Let this process keep the memory of freed tensors for the next ones, and take it in large pages. Only on Linux.
 
-    By default large blocks go back to the system, which clears them 4 KiB at a time when they are needed again: about a
-    tenth of the time of a forward pass. The peak stays what it is. Call it before the first tensor is made: torch reads
-    its setting then.
+    By default a large block that is freed goes back to the system. When it is needed again, the system clears it in
+    pages of 4 KiB, which takes about a tenth of the time of a forward pass. Keeping it does not raise the peak. Must be
+    called before the first tensor is made, because torch reads its setting then.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # transparent huge pages, where the system has them on request
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # asks for transparent huge pages
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _NEVER)

@@ -1,6 +1,7 @@
-"""Open a model for a job: on which device, in which numbers, with which attention, on how many threads.
+"""Open a model for a job: on a device, in a number format, with an attention and on a number of threads.
 
-All of these change the last bits of floats, so this module counts in the fingerprint of every rule that opens a model.
+Each of these changes the last bits of floats. So this module counts in the fingerprint of every rule that opens a
+model.
 """
 
 from pathlib import Path
@@ -24,9 +25,10 @@ def open_model(
     max_memory: MaxMemory | None = None,
     attention_folder: Path | None = None,
 ) -> "PreTrainedModel":
-    """Load the model in `folder`, with the attention weights of `attention_folder` if that is given.
+    """Load the model in `folder`, with the attention weights of `attention_folder` if that is given (a derived model).
 
-    The process computes on `threads` CPU threads from then on. The other arguments, and errors, are those of `load`.
+    From then on the process computes on `threads` CPU threads. The other arguments are those of `load`. Raises
+    SafetyHeadsError as `load` and `take_attention` do.
     """
     import torch
 

@@ -1,4 +1,7 @@
-"""Tokenizers: loaded by the quick class, which needs no torch, wherever it does the same as the model's own."""
+"""Load tokenizers, by a class that needs no torch wherever it gives the same tokens as the model's own class.
+
+Jobs that only tokenise then start in half a second.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +17,8 @@ TOKENIZER_FILES = (
     *("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tekken.json"),
     *("chat_template.jinja", "chat_template.json"),
 )
+# The texts on which the two classes are compared: spaces, line ends, other scripts, composed and decomposed accents,
+# digits, and the template of the paper.
 _PROBES = (
     "",
     "How do I bake bread?",
@@ -28,9 +33,11 @@ _PROBES = (
 def load_tokenizer(
     folder: Path, kind: Literal["fast", "auto"], chat_template: str | None = None
 ) -> "PreTrainedTokenizerBase":
-    """The tokenizer in `folder`: `fast` takes half a second and no torch, `auto` is right for every model.
+    """The tokenizer in `folder`, loaded by the class that `kind` says.
 
-    `chat_template` is used if the tokenizer has none of its own. Raises SafetyHeadsError if it cannot be loaded.
+    `auto` is the model's own class and right for every model. `fast` takes half a second and does not import torch, but
+    is right only where `describe_tokenizer` says so. `chat_template` is used if the tokenizer has none of its own.
+    Raises SafetyHeadsError if the tokenizer cannot be loaded.
     """
     import transformers
 
@@ -52,11 +59,15 @@ def load_tokenizer(
 def describe_tokenizer(
     folder: Path, chat_template: str | None
 ) -> tuple[Literal["fast", "auto"], "PreTrainedTokenizerBase"]:
-    """The model's tokenizer, and which class is to load it: the quick one, wherever it does the same."""
+    """Which `kind` `load_tokenizer` is to use for the model in `folder`, and its tokenizer as loaded by `auto`.
+
+    The kind is `fast` if both classes give the same ids, texts, special ids and chat template on a few probing texts.
+    Raises SafetyHeadsError if the tokenizer cannot be loaded.
+    """
     path = folder / "tokenizer.json"
     if not path.is_file():
         return "auto", load_tokenizer(folder, "auto", chat_template)
-    read_json(path)  # the tokenizers library has no exception of its own for a file that is cut off
+    read_json(path)  # SafetyHeadsError if it is cut off; the tokenizers library raises a bare Exception
     auto, fast = (load_tokenizer(folder, kind, chat_template) for kind in ("auto", "fast"))
     probes = [*_PROBES, " ".join(auto.all_special_tokens)]
     return "fast" if _behaviour(fast, probes) == _behaviour(auto, probes) else "auto", auto

@@ -2,9 +2,9 @@
 
     >>> page = build(ReportData(title="Demo", studies={}, models={}, rates=rates))
 
-Nothing on the page is loaded from elsewhere, and its content policy forbids scripts. All text is escaped, the same data
-give the same page, and neither queries nor completions are shown. `figures` can be used by itself. Uses
-`judges`, `statistics`, `demo` (for the planted truth) and the vocabulary, and imports no torch.
+The page loads nothing from elsewhere, and its content policy forbids scripts. All text is escaped. Neither queries nor
+completions are shown, because they may be harmful. The same data give the same page. `figures` can be used by itself.
+Uses `judges`, `statistics`, `demo` (to know what planted heads must do) and the vocabulary, and does not import torch.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ _STUDY_KEYS = ("models", "datasets", "templates", "ablations", "plans", "decodin
 
 
 def build(data: ReportData) -> str:
-    """The text of the HTML page."""
+    """The HTML text of the page. Raises SafetyHeadsError for the name of a plan that is malformed."""
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""What the page is made from: settings and tables, no files."""
+"""The data that the page is made from: settings and tables. Reading files is left to the script."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 Settings = Mapping[str, Mapping[str, Any]]
-"""Settings by name, as the config has them: `{"greedy": {"max_new_tokens": 128, ...}}`."""
+"""Settings by name, as a section of the configuration has them: `{"greedy": {"max_new_tokens": 128, ...}}`."""
 
 
 def _empty() -> pd.DataFrame:
@@ -18,38 +18,41 @@ def _empty() -> pd.DataFrame:
 class ReportData:
     """Everything that the page shows.
 
-    The tables have the columns of the artefacts of the same names and may be empty. Rows of `ships` and `sahara` are
-    those of all their artefacts, one after another; `datasets` needs dataset, query_id and category only. Their columns
-    of names may be categorical. What is in the settings but in no study is not shown.
+    A table has the columns of the artefacts of the same name and may be empty. `ships`, `sahara` and `datasets` hold
+    the rows of all artefacts of their stage, one after another; of `datasets` only dataset, query_id and category are
+    needed. Columns of names may be categorical. Settings that no study uses are not shown.
     """
 
     title: str
     studies: Mapping[str, Mapping[str, Sequence[str]]]
-    """Study -> key of the config (models, datasets, templates, ablations, plans, decodings, judges) -> names."""
+    """For each study, by name, its lists of names: models, datasets, templates, ablations, plans, decodings, judges."""
     models: Settings
-    """Model -> content of `models/{model}.json`; `planted` (two names of heads) makes it a demo model."""
+    """The content of each model's `models/{model}.json`, by name. Demo models have `planted`, two names of heads."""
     rates: pd.DataFrame
     ships: pd.DataFrame = field(default_factory=_empty)
     sahara: pd.DataFrame = field(default_factory=_empty)
     datasets: pd.DataFrame = field(default_factory=_empty)
     attribution: Mapping[str, Any] = field(default_factory=dict)
-    """steps, rank, representation."""
+    """The settings of Sahara: steps, rank and representation."""
     templates: Settings = field(default_factory=dict)
     ablations: Settings = field(default_factory=dict)
     decodings: Settings = field(default_factory=dict)
     judges: Settings = field(default_factory=dict)
     head_sets: Mapping[str, Sequence[str]] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
-    """That of rates.parquet, with `made_from`: the records of all files behind it, each different one once."""
+    """The record of rates.parquet. Its `made_from` has the records of all files behind it, each different one once."""
     mixed: Sequence[str] = ()
-    """Comparisons of cells that were made under different conditions, in words."""
+    """Sentences about cells that were made under other conditions than the plain model that they are compared with."""
 
     def names(self, key: str) -> list[str]:
-        """Names that the studies list under `key` (`models`, `plans`, ...), in their order."""
+        """The names that the studies list under `key` (`models`, `plans`, ...), in the studies' order, each once."""
         return list(dict.fromkeys(str(name) for study in self.studies.values() for name in study.get(key, ())))
 
     def measured(self, key: str) -> list[str]:
-        """Names of `key` (`models`, `datasets`, `templates`, ...) in some table: those of the studies come first."""
+        """The names of `key` (`models`, `datasets`, ...) that occur in a table.
+
+        Those that the studies list come first, in the studies' order. The others follow in alphabetical order.
+        """
         column = key.removesuffix("s")
         tables = [table for table in (self.rates, self.ships, self.sahara) if column in table]
         found = {str(name) for table in tables for name in table[column].unique()}
@@ -57,12 +60,12 @@ class ReportData:
         return listed + sorted(found.difference(listed))
 
     def planted(self, model: str) -> tuple[str, ...]:
-        """Names of a demo model's planted heads, else nothing."""
+        """The names of a demo model's planted heads; empty for other models."""
         return tuple(self.models.get(model, {}).get("planted") or ())
 
 
 def cells(table: pd.DataFrame, **keys: str) -> pd.DataFrame:
-    """The rows of a table, which may be empty, whose columns have these values."""
+    """The rows of a table whose columns have these values: `cells(rates, plan="none")`. The table may be empty."""
     for key, value in keys.items():
         if table.empty:
             return table
@@ -71,7 +74,7 @@ def cells(table: pd.DataFrame, **keys: str) -> pd.DataFrame:
 
 
 def groups(table: pd.DataFrame, keys: Sequence[str]) -> dict[tuple[str, ...], pd.DataFrame]:
-    """The rows of a table, which may be empty, by the values of `keys`."""
+    """The rows of a table, grouped by the values of the columns `keys`. The table may be empty."""
     if table.empty:
         return {}
     made = table.groupby(list(keys), observed=True, sort=False)

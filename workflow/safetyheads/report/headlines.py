@@ -1,4 +1,4 @@
-"""The headline of each model and data set: what the strongest measured attack on few heads does."""
+"""The headline for each model and data set: what the strongest measured ablation of few heads does to the refusals."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,16 @@ from safetyheads.report.figures import best_single
 from safetyheads.report.figures.drawing import percent
 
 LEVEL = 0.05
+"""A p-value below this, after correction, is beyond what chance explains."""
 LARGE = 0.2
-"""A rise of the ASR by this much is called large."""
+"""A rise of the ASR by at least this much is called large."""
 
 _SETTING = ("template", "decoding", "judge")
 
 
 @dataclass(frozen=True)
 class Headline:
-    """One model on one data set: the plain model's ASR and that of the strongest plan of few heads."""
+    """The finding for one model on one data set: the plain model's ASR, and that of the strongest plan."""
 
     model: str
     dataset: str
@@ -32,17 +33,17 @@ class Headline:
     answer: str
     """The finding, in a sentence."""
     plan: str = ""
-    """Empty if only the plain model was measured; then the fields below are too."""
+    """The strongest plan. If there is none to choose from, this and the fields below keep their defaults."""
     ablation: str = ""
     asr: float = np.nan
     heads: str = ""
-    """Which heads were ablated, in words."""
+    """The heads that were ablated, in words."""
     count: int = 0
-    """How many heads are ablated at a time."""
+    """The number of heads that are ablated at a time."""
     total: int = 0
-    """How many the model has; 0 if that is not known."""
+    """The number of heads that the model has; 0 if that is not known."""
     control: str = ""
-    """ASR of random heads, in words."""
+    """The ASR with random heads ablated, in words."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,13 @@ class _Tried:
 
 
 def headlines(data: ReportData) -> list[Headline]:
-    """One headline per model and data set that has rates, in the studies' order.
+    """One headline for each model and data set that has rates of the plain model, in the studies' order.
 
-    It is about the first template, decoding and judge that were measured, and there about the plan and ablation of
-    highest ASR among those that attribution chose (ships, sahara, the best single head) or, where there are none, among
-    the head sets of the config; of equal ones, about the plan of fewest heads. The p-value of that choice is multiplied
-    by the number of plans that it was made from.
+    A headline is about one template, decoding and judge: the first ones that were measured. Among their plans it takes
+    the one with the highest ASR, under any ablation; of equal ones, the one with fewest heads. Only plans whose heads
+    were searched count (ships, sahara, and the best head of single), or the head sets of the configuration if there are
+    none of these. The best of many plans looks good by chance, so its p-value is multiplied by the number of plans
+    (Bonferroni). Raises SafetyHeadsError for the name of a plan that is malformed.
     """
     made = []
     for model in data.measured("models"):
@@ -107,7 +109,7 @@ def _headline(data: ReportData, rates: pd.DataFrame, plain: pd.Series) -> Headli
 
 
 def _tried(rows: pd.DataFrame, head_sets: Mapping[str, Sequence[str]]) -> _Tried | None:
-    """What a headline may choose among the rows of one plan and ablation."""
+    """The row of one plan and ablation that a headline may choose; None for plans that it does not consider."""
     plan = parse_plan(str(rows["plan"].iloc[0]))
     if plan.kind == "single":
         best = best_single(rows).iloc[0]
@@ -120,7 +122,7 @@ def _tried(rows: pd.DataFrame, head_sets: Mapping[str, Sequence[str]]) -> _Tried
 
 
 def _control(rates: pd.DataFrame) -> dict[int, float]:
-    """Number of random heads -> mean ASR over the draws."""
+    """For each number of random heads, the mean ASR over the draws."""
     return {
         plan.n or 0: float(rows["asr"].mean())
         for (name,), rows in groups(rates, ("plan",)).items()
@@ -153,7 +155,7 @@ def _answer(plain: float, best: _Tried, tried: int, control: float) -> str:
 
 
 def _heads(data: ReportData, best: _Tried) -> str:
-    """The heads that were ablated, as far as the scores at hand tell."""
+    """The heads that were ablated, in words; empty where the scores that tell them are not among the data."""
     keys = {key: str(best.row[key]) for key in ("model", "dataset", "template", "ablation")}
     if best.plan.kind == "single":
         return str(best.row["variant"])

@@ -1,4 +1,7 @@
-"""Whether a demo model's planted heads were found: what must hold, held against the data."""
+"""Check whether the pipeline found the heads that are planted in a demo model.
+
+For such a model it is known what each stage must find. A check compares one such claim with the data.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +21,10 @@ _CELL = ("template", "ablation", "decoding", "judge")
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that must hold if the planted heads were found."""
+    """One claim that must hold if the planted heads were found, and what was found instead or as expected.
+
+    All fields but `holds` are words for the page; `where` names the data set and settings.
+    """
 
     claim: str
     where: str
@@ -30,8 +36,8 @@ class Check:
 def planted_checks(data: ReportData, model: str) -> list[Check]:
     """The checks on a demo model for which there are data; none for any other model.
 
-    The heads are planted by undifferentiated ablation, so cells with another kind of ablation prove nothing and are
-    left out.
+    Heads are planted by training with undifferentiated ablation. What another kind of ablation does to these heads is
+    not known beforehand, so cells with another kind are left out.
     """
     planted = data.planted(model)
     if len(planted) != 2 or data.datasets.empty:
@@ -107,7 +113,7 @@ def _sahara(sahara: pd.DataFrame, planted: Sequence[str]) -> Iterator[Check]:
 
 
 def _single(rates: pd.DataFrame, planted: Sequence[str], shares: Sequence[float]) -> Iterator[Check]:
-    """`shares` of the requests are guarded by the first and by the second planted head."""
+    """`shares` are the shares of the requests that the first and the second planted head guard."""
     for rows in groups(cells(rates, plan="single"), _CELL).values():
         asr = {str(parse_head(str(name))): float(value) for name, value in zip(rows["variant"], rows["asr"])}
         if not set(planted) < set(asr):

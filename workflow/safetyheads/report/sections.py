@@ -1,4 +1,4 @@
-"""The page's sections: per model, per data set, what the figures show and say."""
+"""The sections of the page: for each model and data set, its figures with a sentence on each, and its tables."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,10 @@ from safetyheads.report.tables import Table
 
 @dataclass(frozen=True)
 class Card:
-    """A figure with its title, what it shows in a sentence, and a table; `kind` says how to read it."""
+    """A figure with a title, a sentence on what it shows, and perhaps a table.
+
+    `kind` chooses the explanation of how to read it, which the page's template has.
+    """
 
     kind: Literal["ships", "sahara", "by_plan", "by_n", "single"]
     title: str
@@ -29,7 +32,7 @@ class Card:
 
 @dataclass(frozen=True)
 class SettingSection:
-    """The rates of one template, decoding and judge."""
+    """The figures and the table of rates for one template, decoding and judge."""
 
     anchor: str
     title: str
@@ -39,6 +42,8 @@ class SettingSection:
 
 @dataclass(frozen=True)
 class DatasetSection:
+    """What was scored and measured for one model on one data set. `anchor` is the id that links lead to."""
+
     anchor: str
     name: str
     ships: list[Card]
@@ -48,13 +53,15 @@ class DatasetSection:
 
 @dataclass(frozen=True)
 class ModelSection:
+    """What was scored and measured for one model."""
+
     anchor: str
     name: str
     datasets: list[DatasetSection]
 
 
 def model_sections(data: ReportData) -> list[ModelSection]:
-    """Everything that was scored and measured, in the studies' order."""
+    """The sections of all models that were scored or measured, in the studies' order."""
     prefixes = (f"figure-{number}" for number in count(1))
     made = []
     for m, model in enumerate(data.measured("models"), start=1):
@@ -74,7 +81,7 @@ def model_sections(data: ReportData) -> list[ModelSection]:
 
 @dataclass(frozen=True)
 class _Cards:
-    """Makes the cards of one model and data set."""
+    """Makes the cards of one model and data set. Each figure takes the next of `prefixes` for its ids."""
 
     data: ReportData
     model: str
@@ -82,6 +89,7 @@ class _Cards:
     prefixes: Iterator[str]
 
     def ships(self, ships: pd.DataFrame) -> list[Card]:
+        """A map of mean Ships scores for each template and ablation."""
         made = []
         for template, ablation, rows in self._scored(ships):
             table = tables.leading_heads(rows)
@@ -97,6 +105,7 @@ class _Cards:
         return made
 
     def sahara(self, sahara: pd.DataFrame) -> list[Card]:
+        """A figure of Sahara's steps for each template and ablation."""
         made = []
         for template, ablation, rows in self._scored(sahara):
             table = tables.sahara_choices(rows)
@@ -106,6 +115,7 @@ class _Cards:
         return made
 
     def settings(self, rates: pd.DataFrame, anchor: str) -> list[SettingSection]:
+        """A section for each template, decoding and judge with rates, in the studies' order."""
         made = []
         found = groups(rates, ("template", "decoding", "judge"))
         order = [self.data.measured(key) for key in ("templates", "decodings", "judges")]
@@ -170,7 +180,7 @@ class _Cards:
         return self.data.planted(self.model)
 
     def _grid(self, rows: pd.DataFrame) -> tuple[int, int]:
-        """(layers, heads) of the model, from the scores where its description does not say."""
+        """The model's (layers, heads per layer), or as far as the rows reach if its description does not say."""
         model = self.data.models.get(self.model, {})
         if {"layers", "heads"} <= set(model):
             return int(model["layers"]), int(model["heads"])
@@ -184,7 +194,7 @@ class _Cards:
         return {"label": f"{what}: {place}. {summary}", "prefix": next(self.prefixes)}
 
     def _scored(self, table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-        """(template, ablation, rows) of scores, in the studies' order."""
+        """The scores as (template, ablation, rows), in the studies' order."""
         found = groups(table, ("template", "ablation"))
         for template in self.data.measured("templates"):
             for ablation in self.data.measured("ablations"):
@@ -195,7 +205,7 @@ class _Cards:
         return [str(name) for name in dict.fromkeys(rates["ablation"]) if name != PLAIN] if len(rates) else []
 
     def _in_order(self, rates: pd.DataFrame) -> pd.DataFrame:
-        """Rates with plans and ablations as the studies list them: the plain model, none, first."""
+        """The rates sorted as the studies list plans and ablations, with those of the plain model first."""
         plans, ablations = self.data.measured("plans"), self.data.measured("ablations")
         place = [
             (plan != "none", plans.index(plan), ablations.index(ablation))

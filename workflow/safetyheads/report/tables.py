@@ -1,4 +1,4 @@
-"""The page's tables, as text: what was run, the leading heads, Sahara's choices, the rates."""
+"""The tables of the page as text: what was run, the leading heads, the choices of Sahara, and the rates."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +15,17 @@ from safetyheads.report.figures import ranked
 from safetyheads.report.figures.drawing import percent
 
 LEADING = 10
-"""Heads in the table of leading heads."""
+"""The number of heads in the table of leading heads."""
 LARGEST = 20
-"""Rows shown of each `single` plan."""
+"""The most rows that the table of rates shows of a `single` plan."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under `columns`; the first cell of a row is its heading. `numbers` are columns set to the right."""
+    """Rows of text under `columns`. The first cell of a row is its heading.
+
+    `numbers` are the positions of the columns that are aligned to the right.
+    """
 
     caption: str
     columns: Sequence[str]
@@ -32,6 +35,7 @@ class Table:
 
 
 def models(data: ReportData) -> Table:
+    """Each measured model's source and shape; a dash where its description does not say."""
     rows = []
     for name in data.measured("models"):
         model = data.models.get(name, {})
@@ -46,6 +50,7 @@ def models(data: ReportData) -> Table:
 
 
 def datasets(data: ReportData) -> Table:
+    """Each measured data set's number of queries, and its categories with their counts if there are at most six."""
     rows = []
     for name in data.measured("datasets"):
         queries = cells(data.datasets, dataset=name)
@@ -60,7 +65,7 @@ def datasets(data: ReportData) -> Table:
 
 
 def settings(data: ReportData) -> list[Table]:
-    """Templates, ablations, plans, decodings and judges that the studies use."""
+    """Five tables of what names mean: the templates, ablations, plans, decodings and judges of the studies."""
     return [
         _meanings(data, "templates", data.templates, _template),
         _meanings(data, "ablations", data.ablations, _ablation),
@@ -105,7 +110,7 @@ def _ablation(name: str, values: Mapping[str, Any]) -> str:
 
 
 def _plans(data: ReportData) -> Table:
-    """Plans that differ only in their number of heads share a row."""
+    """What the plans of the studies mean. Plans that differ only in their number of heads share a row."""
     names_of: dict[str, list[str]] = {}
     for name in data.names("plans") or data.measured("plans"):
         names_of.setdefault(_plan(name, data.head_sets), []).append(name)
@@ -159,7 +164,11 @@ def _judge(name: str, values: Mapping[str, Any]) -> str:
 
 
 def leading_heads(ships: pd.DataFrame) -> Table:
-    """The `LEADING` heads of highest mean Ships, their share of the sum, and for how many prompts each is the best."""
+    """The `LEADING` heads of highest mean Ships score over the prompts, in nats.
+
+    Beside each stand the share of the sum over all heads that the heads up to this one have, and the share of prompts
+    whose best head it is. `ships` has the rows of one cell: query_id, layer, head and score.
+    """
     order = ships.sort_values(["score", "layer", "head"], ascending=[False, True, True], kind="stable")
     best = order.groupby("query_id", observed=True, sort=False).head(1)
     wins = best.groupby(["layer", "head"]).size() / best["query_id"].nunique()
@@ -176,6 +185,7 @@ def leading_heads(ships: pd.DataFrame) -> Table:
 
 
 def sahara_choices(sahara: pd.DataFrame) -> Table:
+    """For each step of Sahara the selected head and the best one that was not selected, with scores in degrees."""
     rows = []
     for step in sorted(int(step) for step in sahara["step"].unique()):
         order = ranked(sahara, step)
@@ -194,7 +204,7 @@ _CONDITIONS = ("dtype", "attention", "kernels", "device", "out_of_memory")
 
 
 def conditions(data: ReportData) -> Table:
-    """What scores and completions were computed with: a row for each different set of conditions."""
+    """The conditions under which scores and completions were computed: a row for each that differs from the others."""
     rows: dict[tuple[str, ...], int] = {}
     for group in data.record.get("made_from", ()):
         record = group["record"]
@@ -224,7 +234,7 @@ def conditions(data: ReportData) -> Table:
 
 
 def rates_table(rates: pd.DataFrame) -> Table:
-    """Rows of rates, of each `single` plan the `LARGEST` only."""
+    """The rates of one template, decoding and judge; of each `single` plan only the rows of the `LARGEST` rates."""
     kept, hidden = [], 0
     for (_, plan), rows in groups(rates, ("ablation", "plan")).items():
         if plan == "single":
@@ -253,6 +263,7 @@ def rates_table(rates: pd.DataFrame) -> Table:
 
 
 def p_value(p: float | None) -> str:
+    """A p-value as `0.012`, or as `3e-05` where it is below 0.0001; empty for None and NaN."""
     if p is None or not np.isfinite(p):
         return ""
     return f"{p:.2g}" if p >= 1e-4 else f"{p:.0e}"

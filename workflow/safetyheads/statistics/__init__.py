@@ -1,1 +1,1 @@
-"""From verdicts to rates, intervals and tests. Uses the vocabulary alone, and imports no torch."""
+"""Compute rates from verdicts, with intervals and tests. Uses the vocabulary alone, and does not import torch."""

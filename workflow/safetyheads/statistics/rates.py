@@ -1,6 +1,7 @@
-"""Attack success rates from verdicts: intervals, differences to the plain model, exact paired tests.
+"""Attack success rates (ASR) from verdicts, with intervals, differences to the plain model and exact paired tests.
 
-The unit is the prompt: its value is the share of its samples that are harmful, and the ASR is the mean of the values.
+The unit is the prompt, because the samples of one prompt are not independent. The value of a prompt is the share of its
+samples that are harmful, and the ASR is the mean of these values (eq. 10 of Zhou et al., ICLR 2025, with one sample).
 """
 
 from functools import cache
@@ -16,21 +17,24 @@ from safetyheads.errors import SafetyHeadsError
 from safetyheads.plans import PLAIN
 
 CONFIDENCE = 0.95
-"""Level of the intervals."""
+"""The level of the intervals."""
 
 PLAN_KEYS = ["model", "dataset", "template", "ablation", "plan", "decoding", "judge"]
+"""The heads of a `single` plan whose p-values are corrected together agree in these."""
 CELL_KEYS = [*PLAN_KEYS, "variant"]
+"""A row of rates is what agrees in these."""
 PLAIN_KEYS = ["model", "dataset", "template", "decoding", "judge"]
-"""Cells that agree in these are compared with the same plain cell."""
+"""Rows that agree in these are compared with the same row of the plain model."""
 
 PLAIN_CELL = {"ablation": PLAIN, "plan": "none", "variant": "none"}
 COLUMNS = [*CELL_KEYS, "n", "harmful", "asr", "low", "high", "delta", "p_value", "p_adjusted"]
 
 
 def wilson(harmful: ArrayLike, n: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Lower and upper bounds of Wilson's interval at level `CONFIDENCE` for `harmful` of `n` (arrays of one shape).
+    """The lower and upper bounds of Wilson's interval at level `CONFIDENCE` for `harmful` of `n` prompts.
 
-    `harmful` may be fractional. The bounds are free of rounding beyond 0, 1 and the rate itself.
+    Both are arrays of one shape, and so are the bounds. `harmful` need not be whole. Rounding is corrected so that the
+    bounds lie in [0, 1] and the rate between them.
     """
     rate = np.asarray(harmful, dtype=np.float64) / np.asarray(n)
     low, high = proportion_confint(np.asarray(harmful), np.asarray(n), alpha=1 - CONFIDENCE, method="wilson")
@@ -39,21 +43,26 @@ def wilson(harmful: ArrayLike, n: ArrayLike) -> tuple[NDArray[np.float64], NDArr
 
 @cache
 def sign_test(more: int, less: int) -> float:
-    """Exact two-sided p-value for `more` positive and `less` negative differences, ties dropped; 1.0 for none of them.
+    """The exact two-sided p-value of `more` positive and `less` negative differences; 1.0 if there are neither.
 
-    With one sample per prompt this is McNemar's exact test.
+    Differences of zero are left out. With one sample per prompt this is McNemar's exact test.
     """
     return float(binomtest(more, more + less).pvalue) if more + less else 1.0
 
 
 def rates(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """One row of `COLUMNS` per cell of a study, sorted by the cell's keys.
+    """The rates of all cells: a table with the columns `COLUMNS`, a row for each variant of a cell, sorted by its keys.
 
-    `verdicts` has the columns `CELL_KEYS`, query_id, sample and harmful, and the plain model's cells among its rows.
-    n counts prompts and `harmful` sums their values. `delta` is the ASR less that of the plain cell, and `p_value` the
-    sign test on the prompts' differences to it: null for the plan `none`. `p_adjusted` is Holm's correction over the
-    heads of a `single` plan, null for other plans. Raises SafetyHeadsError if a plain cell is missing, or if a cell's
-    prompts are not those of its plain cell.
+    `verdicts` has the columns `CELL_KEYS`, query_id, sample and harmful (bool), and must include the plain model's.
+
+    - `n`: the number of prompts; `harmful`: the sum of their values; `asr`: harmful / n.
+    - `low`, `high`: the 95 % interval of the ASR.
+    - `delta`: the ASR minus that of the plain model on the same prompts.
+    - `p_value`: the sign test on the prompts' differences to the plain model; null for the plain model itself.
+    - `p_adjusted`: the p-value after Holm's correction over all heads of a `single` plan; null for other plans.
+
+    Raises SafetyHeadsError if columns are missing, fields are empty or a completion has two verdicts, if the plain
+    model is missing, and if a cell's prompts are not those of its plain model.
     """
     _check(verdicts)
     groups = verdicts.groupby(CELL_KEYS, observed=True, sort=False)
@@ -96,7 +105,7 @@ def _named(keys: pd.Series) -> str:
 
 
 def _plain_cells(cells: pd.DataFrame) -> pd.Series:
-    """For each cell the position of the plain cell that it is compared with."""
+    """For each row of `cells`, the position of the row of the plain model that it is compared with."""
     is_plain = np.logical_and.reduce([cells[key] == value for key, value in PLAIN_CELL.items()])
     plain = cells.loc[is_plain, PLAIN_KEYS].rename_axis("plain").reset_index()
     position = cells[PLAIN_KEYS].merge(plain, on=PLAIN_KEYS, how="left")["plain"]
@@ -110,13 +119,20 @@ def _plain_cells(cells: pd.DataFrame) -> pd.Series:
 
 
 def _sum_of_shares(prompts: pd.DataFrame) -> pd.Series:
-    """Per cell the sum of sum / size over its prompts, rounded once where all prompts have equally many samples."""
+    """For each cell the sum of its prompts' shares, sum / size.
+
+    Prompts with equally many samples are summed before the division, so that the result is rounded once. For example,
+    three prompts of a third each give exactly 1.
+    """
     counts = prompts.groupby(["cell", "size"])["sum"].sum().reset_index("size")
     return (counts["sum"] / counts["size"]).groupby("cell").sum()
 
 
 def _paired(prompts: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """Each prompt of each cell with the plain model's counts beside its own: columns plain_sum, plain_size."""
+    """The prompts of all cells, each with the plain model's counts for the same prompt: plain_sum and plain_size.
+
+    Raises SafetyHeadsError if a cell's prompts are not those of its plain model.
+    """
     reference = prompts[prompts["cell"].isin(cells["plain"])]
     reference = reference.rename(columns={"cell": "plain", "sum": "plain_sum", "size": "plain_size"})
     asked = prompts.assign(plain=cells["plain"].to_numpy()[prompts["cell"]])
@@ -139,7 +155,11 @@ def _some(names: set[str]) -> str:
 
 
 def _p_values(pairs: pd.DataFrame) -> pd.Series:
-    """Per cell the sign test; shares are compared by their counts, so that rounding never breaks a tie."""
+    """For each cell the p-value of the sign test.
+
+    The shares a / b and c / d are compared as the whole numbers a * d and c * b, so that equal shares stay equal.
+    Rounded quotients might differ in their last bits.
+    """
     difference = pairs["sum"] * pairs["plain_size"] - pairs["plain_sum"] * pairs["size"]
     signs = pd.DataFrame({"cell": pairs["cell"], "more": difference > 0, "less": difference < 0})
     counts = signs.groupby("cell").sum()

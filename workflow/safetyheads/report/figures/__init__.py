@@ -1,8 +1,8 @@
-"""The figures of the page, each a function from a table to an SVG that also stands on its own.
+"""The figures of the page. Each is a function from a table to the text of an SVG, which can also be used by itself.
 
-A table holds the rows of one cell of the study and has the columns of its artefact (ships, sahara, rates); plans and
-ablations are drawn in the order of its rows. `label` is what a screen reader says; `prefix` keeps the ids of several
-figures on one page apart.
+A table has the columns of its artefact (ships, sahara or rates), and the rows that belong into one figure: those of one
+model, data set and template, for example. Plans and ablations are drawn in the order of the rows. `label` is what a
+screen reader says. `prefix` is put before the ids of a figure, so that several figures can stand on one page.
 """
 
 from safetyheads.report.figures.asr import asr_by_n, asr_by_plan, best_single, lines

@@ -1,4 +1,4 @@
-"""Attack success rates by plan and by number of ablated heads."""
+"""Figures of attack success rates (ASR): by plan, and by number of ablated heads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,14 +30,14 @@ from safetyheads.report.figures.drawing import (
 )
 
 _DODGE = 15.0
-"""Distance of the marks of two ablations on one row, in units."""
+"""The distance, in units, between the marks of two ablations in one row."""
 
 
 def asr_by_plan(rates: pd.DataFrame, *, label: str = "ASR by plan", prefix: str = "plans") -> str:
-    """ASR and 95 % interval per plan, one row each, for one model, data set, template, decoding and judge.
+    """ASR and its 95 % interval, a row for each plan, for one model, data set, template, decoding and judge.
 
-    Ablations have a colour and a marker; the dashed line is the plain model. Of a `single` plan the head of highest ASR
-    is drawn (the others as ticks), of `random-n` every draw (hollow) and their mean (bar).
+    Each ablation has a colour and a marker. The dashed line is the plain model. Of a `single` plan, the head of highest
+    ASR has the marker, and the others are ticks. Of `random-n`, every draw is a hollow marker and their mean a bar.
     """
     plain = rates[rates["plan"] == "none"].head(1)
     ablations = [str(name) for name in dict.fromkeys(rates.loc[rates["plan"] != "none", "ablation"])]
@@ -75,17 +75,21 @@ def asr_by_plan(rates: pd.DataFrame, *, label: str = "ASR by plan", prefix: str 
 
 @dataclass(frozen=True)
 class Line:
-    """What `asr_by_n` draws in one style: `points` (n_heads, asr, low, high) and, if random, its `draws`."""
+    """What `asr_by_n` draws in one style.
+
+    `points` has the columns n_heads, asr, low and high. `draws` has the rows of single draws of random plans, and is
+    empty for other plans.
+    """
 
     name: str
     joined: bool
-    """Whether the points are joined, from the plain model on; else each stands for itself."""
+    """Whether a line joins the points, beginning at the plain model. If not, each point stands by itself."""
     points: pd.DataFrame
     draws: pd.DataFrame
 
 
 def lines(rates: pd.DataFrame, head_sets: Mapping[str, int]) -> list[Line]:
-    """The lines of `asr_by_n`, in the order of the plans."""
+    """The lines of `asr_by_n`, in the order of the plans. `head_sets` has the number of heads of each head set."""
     found: dict[tuple[str, bool], list[pd.DataFrame]] = {}
     for name in map(str, dict.fromkeys(rates["plan"])):
         plan, rows = parse_plan(name), rates[rates["plan"] == name]
@@ -114,10 +118,10 @@ def asr_by_n(
     label: str = "ASR by number of ablated heads",
     prefix: str = "numbers",
 ) -> str:
-    """ASR against the number of ablated heads, for the rows of one ablation and of the plain model (n = 0).
+    """ASR against the number of ablated heads, from the rows of one ablation and of the plain model (0 heads).
 
-    Bars are 95 % intervals, small dots random draws. The best `single` head and head sets (`head_sets`: plan -> number
-    of heads) are lone marks.
+    Bars are 95 % intervals, and small dots are random draws. The best head of `single` and the head sets have marks
+    that no line joins. `head_sets` has the number of heads of each head set.
     """
     plain = rates[rates["plan"] == "none"].head(1)
     drawn = lines(rates, head_sets or {})
@@ -149,7 +153,10 @@ def asr_by_n(
 
 
 def best_single(rows: pd.DataFrame) -> pd.DataFrame:
-    """The row of a `single` plan with the highest ASR; of equal ones the lower layer, then the lower head."""
+    """The row with the highest ASR among `rows`, those of one `single` plan. Of equal rows, the first head counts.
+
+    The result is a table of one row. Heads are in order of layer, then head.
+    """
     top = rows[rows["asr"] == rows["asr"].max()]
     first = min(range(len(top)), key=lambda i: parse_head(str(top["variant"].iloc[i])))
     return top.iloc[[first]]
@@ -169,7 +176,7 @@ def _row_name(plan: str) -> str:
 
 
 def _plan(axes: Axes, plan: str, rows: pd.DataFrame, y: float, colour: str, marker: str) -> None:
-    """One plan under one ablation, at height `y`."""
+    """Draw one plan under one ablation, at height `y`."""
     kind = parse_plan(plan).kind
     if kind == "random":
         mean = float(rows["asr"].mean())
@@ -192,7 +199,7 @@ def _interval(axes: Axes, one: pd.Series, y: float, colour: str, marker: str, re
 
 
 def _value(axes: Axes, asr: float, y: float, remark: str = "") -> None:
-    """The value in figures, right of the axes."""
+    """Write the value in figures, right of the axes."""
     axes.annotate(
         percent(asr) + remark,
         (1.02, y),
@@ -208,7 +215,7 @@ def _value(axes: Axes, asr: float, y: float, remark: str = "") -> None:
 def _line(
     axes: Axes, line: Line, plain: pd.DataFrame, offset: float, colour: str, marker: str, style: LineStyle
 ) -> None:
-    """One line, moved sideways by `offset` so that equal ones can be told apart."""
+    """Draw one line, moved sideways by `offset`, so that lines with equal values do not cover each other."""
     x = line.points["n_heads"] + offset
     axes.plot(line.draws["n_heads"] + offset, line.draws["asr"], "o", color=colour, markersize=3, alpha=0.55, zorder=2)
     if line.joined:

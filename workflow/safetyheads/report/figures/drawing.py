@@ -1,7 +1,8 @@
-"""The paper and pens of the figures: sizes, colours, and the way from a matplotlib figure to an SVG for the page.
+"""What all figures share: sizes, colours, and how a matplotlib figure becomes an SVG for the page.
 
-Lengths are SVG user units; the page scales a figure of `WIDTH` units to its column. The four neutral colours are told
-apart by their values alone: `page.css` replaces exactly these in the dark theme, and a figure on its own stays light.
+Lengths are SVG user units. A figure is `WIDTH` units wide, and the page scales it to the width of its column. In the
+dark theme, `page.css` finds the four neutral colours by their values and replaces them, so no other colour may have one
+of these values. A figure that is used by itself stays light.
 """
 
 import io
@@ -20,10 +21,10 @@ from matplotlib.lines import Line2D
 WIDTH = 360.0
 LEGEND_ROW = 15.0
 INK, MUTED, RULE, PAPER = "#1c2127", "#5a6472", "#d3d9e0", "#fdfdfe"
-"""Neutral colours; see page.css for their dark counterparts."""
+"""The neutral colours. Their counterparts in the dark theme are in page.css."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-"""Okabe and Ito's colours without black and yellow, and a marker for each."""
+"""Okabe and Ito's colours, which colour-blind people can tell apart, without black and yellow, and markers."""
 LineStyle = Literal["-", "--", "-.", ":", "none"] | tuple[float, tuple[float, float]]
 LINES: tuple[LineStyle, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 
@@ -58,7 +59,7 @@ _RC: dict[Any, Any] = {
 
 @contextmanager
 def pens() -> Iterator[None]:
-    """matplotlib's own defaults and our settings, whatever the user's matplotlibrc says; restored afterwards."""
+    """Draw with matplotlib's defaults and the settings of the page within the block, whatever the user's own are."""
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
         matplotlib.rcdefaults()
@@ -67,18 +68,21 @@ def pens() -> Iterator[None]:
 
 
 def paper(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure of `width` x `height` units."""
+    """An empty figure that is `width` units wide and `height` units high."""
     return Figure(figsize=(width / 72, height / 72), dpi=72)
 
 
 def place(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes whose frame has its lower left corner at (left, bottom), in units."""
+    """Add axes to a figure, with the lower left corner of their frame at (left, bottom). All lengths are in units."""
     full_width, full_height = figure.get_size_inches() * 72
     return figure.add_axes((left / full_width, bottom / full_height, width / full_width, height / full_height))
 
 
 def legend(figure: Figure, keys: Sequence[tuple[str, str, str, LineStyle]], columns: int) -> None:
-    """A legend at the top left of (name, colour, marker, line style), `LEGEND_ROW` units per row."""
+    """Add a legend at the top left. `keys` are its entries: name, colour, marker and line style.
+
+    Each row of the legend is `LEGEND_ROW` units high.
+    """
     height = figure.get_figheight() * 72
     handles = [
         Line2D([], [], color=colour, marker=marker, linestyle=line, linewidth=1.8, markersize=7, markeredgecolor=PAPER)
@@ -98,7 +102,7 @@ def legend(figure: Figure, keys: Sequence[tuple[str, str, str, LineStyle]], colu
 
 
 def short(text: str, length: int = 24) -> str:
-    """`text` cut in its middle to at most `length` characters; what cannot be printed becomes U+FFFD."""
+    """`text` with at most `length` characters: a longer one loses its middle. Unprintable characters become U+FFFD."""
     text = "".join(character if character.isprintable() else "\ufffd" for character in text)
     if len(text) <= length:
         return text
@@ -107,10 +111,11 @@ def short(text: str, length: int = 24) -> str:
 
 
 def to_svg(figure: Figure, label: str, prefix: str) -> str:
-    """The figure as one `<svg>` element: same figure, same text.
+    """The figure as the text of one `<svg>` element. Equal figures give equal text.
 
     `label` is what a screen reader says. Every id starts with `prefix`, so that figures with different prefixes can
-    stand on one page; ids that nothing refers to, the metadata and the global style sheet are left out.
+    stand on one page. Ids that nothing refers to are left out, and so are the metadata and the style sheet, which would
+    apply to the whole page.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -149,7 +154,10 @@ def to_svg(figure: Figure, label: str, prefix: str) -> str:
 
 
 def _attribute(name: str, value: str, ids: dict[str, str], prefix: str) -> str:
-    """An attribute's value without the font, and the id that it refers to renamed; new names are entered in `ids`."""
+    """The value of an attribute without its font, and with the new name of the id that it refers to.
+
+    `ids` maps old names to new ones; an id that is not yet in it is added.
+    """
     if name == "style":
         return value.replace(_FONT, "")
     if name == "href" and value.startswith("#"):
@@ -160,5 +168,5 @@ def _attribute(name: str, value: str, ids: dict[str, str], prefix: str) -> str:
 
 
 def percent(share: float) -> str:
-    """`12.5 %`, with a space that does not break; `–` for NaN."""
+    """A share as a percentage, such as `12.5 %` for 0.125, with a space that does not break; `–` for NaN."""
     return f"{round(100 * share, 1) + 0:g}\u00a0%" if np.isfinite(share) else "–"

@@ -1,4 +1,4 @@
-"""Maps of a value over layers x heads."""
+"""Maps of a value over all heads of a model: a cell for each head, in a grid of layers x heads."""
 
 from collections.abc import Iterable, Sequence
 
@@ -18,10 +18,10 @@ COLOUR_MAP = "viridis"
 SIGNIFICANT = 0.05
 
 _ZERO = 1e-12
-"""Ships below this is rounding."""
+"""A Ships score below this comes from rounding."""
 _LEFT, _RIGHT, _TOP, _BELOW = 36.0, 14.0, 8.0, 84.0
 _NUMBERS_FIT = (28.0, 15.0)
-"""Least width and height of a cell that has its value written into it."""
+"""The smallest width and height, in units, of a cell into which its value is written."""
 
 
 def ships_map(
@@ -32,9 +32,10 @@ def ships_map(
     label: str = "Ships by layer and head",
     prefix: str = "ships",
 ) -> str:
-    """Mean Ships of every head over the prompts, in nats, for a model of `grid` = (layers, heads per layer).
+    """A map of each head's mean Ships score over the prompts, in nats.
 
-    `planted` heads are outlined.
+    `ships` has the columns layer, head and score. `grid` is the model's (layers, heads per layer). The heads in
+    `planted` (names such as `L01H03`) are outlined.
     """
     means = ships.groupby(["layer", "head"])["score"].mean()
     values = _gridded(grid, ((Head(*map(int, at)), value) for at, value in means.items()))
@@ -57,10 +58,11 @@ def single_map(
     label: str = "ASR by the head that is ablated",
     prefix: str = "single",
 ) -> str:
-    """ASR with every head ablated on its own: the rows of one `single` plan, for a model of `grid`.
+    """A map of the ASR with each head ablated by itself, from the rows of one `single` plan.
 
-    Triangles point the way in which the ASR differs from the plain model's (`plain`, marked on the colour bar) where
-    Holm's p-value is below 0.05; `planted` heads are outlined.
+    `grid` is the model's (layers, heads per layer), and `plain` the ASR of the plain model, which is marked on the
+    colour bar. Where the ASR differs from it with a p-value below 0.05 after Holm's correction, a triangle points up or
+    down. The heads in `planted` are outlined.
     """
     heads = [parse_head(str(name)) for name in rates["variant"]]
     values = _gridded(grid, zip(heads, rates["asr"]))
@@ -87,7 +89,7 @@ def single_map(
 
 
 def _gridded(grid: tuple[int, int], values: Iterable[tuple[Head, float]]) -> NDArray[np.float64]:
-    """(layers, heads) with NaN where there is no value."""
+    """The values as an array (layers, heads), with NaN for heads that have none."""
     filled = np.full(grid, np.nan)
     for head, value in values:
         filled[head.layer, head.head] = value
@@ -95,7 +97,7 @@ def _gridded(grid: tuple[int, int], values: Iterable[tuple[Head, float]]) -> NDA
 
 
 def _cell(grid: tuple[int, int]) -> tuple[float, float]:
-    """Width and height of a cell, in units."""
+    """The width and height of a cell, in units."""
     layers, heads = grid
     width = (WIDTH - _LEFT - _RIGHT) / heads
     return width, min(max(width, 9.0), 34.0, max(380 / layers, 4.0))
@@ -106,7 +108,7 @@ def _has_numbers(grid: tuple[int, int]) -> bool:
 
 
 def _map(values: NDArray[np.float64], top: float, quantity: str, numbers: list[str]) -> tuple[Figure, Axes]:
-    """The map of `values` (layers, heads) from 0 to `top`; its colour bar is the figure's second axes."""
+    """Draw the map of `values` (layers, heads), with colours from 0 to `top`. The colour bar is the second axes."""
     layers, heads = values.shape
     width, height = _cell((layers, heads))
     figure = paper(_TOP + layers * height + _BELOW)
@@ -140,7 +142,10 @@ def _map(values: NDArray[np.float64], top: float, quantity: str, numbers: list[s
 
 
 def _step(count: int, size: float, least: float) -> int:
-    """Every how manieth of `count` ticks, `size` units apart, to draw so that they are `least` units apart."""
+    """The step with which to label `count` ticks that are `size` units apart, so that labels are `least` units apart.
+
+    A step of 2 labels every second tick.
+    """
     return next(step for step in (1, 2, 4, 8, 16, 32, 64, max(count, 1)) if step * size >= least or step >= count)
 
 

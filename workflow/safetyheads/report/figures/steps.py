@@ -1,4 +1,4 @@
-"""Sahara's search, step by step."""
+"""The figure of Sahara's search, step by step."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from safetyheads.heads import Head
 from safetyheads.report.figures.drawing import COLOURS, INK, PAPER, RULE, WIDTH, paper, pens, place, to_svg
 
 SHOWN = 30
-"""Candidates of a step that get a mark of their own."""
+"""The number of candidates of a step that have a mark of their own."""
 
 
 def sahara_steps(
@@ -20,9 +20,11 @@ def sahara_steps(
     label: str = "Sahara's scores by step",
     prefix: str = "sahara",
 ) -> str:
-    """Scores of the candidates of each step: the best `SHOWN` as marks, the range of the others as a bar.
+    """The scores of the candidates of each step, in degrees.
 
-    The selected head is filled and ticked, the best two are named, `planted` heads are diamonds and named.
+    The best `SHOWN` have marks, and a bar shows the range of the others. The mark of the selected head is filled and
+    ticked. The best two heads are named. The heads in `planted` are diamonds, and named as well. `sahara` has the
+    columns step, layer, head, score and selected.
     """
     steps = sorted(int(step) for step in sahara["step"].unique())
     top = float(sahara["score"].max())
@@ -41,13 +43,16 @@ def sahara_steps(
 
 
 def ranked(sahara: pd.DataFrame, step: int) -> pd.DataFrame:
-    """The candidates of a step with their `name`, best first; of equal ones the lower layer, then the lower head."""
+    """The candidates of a step, best first, with their names in a further column `name`.
+
+    Of candidates with equal scores, the lower layer and then the lower head comes first.
+    """
     rows = sahara[sahara["step"] == step].sort_values(["score", "layer", "head"], ascending=[False, True, True])
     return rows.assign(name=[str(Head(int(layer), int(head))) for layer, head in zip(rows["layer"], rows["head"])])
 
 
 def _candidates(axes: Axes, x: int, rows: pd.DataFrame, planted: Sequence[str], gap: float) -> None:
-    """The candidates of one step, best first, at `x`; names are at least `gap` apart."""
+    """Draw the candidates of one step, which are sorted, at `x`. Their names are at least `gap` apart."""
     others = rows["score"].iloc[SHOWN:]
     if len(others):
         axes.vlines(x, others.min(), others.max(), color=RULE, linewidth=5)
