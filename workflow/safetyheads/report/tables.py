@@ -1,5 +1,6 @@
 """The tables of the page as text: what was run, the leading heads, the choices of Sahara, and the rates."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -204,33 +205,16 @@ _CONDITIONS = ("dtype", "attention", "kernels", "device", "out_of_memory")
 
 
 def conditions(data: ReportData) -> Table:
-    """The conditions under which scores and completions were computed: a row for each that differs from the others."""
-    rows: dict[tuple[str, ...], int] = {}
+    """What scores and completions were computed with: a row for each different set of conditions."""
+    files: Counter[tuple[str, ...]] = Counter()
     for group in data.record.get("made_from", ()):
         record = group["record"]
         if "device" in record:
-            model = group["files"][0].split("/")[1]
-            found = (
-                ", ".join(map(str, value)) if isinstance(value, list) else value
-                for value in map(record.get, _CONDITIONS)
-            )
-            versions = (record["versions"].get(library, "") for library in ("torch", "transformers"))
-            key = (model, *("" if value is None else str(value) for value in found), *versions)
-            rows[key] = rows.get(key, 0) + len(group["files"])
-    columns = [
-        "model",
-        "dtype",
-        "attention",
-        "kernels",
-        "device",
-        "rows after out of memory",
-        "torch",
-        "transformers",
-        "files",
-    ]
-    return Table(
-        "Computed with", columns, [[*key, str(count)] for key, count in sorted(rows.items())], frozenset({5, 8})
-    )
+            found = [*map(record.get, _CONDITIONS), *map(record["versions"].get, ("torch", "transformers"))]
+            words = (", ".join(map(str, value)) if isinstance(value, list) else str(value or "") for value in found)
+            files[group["files"][0].split("/")[1], *words] += len(group["files"])
+    columns = ["model", *_CONDITIONS[:-1], "rows after out of memory", "torch", "transformers", "files"]
+    return Table("Computed with", columns, [[*key, str(n)] for key, n in sorted(files.items())], frozenset({5, 8}))
 
 
 def rates_table(rates: pd.DataFrame) -> Table:
