@@ -5,6 +5,7 @@ The configuration says what is run (config/README.md), rules/ how; `snakemake --
 
 import gc
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -27,7 +28,7 @@ sys.path.insert(0, str(ROOT / "workflow"))
 before = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
 os.environ.update(PYTHONPATH=os.pathsep.join([str(ROOT / "workflow"), *before]))
 
-from safetyheads.jobs.conditions import CONFIGURATION
+from safetyheads.jobs.run import CONFIGURATION
 from safetyheads.jobs.slurm_checks import check_profile
 from safetyheads.config.load import check_keys_once, load_config
 from safetyheads.errors import SafetyHeadsError
@@ -36,7 +37,7 @@ from safetyheads.errors import SafetyHeadsError
 if workflow.remote_exec:
     os.environ.update(HF_HUB_OFFLINE="1")
 
-os.environ[CONFIGURATION] = " ".join(map(str, workflow.configfiles))
+os.environ[CONFIGURATION] = shlex.join(map(str, workflow.configfiles))
 
 try:
     if workflow.is_main_process:

@@ -3,14 +3,13 @@
 The functions take wildcards as Snakemake hands them over, and ask `safetyheads.jobs`, which knows the answers.
 """
 
-import shutil
 import sys
 
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.jobs.cells import PATHS, SHARD, Cells
 from safetyheads.jobs.fingerprint import fingerprint
 from safetyheads.jobs.planning import hours, rates_to_be_gone
-from safetyheads.jobs.resources import Requests, on_gpu
+from safetyheads.jobs.resources import Requests, gpu_here, on_gpu
 from safetyheads.jobs.slurm_checks import check_slurm
 from safetyheads.plans import PLAIN
 
@@ -108,8 +107,8 @@ def runtime(wildcards, attempt, rulename):
 
 def jobs_on_gpu():
     """Whether jobs run on GPUs. On a cluster they run on other machines, where `auto` is taken to find GPUs."""
-    there = workflow.remote_exec or by_slurm() or shutil.which("nvidia-smi") is not None
-    return on_gpu(settings.compute.device, there=there)
+    elsewhere = workflow.remote_exec or by_slurm()
+    return on_gpu(settings.compute.device, there=elsewhere or gpu_here())
 
 
 def by_slurm():

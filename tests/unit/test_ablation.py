@@ -1,5 +1,6 @@
 """Ablation: every kind is what the paper defines, on the rows and heads that were named, and nowhere else."""
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -291,3 +292,18 @@ def test_a_model_that_was_not_installed_cannot_be_ablated(mini: Mini) -> None:
         pass
     with pytest.raises(SafetyHeadsError, match="LlamaForCausalLM was not installed"):
         ablate(model, Ablation(Kind.SCALING), [SETS[1]]).__enter__()
+
+
+def test_a_block_leaves_other_models_alone_also_those_that_were_ablated_before(
+    mini: Callable[..., PreTrainedModel], sequences: Callable[..., list[list[int]]]
+) -> None:
+    ours, theirs = (install(mini("llama", seed=seed)) for seed in (1, 2))
+    ids = torch.tensor(sequences([7, 7, 7]))
+    before = theirs(ids, use_cache=False).logits
+    with ablate(ours, Ablation(Kind.SCALING), [(Head(1, 2),)] * 2):
+        assert torch.equal(theirs(ids, use_cache=False).logits, before), "whatever the size of its batch"
+        copied = copy.deepcopy(ours)
+        plain = copied(ids[:2], use_cache=False).logits
+    assert torch.equal(copied(ids[:2], use_cache=False).logits, plain)
+    with ablate(copied, Ablation(Kind.SCALING), [(Head(1, 2),)] * 2):
+        assert not torch.equal(copied(ids[:2], use_cache=False).logits, plain), "a copy is ready for ablation, too"

@@ -75,7 +75,20 @@ def test_shards_that_ran_on_several_kinds_of_device_are_mixed_in_themselves() ->
 
 def test_many_files_are_counted_but_the_command_has_all() -> None:
     many = {f"completions/m/d/t/scaling/random-{n}/greedy.parquet": record(dtype="float16") for n in range(1, 9)}
-    plain = {PLAIN: record(), **{path: record() for path in ALIKE if path.endswith("x")}}
     with pytest.raises(SafetyHeadsError) as error:
-        check_comparable(plain | many, "results")
-    assert "and 3 more" in str(error.value)
+        check_comparable({PLAIN: record()} | many, "my results")
+    said = str(error.value)
+    assert "and 3 more" in said
+    assert said.count(": dtype float16 (plain: float32)") == 5
+    command = next(line for line in said.splitlines() if line.startswith("Make them anew: "))
+    assert command.endswith(f"--forcerun 'my results/{PLAIN}'"), "the one file that differs from the eight, quoted"
+
+
+@pytest.mark.parametrize("key", ["dtype", "device", "torch"])
+def test_shards_of_different_conditions_are_mixed_in_themselves_whatever_differs(key: str) -> None:
+    from safetyheads.artifacts.provenance import common
+
+    both = common([record(), record(**{key: "another"})])
+    found = mixed({PLAIN: both, SHIPS: both})
+    assert [one.path for one in found] == [PLAIN, SHIPS]
+    assert all(key in one.words and "another" in one.words for one in found)

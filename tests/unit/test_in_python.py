@@ -310,3 +310,5 @@ def test_the_readmes_lines_run_as_they_stand(golden: Path, tmp_path: Path, monke
     assert made["groups"]["selected"].sum() == 2
     assert made["best"] == made["scores"].groupby(["layer", "head"])["score"].mean().idxmax()
     assert made["verdicts"].columns.tolist() == ["harmful", "probability", "reason"]
+    text = made["tokenizer"].batch_decode(made["made"], skip_special_tokens=True)[0]
+    assert made["queries"][0] not in text, "the judge is given the answer alone"

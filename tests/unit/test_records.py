@@ -14,9 +14,16 @@ from transformers import PreTrainedModel
 import safetyheads
 from safetyheads.artifacts import files
 from safetyheads.artifacts.provenance import LIBRARIES, common, made_from, provenance, together
-from safetyheads.jobs.records import commit, record_of
+from safetyheads.config.load import Config
+from safetyheads.jobs.records import commit, determining, record_of
 from safetyheads.models.describe import describe
 
+STUDIES = {
+    "main": {
+        **{"models": ["tiny"], "datasets": ["demo_benign"], "templates": ["direct"], "ablations": ["scaling"]},
+        **{"plans": ["none"], "decodings": ["greedy"], "judges": ["paper"]},
+    }
+}
 PARAMS = {"code": "abc", "ablation": {"kind": "scaling"}, "dtype": "tf32"}
 
 
@@ -99,6 +106,20 @@ def test_a_record_of_several_jobs_says_where_they_differ() -> None:
     a100, h100 = ({"code": "1f", "device": device, "config": {"seed": 0}} for device in ("A100", "H100"))
     assert common([a100, a100]) == a100
     assert common([a100, h100, a100]) == {"code": "1f", "device": ["A100", "H100"], "config": {"seed": 0}}
+    old, new = ({"versions": {"torch": torch, "numpy": "2"}} for torch in ("2.12", "2.13"))
+    assert common([old, new]) == {"versions": {"torch": ["2.12", "2.13"], "numpy": "2"}}
+
+
+def test_batches_are_kept_by_what_decides_their_numbers_alone(description: Path, tiny_a: PreTrainedModel) -> None:
+    settings = Config.model_validate({"models": {"tiny": {"demo": True}}, "studies": STUDIES})
+    record = record_of(PARAMS, "results", description=description, model=tiny_a)
+    key = determining(record, settings, "tiny")
+    other = {**record, "versions": {**record["versions"], "statsmodels": "0.1", "safetyheads": "9"}, "made_from": {}}
+    assert determining(other, settings, "tiny") == key, "what has no part in it may change"
+    for change in ({"code": "x"}, {"device": "x"}, {"kernels": []}, {"versions": {"torch": "1"}}):
+        assert determining(record | change, settings, "tiny") != key
+    threads = settings.model_copy(update={"compute": settings.compute.model_copy(update={"threads": 2})})
+    assert determining(record, threads, "tiny") != key
 
 
 def test_the_commit_is_told_and_whether_the_tree_was_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +137,12 @@ def test_the_commit_is_told_and_whether_the_tree_was_clean(tmp_path: Path, monke
     git("commit", "-qm", "a")
     assert commit(tmp_path) == {"commit": git("rev-parse", "HEAD"), "clean": True}
     (tmp_path / "a").write_text("2")
+    assert commit(tmp_path)["clean"] is True, "what the results follow from is as it was"
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "new.smk").write_text("")
     assert commit(tmp_path)["clean"] is False
+    (tmp_path / "inner").mkdir()
+    assert commit(tmp_path / "inner") == {}, "a copy within another repository"
     monkeypatch.setenv("PATH", str(tmp_path))
     assert commit(tmp_path) == {}, "no git at all"
 

@@ -142,6 +142,25 @@ def test_who_tries_another_token_budget_in_between_ends_with_what_there_was(
     assert project.temporary_files() == []
 
 
+def test_shards_of_other_batches_are_not_put_together(
+    sixteen: Project, completed: dict[tuple[int, int], Project], tmp_path: Path
+) -> None:
+    project = sixteen.copy(tmp_path / "project")
+    first = project.results / f"{Path(CELL).parent}/.sampled.0-of-3.parquet"
+    cut(project, 1, 3)
+    project.make(f"results/{first.relative_to(project.results)}", "--notemp")
+    cut(project, 64, 3)
+    refused = project.run(f"results/{CELL}.parquet")
+    assert refused.status != 0
+    assert "made with different `compute: token_budget`" in refused.output
+    assert f"rm results/{first.relative_to(project.results)} " in refused.output
+    first.unlink()
+    project.make(f"results/{CELL}.parquet")
+    found, expected = (folder.results / f"{CELL}.parquet" for folder in (project, completed[64, 1]))
+    assert found.read_bytes() == expected.read_bytes()
+    assert project.temporary_files() == []
+
+
 @pytest.mark.parametrize("cell", [CELL, KILLED[-1]])
 def test_two_copies_of_a_job_at_once_give_the_bytes_of_one(
     cell: str, sixteen: Project, uninterrupted: Project, tmp_path: Path

@@ -11,7 +11,7 @@ from safetyheads.engine.out_of_memory import smallest_piece
 from safetyheads.heads import Ablation, parse_head
 from safetyheads.jobs.loaded_model import model_of
 from safetyheads.jobs.model_files import tokenizer_of
-from safetyheads.jobs.records import record_of
+from safetyheads.jobs.records import determining, record_of
 from safetyheads.jobs.run import logged
 from safetyheads.plans import Decoding, assign, check_plan, parse_plan
 
@@ -33,7 +33,8 @@ with logged(snakemake.log[0]):
     budget = settings.compute.token_budget
     # All shards of a cell keep their parts in one folder. A batch is the same however many jobs share the work, so
     # finished batches stay useful if the number of jobs changes before the cell is done.
-    parts = Parts(output.with_name(f"{snakemake.wildcards.decoding}.parquet"), record, prompts, budget, assignments)
+    whole = output.with_name(f"{snakemake.wildcards.decoding}.parquet")
+    parts = Parts(whole, determining(record, settings, name), prompts, budget, assignments)
     rows = complete(
         model,
         tokenizer_of(settings, name, description),
@@ -49,6 +50,8 @@ with logged(snakemake.log[0]):
         shards=shards,
     )
     record["out_of_memory"] = smallest_piece(parts)
+    if shards > 1:
+        record["token_budget"] = budget  # for the merge
     files.write("completions", output, rows, dict(snakemake.wildcards), record)
     if shards == 1:
         parts.remove()

@@ -19,5 +19,5 @@ with logged(snakemake.log[0]):
         check_comparable(records, settings.results)
     verdicts = pd.concat([files.read(path) for path in sources], ignore_index=True)
     record = record_of(snakemake.params, settings.results) | {"made_from": together(records)}
-    record |= commit(Path(snakemake.scriptdir))
+    record |= commit(Path(snakemake.scriptdir).parents[1])
     files.write("rates", Path(snakemake.output[0]), rates(verdicts), {}, record)

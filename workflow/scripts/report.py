@@ -5,9 +5,10 @@ from pathlib import Path
 import pandas as pd
 
 from safetyheads.artifacts import files
-from safetyheads.artifacts.provenance import provenance
+from safetyheads.artifacts.provenance import provenance, versions
 from safetyheads.config.load import Config
 from safetyheads.jobs.conditions import mixed
+from safetyheads.jobs.records import commit
 from safetyheads.jobs.run import logged
 from safetyheads.report import ReportData, build
 
@@ -37,6 +38,7 @@ with logged(snakemake.log[0]):
         datasets=table(inputs.datasets, ["dataset", "query_id", "category"]),
         attribution=settings.attribution.plain(),
         record=record,
+        page={"versions": versions(), **commit(Path(snakemake.scriptdir).parents[1])},
         mixed=[f"{one.path}: {one.words}" for one in mixed(records)],
         head_sets=settings.head_sets,
         **{key: used(settings, key) for key in ("templates", "ablations", "decodings", "judges")},

@@ -10,7 +10,7 @@ from safetyheads.config.load import Config
 from safetyheads.engine.out_of_memory import smallest_piece
 from safetyheads.heads import Ablation
 from safetyheads.jobs.loaded_model import model_of
-from safetyheads.jobs.records import record_of
+from safetyheads.jobs.records import determining, record_of
 from safetyheads.jobs.run import logged
 
 with logged(snakemake.log[0]):
@@ -20,7 +20,7 @@ with logged(snakemake.log[0]):
     model = model_of(settings, snakemake.wildcards.model, description, dtype=params.dtype, **params.model)
     record = record_of(params, settings.results, inputs=[source], description=description, model=model)
     budget = settings.compute.token_budget
-    parts = Parts(output, record, prompts, budget)
+    parts = Parts(output, determining(record, settings, snakemake.wildcards.model), prompts, budget)
     scores = ships(model, prompts, Ablation.of(params.ablation), token_budget=budget, parts=parts)
     record["out_of_memory"] = smallest_piece(parts)
     files.write("ships", output, scores, dict(snakemake.wildcards), record)

@@ -88,13 +88,16 @@ def together(records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 def common(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """One record for a file that several jobs made together.
 
-    Where their records agree, this one has the same value. Where they differ, as `device` may, it has a list of the
-    different values.
+    Where their records agree, this one has the same value. Where they differ, as `device` or the version of a library
+    may, it has a list of the different values.
     """
-    seen: dict[str, list[Any]] = {}
-    for one in records:
-        for key, value in one.items():
-            found = seen.setdefault(key, [])
-            if value not in found:
-                found.append(value)
-    return {key: values[0] if len(values) == 1 else values for key, values in seen.items()}
+    every = list(records)
+    made: dict[str, Any] = {}
+    for key in dict.fromkeys(key for one in every for key in one):
+        values = [one[key] for one in every if key in one]
+        different = [value for at, value in enumerate(values) if value not in values[:at]]
+        if len(different) > 1 and all(isinstance(value, dict) for value in different):
+            made[key] = common(different)
+        else:
+            made[key] = different[0] if len(different) == 1 else different
+    return made

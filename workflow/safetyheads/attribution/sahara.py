@@ -7,7 +7,7 @@ where they were.
 """
 
 import logging
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -53,8 +53,10 @@ def sahara(
     or is more than the rank of their states.
     """
     heads = all_heads(*grid(model))
-    if steps > len(heads):
+    if not 1 <= steps <= len(heads):
         raise SafetyHeadsError(f"Sahara cannot choose {steps} heads: the model has {len(heads)}. Lower `steps`.")
+    if representation not in get_args(Representation):
+        raise SafetyHeadsError(f"Unknown representation {representation!r}. Allowed: {get_args(Representation)}.")
     if not 1 <= rank < len(prompts):
         raise SafetyHeadsError(
             f"rank {rank} with {len(prompts)} prompts: it must be at least 1 and less than the number of prompts, for "

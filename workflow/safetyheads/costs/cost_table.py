@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 from safetyheads.costs.job_costs import HOUR, Estimates
 
-STAGES = ("ships", "sahara", "completions")
-WORTH_TELLING = 900.0  # seconds of all jobs: a shorter study is not announced
+STAGES, WORTH_TELLING = ("ships", "sahara", "completions"), 900.0  # seconds: a shorter study is not announced
 Scored = Iterable[tuple[str, str, str]]
 Completed = Iterable[tuple[str, str, str, str, str]]
 
@@ -52,5 +51,4 @@ def announcement(estimates: Estimates, jobs: Collection[Planned]) -> str | None:
 
 def _row(name: str, jobs: Collection[Planned]) -> list[str]:
     hours = [sum(job.seconds or 0.0 for job in jobs if job.stage == stage) / HOUR for stage in STAGES]
-    cells = [f"{each:.1f}" if each else "-" for each in (*hours, sum(hours))]
-    return [name, str(sum(job.jobs for job in jobs)), *cells]
+    return [name, str(sum(job.jobs for job in jobs)), *(f"{h:.1f}" if h else "-" for h in (*hours, sum(hours)))]

@@ -54,7 +54,9 @@ class Estimates:
 
     def sahara(self, model: str, dataset: str, template: str) -> Job | None:
         """The job of rule `sahara`, whatever the ablation: each step scores every head, as Ships does."""
-        return self._job(self._cell(model, dataset, template), self.config.attribution.steps)
+        shape, queries = self._shape(model), self._queries(dataset)
+        states = 4 * shape.heads * shape.hidden * queries[0] if shape and queries else 0  # of one layer, all prompts
+        return self._job(self._cell(model, dataset, template), self.config.attribution.steps, states)
 
     def completions(
         self, model: str, dataset: str, template: str, plan: str, decoding: str, shards: int = 1
@@ -88,13 +90,13 @@ class Estimates:
         found = work(shape, count, tokens, *task, compute.token_budget, 4 if wide else 2)
         return found, found.operations / (own * TERA) if own else seconds(found, self.device, dtype, compute.threads)
 
-    def _job(self, cell: tuple[Work, float] | None, times: float = 1) -> Job | None:
+    def _job(self, cell: tuple[Work, float] | None, times: float = 1, states: int = 0) -> Job | None:
         """A job that starts, loads a gigabyte of weights a second, and does this work so many times."""
         if cell is None:
             return None
         of, cpu = cell[0], self.device == "cpu"
         start = self.config.compute.speed.start or (CPU_START if cpu else GPU_START)
-        memory = of.weights + (1_500_000_000 + of.batch if cpu else 4_000_000_000)
+        memory = of.weights + states + (1_500_000_000 + of.batch if cpu else 4_000_000_000)
         return Job(start + of.weights / GIGA + times * cell[1], memory)
 
 

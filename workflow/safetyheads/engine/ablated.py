@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from typing import Any
 from weakref import WeakSet
 
@@ -54,6 +55,8 @@ def ablation_of(kind: str, epsilon: float) -> Ablation:
         raise SafetyHeadsError(
             f"There is no kind of ablation {kind!r}. Known kinds: {', '.join(kinds)}.{nearest(str(kind), kinds)}"
         )
+    if not 0 < epsilon < inf:
+        raise SafetyHeadsError(f"epsilon is {epsilon}: it must be a number above 0, such as 1e-5.")
     return Ablation(Kind(kind), epsilon)
 
 

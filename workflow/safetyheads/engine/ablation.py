@@ -123,8 +123,9 @@ def install(model: PreTrainedModel) -> PreTrainedModel:
     attend = ALL_ATTENTION_FUNCTIONS.get(base)  # None for eager: each family has its own
     if not isinstance(attend, _Around):
         AttentionInterface.register(base, _Around(attend))
+    mark = object()  # a copy of the model has a copy of it, the same in all its modules
     for module in model.modules():
-        module.__dict__[_INSTALLED] = True
+        module.__dict__[_INSTALLED] = mark
     return model
 
 
@@ -143,6 +144,8 @@ class _Around:
         if (other := _exchange.get()) is not None:
             query, key, value = other(module, query, key, value)
         rows = _active.get()
+        if rows is not None and module.__dict__[_INSTALLED] is not rows.model.__dict__[_INSTALLED]:
+            rows = None  # the block is about another model
         layer = getattr(module, "layer_idx", None)
         mask = None if rows is None else rows.of_layer(layer, query.device)
         if rows is None or mask is None:

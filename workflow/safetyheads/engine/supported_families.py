@@ -5,7 +5,7 @@ is where heads are ablated.
 """
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from safetyheads.errors import SafetyHeadsError
 
@@ -19,16 +19,16 @@ SUPPORTED = (
 )
 
 
-def unsupported(what: str, config: "PreTrainedConfig") -> SafetyHeadsError:
-    """The error for a model that transformers does not load as a decoder alone; `what` begins the message."""
+def refuse(what: str, config: "PreTrainedConfig") -> NoReturn:
+    """Raise SafetyHeadsError for what transformers does not load as a decoder alone; `what` begins the message."""
     if getattr(config, "is_encoder_decoder", False):
-        return SafetyHeadsError(f"{what} has an encoder besides its decoder. {SUPPORTED}")
+        raise SafetyHeadsError(f"{what} has an encoder besides its decoder. {SUPPORTED}")
     text = (
         " Its text decoder may be one of them: save that alone as a folder, and name it with `path:`."
         if "text_config" in config.sub_configs
         else ""
     )
-    return SafetyHeadsError(f"{what} is not a decoder that generates text left to right. {SUPPORTED}{text}")
+    raise SafetyHeadsError(f"{what} is not a decoder that generates text left to right. {SUPPORTED}{text}")
 
 
 def check_family(class_: "type[PreTrainedModel]", config: "PreTrainedConfig", what: str) -> None:
@@ -38,7 +38,7 @@ def check_family(class_: "type[PreTrainedModel]", config: "PreTrainedConfig", wh
     the model runs: `decoder.decoder` does.
     """
     if getattr(config, "is_encoder_decoder", False):
-        raise unsupported(what, config)
+        refuse(what, config)
     interface = getattr(sys.modules[class_.__module__], "ALL_ATTENTION_FUNCTIONS", None)
     if interface is None and not class_._supports_attention_backend:
         raise SafetyHeadsError(

@@ -105,7 +105,7 @@ class Cells:
         known = self.config.head_sets
         if plan not in known:
             raise SafetyHeadsError(f"{plan!r} is neither a plan nor in head_sets.{nearest(plan, known)}")
-        return {"heads": list(known[plan])}
+        return {"heads": sorted(known[plan])}
 
     def completion_inputs(self, plan: str, ablation: str) -> dict[str, str]:
         """The input files of a completions job: `model`, `prompts`, and `ships` or `sahara` if the plan needs scores.

@@ -5,16 +5,16 @@ and its plain model could come from rounding alone and would be taken for the ef
 """
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from safetyheads.artifacts.provenance import versions
 from safetyheads.errors import SafetyHeadsError
+from safetyheads.jobs.run import CONFIGURATION
 from safetyheads.plans import PLAIN
 
-CONFIGURATION = "SAFETYHEADS_CONFIGURATION"
-"""The environment variable in which a run hands the names of its configuration files to its jobs."""
 SHOWN = 5
 """The most files that an error lists."""
 
@@ -32,18 +32,16 @@ class Conditions(NamedTuple):
     def of(cls, record: Mapping[str, Any]) -> "Conditions":
         """The conditions in the record of a file of completions.
 
-        Shards of one cell may have run on several kinds of device; the value then names all of them.
+        Shards of one cell may have been made under different ones; the value then names all of them.
         """
-        values = {name: record.get(name, record["versions"].get(name)) for name in cls._fields}
-        return cls(
-            **{name: ", ".join(value) if isinstance(value, list) else str(value) for name, value in values.items()}
-        )
+        found = (record.get(name, record["versions"].get(name)) for name in cls._fields)
+        return cls(*(", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in found))
 
 
 class Mixed(NamedTuple):
     """A file of completions whose conditions differ from those of its plain model's file.
 
-    A file whose own shards ran on different kinds of device counts as well.
+    A file whose own shards were made under different conditions counts as well.
     """
 
     path: str
@@ -55,7 +53,9 @@ class Mixed(NamedTuple):
     def words(self) -> str:
         """The differences for a person: `dtype bfloat16 (plain: float32)`."""
         pairs = zip(Conditions._fields, self.ours, self.theirs)
-        return ", ".join(f"{name} {ours} (plain: {theirs})" for name, ours, theirs in pairs if ours != theirs)
+        return ", ".join(
+            f"{name} {ours} (plain: {theirs})" for name, ours, theirs in pairs if ours != theirs or ", " in ours
+        )
 
 
 def mixed(records: Mapping[str, Mapping[str, Any]]) -> list[Mixed]:
@@ -68,7 +68,7 @@ def mixed(records: Mapping[str, Mapping[str, Any]]) -> list[Mixed]:
     for path, ours in sorted(made.items()):
         *place, _, _, decoding = path.split("/")
         plain = "/".join([*place, PLAIN, "none", decoding])
-        if plain in made and (ours != made[plain] or ", " in ours.device):
+        if plain in made and (ours != made[plain] or any(", " in value for value in ours)):
             found.append(Mixed(path, plain, ours, made[plain]))
     return found
 
@@ -85,14 +85,14 @@ def check_comparable(records: Mapping[str, Mapping[str, Any]], results: str) -> 
     lines = [f"  {results}/{one.path}: {one.words}" for one in found[:SHOWN]]
     if len(found) > SHOWN:
         lines.append(f"  and {len(found) - SHOWN} more")
-    anew = " ".join(f"{results}/{path}" for path in _to_be_made_anew(found))
+    anew = shlex.join(f"{results}/{path}" for path in _to_be_made_anew(found))
     files = os.environ.get(CONFIGURATION, "")
+    command = f"snakemake --cores 1{f' --configfile {files}' if files else ''} --forcerun {anew}"
     raise SafetyHeadsError(
         "These completions and those of their plain model were made under different conditions, so that they may "
-        "differ by rounding alone:\n"
-        + "\n".join(lines)
-        + f"\nMake them anew: snakemake --cores 1{f' --configfile {files}' if files else ''} --forcerun {anew}\n"
-        "Or allow it by `compute: {mixed: true}`; the page then says so at its top."
+        "differ by rounding alone:\n" + "\n".join(lines) + f"\nMake them anew: {command}\n"
+        "(with --workflow-profile and --config, if you use them). Or allow it by `compute: {mixed: true}`; the page "
+        "then says so at its top."
     )
 
 

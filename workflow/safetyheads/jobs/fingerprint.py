@@ -17,6 +17,8 @@ from pathlib import Path
 
 LIBRARY = Path(__file__).parents[1]
 PACKAGE = LIBRARY.name
+TEXTS = (".css", ".j2", ".txt")
+"""Endings of what the library reads besides its modules."""
 
 NOT_COUNTED = {
     "": "the public door: users of the library come in by it, jobs do not",
@@ -56,7 +58,7 @@ def counted(script: Path, library: Path = LIBRARY) -> list[Path]:
         ahead += [*_imported(found[name], library), *_rooms_of(name)]
     modules = sorted(set(found.values()))
     rooms = [file.parent for file in modules if file.name == "__init__.py"]
-    others = [file for room in rooms for file in sorted(room.glob("[!.]*.*")) if file.suffix not in (".py", ".pyc")]
+    others = [file for room in rooms for file in sorted(room.glob("[!.]*")) if file.suffix in TEXTS and file.is_file()]
     return [*modules, *others]
 
 
@@ -128,7 +130,7 @@ def _told(value: object) -> str:
     if isinstance(value, list):
         return ",".join(_told(entry) for entry in value if not _is_for_people(entry))
     if not isinstance(value, ast.AST):
-        return repr(value)
+        return ascii(value)
     if isinstance(value, ast.Raise) and _is_called(value.exc, "SafetyHeadsError"):
         return f"Raise(SafetyHeadsError,{value.cause and _told(value.cause)})"
     if isinstance(value, ast.JoinedStr):

@@ -6,6 +6,7 @@ from safetyheads.artifacts.schemas import STAGES
 from safetyheads.config.load import Config
 from safetyheads.costs.cost_table import announcement, planned
 from safetyheads.costs.job_costs import Estimates
+from safetyheads.errors import SafetyHeadsError
 from safetyheads.jobs.cells import Cell, Cells
 
 SHOWN = 5
@@ -37,7 +38,11 @@ def rates_to_be_gone(cells: Cells, results: Path) -> str | None:
         return None
     from safetyheads.artifacts.files import read
 
-    there = {Cell(*row) for row in read(path, list(Cell._fields)).drop_duplicates().itertuples(index=False)}
+    try:
+        rows = read(path, list(Cell._fields)).drop_duplicates()
+    except (SafetyHeadsError, ValueError):
+        return None  # what cannot be read is no loss
+    there = {Cell(*map(str, row)) for row in rows.itertuples(index=False)}
     gone = sorted(there - set(cells.all))
     if not gone:
         return None

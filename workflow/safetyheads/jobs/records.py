@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetyheads.artifacts.provenance import made_from, record
+from safetyheads.config.load import Config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -44,18 +45,37 @@ def _computed_with(model: "PreTrainedModel") -> dict[str, Any]:
     }
 
 
-def commit(checkout: Path) -> dict[str, Any]:
-    """`commit` and `clean`, the git commit of the checkout and whether it had no changes; empty where there is no git.
+def determining(record: Mapping[str, Any], settings: Config, model: str) -> dict[str, Any]:
+    """What of a record, and of settings that are in no record, decides the numbers of a job's batches.
 
-    Only rates and the page record it. In the files of earlier stages it would make equal results differ from commit to
-    commit.
+    Prompts and the heads of a plan are not among it: a job adds them themselves.
     """
-    git = ["git", "-C", str(checkout)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=30)
-        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
+    kept = ("code", "config", "model", "dtype", "attention", "kernels", "device")
+    libraries = {library: record["versions"].get(library) for library in ("numpy", "torch", "transformers")}
+    own = settings.model(model)
+    places = {"threads": settings.compute.threads, "gpus": own.gpus, "max_memory": own.max_memory}
+    return {key: record.get(key) for key in kept} | libraries | places
+
+
+def commit(checkout: Path) -> dict[str, Any]:
+    """The git commit of the checkout, and whether what the results follow from was as committed; else nothing.
+
+    Rates and page alone name it. In earlier files it would make the same result differ from commit to commit.
+    """
+    asked = {
+        "top": ("rev-parse", "--show-toplevel"),
+        "commit": ("rev-parse", "HEAD"),
+        "changes": ("status", "--porcelain", "--", "Snakefile", "rules", "workflow", "config/catalogue"),
+    }
+    said: dict[str, str] = {}
+    for name, words in asked.items():
+        try:
+            done = subprocess.run(["git", *words], cwd=checkout, capture_output=True, text=True, timeout=30)
+        except (OSError, subprocess.TimeoutExpired):
+            return {}
+        if done.returncode:
+            return {}
+        said[name] = done.stdout.strip()
+    if Path(said["top"]).resolve() != checkout.resolve():  # a copy within another project's repository
         return {}
-    if head.returncode or status.returncode:
-        return {}
-    return {"commit": head.stdout.strip(), "clean": not status.stdout.strip()}
+    return {"commit": said["commit"], "clean": not said["changes"]}

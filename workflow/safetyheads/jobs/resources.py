@@ -5,10 +5,12 @@ Everything follows from the configuration, before any model is loaded.
 
 import re
 from collections.abc import Mapping
+from functools import cache
 
 from safetyheads.config.load import Config
 from safetyheads.costs.job_costs import Estimates, Job
 from safetyheads.jobs.cells import Cells
+from safetyheads.jobs.gpu_lease import list_gpus
 from safetyheads.models.load import AUTOMATIC
 
 LEAST_MINUTES = 20
@@ -68,7 +70,7 @@ class Requests:
         key = (keyed["model"], keyed["dataset"], keyed["template"])
         job: Job | None
         if stage.startswith("completions"):
-            job = self.estimates.completions(*key, keyed["plan"], keyed["decoding"], self.shards(keyed))
+            job = self.estimates.completions(*key, keyed["plan"], keyed["decoding"], shards=self.shards(keyed))
         else:
             job = getattr(self.estimates, stage)(*key)
         return UNKNOWN if job is None else (job.host_memory, job.seconds)
@@ -77,3 +79,9 @@ class Requests:
 def on_gpu(device: str, *, there: bool) -> bool:
     """Whether jobs run on GPUs. `device` is what `compute: device` says; `there` tells whether `auto` finds a GPU."""
     return device.startswith("cuda") or (device == "auto" and there)
+
+
+@cache
+def gpu_here() -> bool:
+    """Whether this machine has a GPU that answers. A driver that is broken counts as none."""
+    return bool(list_gpus())

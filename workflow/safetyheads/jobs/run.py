@@ -11,6 +11,9 @@ from typing import Any
 
 from safetyheads.errors import SafetyHeadsError
 
+CONFIGURATION = "SAFETYHEADS_CONFIGURATION"
+"""The environment variable in which a run hands the names of its configuration files to its jobs."""
+
 
 @contextmanager
 def logged(log: str, *, online: bool = False) -> Iterator[None]:

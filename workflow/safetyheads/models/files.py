@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetyheads.engine.supported_families import check_family, unsupported
+from safetyheads.engine.supported_families import check_family, refuse
 from safetyheads.errors import SafetyHeadsError, nearest
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def architecture(folder: Path) -> tuple["PreTrainedConfig", "type[PreTrainedMode
     named = (raw.get("architectures") or [f"{model_type} model"])[0]
     what = f"{folder} holds a {named}, which"
     if config.is_encoder_decoder or type(config) not in AutoModelForCausalLM._model_mapping:
-        raise unsupported(what, config)
+        refuse(what, config)
     class_: Any = AutoModelForCausalLM._model_mapping[type(config)]
     if class_.config_class is config.sub_configs.get("text_config"):
         config = config.get_text_config(decoder=True)  # the text decoder of a multimodal model is a class of its own

@@ -41,6 +41,8 @@ class ReportData:
     head_sets: Mapping[str, Sequence[str]] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
     """The record of rates.parquet. Its `made_from` has the records of all files behind it, each different one once."""
+    page: Mapping[str, Any] = field(default_factory=dict)
+    """`versions`, `commit` and `clean` of the page itself, as `record` has them of the rates."""
     mixed: Sequence[str] = ()
     """Sentences about cells that were made under other conditions than the plain model that they are compared with."""
 
