@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -199,7 +200,8 @@ def test_what_the_hub_refuses_comes_with_advice(hub, tmp_path, case, where):
     hub.refuse = lambda _, path: answer if where == "everywhere" or "safetensors" in path else None
     message = problem(hub, tmp_path / "home")
     assert [text for text in said if text not in message] == []
-    assert [other for other in REFUSED if other in message and other != case[-3:]] == []
+    without_port = re.sub(r"127\.0\.0\.1:\d+", "", message)  # which may hold any number
+    assert [other for other in REFUSED if other in without_port and other != case[-3:]] == []
 
 
 def test_a_server_that_is_busy_is_asked_again(hub, tmp_path):
