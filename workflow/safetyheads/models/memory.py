@@ -1,4 +1,8 @@
-"""How this process gets memory for tensors on the CPU from the system."""
+"""How this process gets memory for tensors on the CPU from the system.
+
+Measured on two threads of an AMD EPYC, with the model of `benchmarks/scoring.py --size bench`, two interleaved runs:
+scoring takes 30.4 and 30.6 s with it, 37.2 and 34.4 s without (15 % of the time); generation is the same.
+"""
 
 import ctypes
 import os
@@ -12,7 +16,7 @@ def save_page_faults() -> None:
     """Let this process keep the memory of freed tensors for the next ones, and take it in large pages. Only on Linux.
 
     By default a large block that is freed goes back to the system. When it is needed again, the system clears it in
-    pages of 4 KiB, which takes about a tenth of the time of a forward pass. Keeping it does not raise the peak. Must be
+    pages of 4 KiB, which takes more than a tenth of the time of a forward pass. Keeping it does not raise the peak. Must be
     called before the first tensor is made, because torch reads its setting then.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # asks for transparent huge pages
