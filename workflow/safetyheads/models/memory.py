@@ -16,8 +16,8 @@ def save_page_faults() -> None:
     """Let this process keep the memory of freed tensors for the next ones, and take it in large pages. Only on Linux.
 
     By default a large block that is freed goes back to the system. When it is needed again, the system clears it in
-    pages of 4 KiB, which takes more than a tenth of the time of a forward pass. Keeping it does not raise the peak. Must be
-    called before the first tensor is made, because torch reads its setting then.
+    pages of 4 KiB, which takes more than a tenth of the time of a forward pass. Keeping it does not raise the peak.
+    Must be called before the first tensor is made, because torch reads its setting then.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # asks for transparent huge pages
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
