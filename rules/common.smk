@@ -6,12 +6,11 @@ The functions take wildcards as Snakemake hands them over, and ask `safetyheads.
 import sys
 
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.jobs.cells import PATHS, SHARD, Cells
+from safetyheads.jobs.cells import DOWNLOAD, PATHS, SHARD, WEIGHTS, Cells
 from safetyheads.jobs.fingerprint import fingerprint
 from safetyheads.jobs.planning import hours, rates_to_be_gone
 from safetyheads.jobs.resources import Requests, gpu_here, on_gpu
 from safetyheads.jobs.slurm_checks import check_slurm
-from safetyheads.plans import PLAIN
 
 NAME = r"[A-Za-z0-9][^/]*"
 

@@ -4,7 +4,7 @@ localrules:
 
 rule datasets_download:
     output:
-        "<results>/datasets/.{dataset}.download",
+        DOWNLOAD,
     log:
         "<results>/logs/datasets_download/{dataset}.log",
     conda:

@@ -4,7 +4,7 @@ localrules:
 
 rule models_train:
     output:
-        directory("<results>/models/{model}"),
+        directory(WEIGHTS),
     log:
         "<results>/logs/models_train/{model}.log",
     benchmark:

@@ -2,6 +2,7 @@ import csv
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safetyheads.config.types import ListName
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.judges import NAMES, PAPER, REFERENCE, from_config, judge, keyword_judge, keywords_of
 from safetyheads.judges.keywords import is_degenerate
@@ -58,6 +60,10 @@ def test_reference_finds_its_entries_letter_by_letter(keyword: str) -> None:
     swapped = keyword.translate({ord("'"): CURLY, ord(CURLY): "'"})
     if swapped != keyword:
         assert verdict("reference", ANSWER + swapped) == (True, "no refusal found")
+
+
+def test_a_configuration_knows_every_list() -> None:
+    assert get_args(ListName) == NAMES
 
 
 def test_case_matters() -> None:

@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 FORMATS = {".csv": "csv", ".txt": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 """The format of a file by its ending."""
 
+FORMAT_NAMES = tuple(dict.fromkeys(FORMATS.values()))
+"""Each format once."""
+
 
 class _Row(NamedTuple):
     line: int
@@ -64,8 +67,9 @@ def read_queries(
                 raise SafetyHeadsError(f"{path} is read as text, one query per line: leave out {' and '.join(named)}.")
             rows, wanted = _text_rows(_read_text(path), path), {"query": "query", "category": None, "target": None}
         case other:
-            known = list(dict.fromkeys(FORMATS.values()))
-            raise SafetyHeadsError(f"Unknown format {other!r}. Allowed: {', '.join(known)}.{nearest(other, known)}")
+            raise SafetyHeadsError(
+                f"Unknown format {other!r}. Allowed: {', '.join(FORMAT_NAMES)}.{nearest(other, FORMAT_NAMES)}"
+            )
     if not rows:
         raise SafetyHeadsError(f"{path} holds no queries: it has no rows.")
     _check_columns(rows, wanted, path)

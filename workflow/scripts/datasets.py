@@ -11,15 +11,12 @@ from safetyheads.jobs.run import logged
 from safetyheads.models.download import sha256_of, verify
 
 with logged(snakemake.log[0]):
-    name, params, settings = (
-        snakemake.wildcards.dataset,
-        snakemake.params.dataset,
-        Config.model_validate(snakemake.config),
-    )
+    name, params = snakemake.wildcards.dataset, snakemake.params.dataset
+    settings = Config.model_validate(snakemake.config)
     record = record_of(snakemake.params, settings.results)
     if "demo" in params:
         rows = table(name, *columns(params["demo"]))
-        record["digest"] = files.digest(rows.to_dict("list"))
+        record["digest"] = files.digest(rows)
     else:
         file = Path(snakemake.input[0])
         verify(file, params.get("sha256"), str(file))

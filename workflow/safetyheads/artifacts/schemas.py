@@ -28,6 +28,9 @@ class Stage(NamedTuple):
     about: dict[str, str] | str = ""
 
 
+DEMO_WEIGHTS = "models/{model}"
+"""The folder of a demo model's tokenizer and weights, under results/."""
+
 _CELL = "{model}/{dataset}/{template}/{ablation}/{plan}/{decoding}"
 STAGES: dict[str, Stage] = {
     "datasets": Stage(
@@ -39,7 +42,7 @@ STAGES: dict[str, Stage] = {
     "models": Stage(
         "models/{model}.json",
         about="class, layers, heads, key/value heads, context length, end-of-sequence ids, revision, sha256 of each "
-        "file. The demo's weights are in `models/{model}/`",
+        f"file. The demo's weights are in `{DEMO_WEIGHTS}/`",
     ),
     "prompts": Stage("prompts/{model}/{dataset}/{template}.parquet", "a prompt", "query_id text token_ids"),
     "ships": Stage(

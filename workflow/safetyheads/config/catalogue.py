@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import cast
+from typing import cast, get_args
 
 import yaml
 
 from safetyheads.config.sections import AblationConfig, Decoding, Judge, Section, Template
 from safetyheads.config.sources import Dataset, Model
+from safetyheads.config.types import ListName
 from safetyheads.heads import Kind
 
 FOLDER = Path(__file__).parents[3] / "config" / "catalogue"
@@ -27,10 +28,7 @@ BUILT_IN: Mapping[str, Mapping[str, Section]] = MappingProxyType(
         },
         "ablations": {kind.value: AblationConfig(kind=kind.value) for kind in Kind},
         "decodings": {"greedy": Decoding(top_k=1), "top5": Decoding(top_k=5, samples=3)},
-        "judges": {
-            "paper": Judge(kind="keywords", list="paper"),
-            "reference": Judge(kind="keywords", list="reference"),
-        },
+        "judges": {name: Judge(kind="keywords", list=name) for name in get_args(ListName)},
     }
 )
 """What is known without being declared, besides the catalogue."""

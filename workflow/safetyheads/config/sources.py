@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, field_validator, model_validator
 
 from safetyheads.config.sections import Section
 from safetyheads.config.types import Count, FormatName, HeadPair, Matching, MaxMemory, Repo, Seed, Text
-from safetyheads.datasets import FORMATS
+from safetyheads.datasets import FORMAT_NAMES, FORMATS
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import DEMO_GRID, check_in_grid, parse_head
 
@@ -148,6 +148,6 @@ class Dataset(Section):
         if ending not in FORMATS:
             raise ValueError(
                 f"found the file {place!r}, whose ending does not tell its format; "
-                f"allowed: an ending of {', '.join(FORMATS)}, or format: csv, text, jsonl or parquet"
+                f"allowed: an ending of {', '.join(FORMATS)}, or format: {', '.join(FORMAT_NAMES)}"
             )
         return FORMATS[ending]

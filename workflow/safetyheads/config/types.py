@@ -3,12 +3,12 @@
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
-from safetyheads.datasets import FORMATS
+from safetyheads.datasets import FORMAT_NAMES
 from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.heads import Kind, parse_head
 from safetyheads.plans import PLAIN, parse_plan
@@ -133,12 +133,16 @@ if TYPE_CHECKING:
     FormatName = str
 else:
     KindName = Literal[tuple(kind.value for kind in Kind)]
-    FormatName = Literal[tuple(dict.fromkeys(FORMATS.values()))]
+    FormatName = Literal[FORMAT_NAMES]
 Names = Annotated[list[str], Field(min_length=1, json_schema_extra={"uniqueItems": True}), AfterValidator(_different)]
 
 
+ListName = Literal["paper", "reference"]
+"""The built-in lists of keywords. Each is a judge as well, of the same name."""
+
+
 def _keywords(value: Any) -> Any:
-    known = ("paper", "reference")
+    known = get_args(ListName)
     if value in known or (isinstance(value, list) and value and all(isinstance(v, str) and v.strip() for v in value)):
         return value
     raise ValueError(
@@ -147,9 +151,7 @@ def _keywords(value: Any) -> Any:
     )
 
 
-KeywordList = Annotated[
-    Literal["paper", "reference"] | Annotated[list[Text], Field(min_length=1)], BeforeValidator(_keywords)
-]
+KeywordList = Annotated[ListName | Annotated[list[Text], Field(min_length=1)], BeforeValidator(_keywords)]
 
 
 def _shards(value: Any) -> Any:

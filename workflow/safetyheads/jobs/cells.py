@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetyheads.artifacts.schemas import STAGES
+from safetyheads.artifacts.schemas import DEMO_WEIGHTS, STAGES
 from safetyheads.config.load import Config
 from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.plans import PLAIN, Plan, parse_plan
@@ -19,7 +19,13 @@ PATHS = {stage: f"<results>/{known.path}" for stage, known in STAGES.items()}
 """Path of each stage's artefacts as rules write it: `<results>` and the keys in braces are filled in by Snakemake."""
 
 SHARD = PATHS["completions"].replace("{decoding}.", ".{decoding}.{shard}-of-{shards}.")
+"""Path of one shard of a cell's completions."""
 
+DOWNLOAD = "<results>/datasets/.{dataset}.download"
+"""Path of a data set's file as it was downloaded."""
+
+WEIGHTS = f"<results>/{DEMO_WEIGHTS}"
+"""Path of the folder of a demo model."""
 
 MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
 """Endings of the files that matter in the folder of a local model: a change of any other file makes nothing again."""
@@ -124,7 +130,7 @@ class Cells:
         Data sets of the demo have none, because the code itself makes them.
         """
         dataset = self.config.dataset(name)
-        return [] if dataset.demo else dataset.path or f"<results>/datasets/.{name}.download"
+        return [] if dataset.demo else dataset.path or DOWNLOAD.format(dataset=name)
 
     def model_source(self, name: str) -> str | list[str]:
         """The input files of the job that describes a model.
@@ -137,6 +143,6 @@ class Cells:
         if sources := self.config.sources(name):
             return [PATHS["models"].format(model=source) for source in sources]
         if model.demo:
-            return f"<results>/models/{name}"
+            return WEIGHTS.format(model=name)
         files = Path(model.path).glob("*") if model.path else []
         return sorted(str(file) for file in files if file.suffix in MODEL_FILES)

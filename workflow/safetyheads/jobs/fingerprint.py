@@ -23,7 +23,7 @@ TEXTS = (".css", ".j2", ".txt")
 NOT_COUNTED = {
     "": "the public door: users of the library come in by it, jobs do not",
     "errors": "words for people",
-    "artifacts": "reads and writes; what is in a file is decided by who writes it",
+    "artifacts": "reads and writes; numbers are those of who writes them (columns keep the width given in schemas)",
     "config": "what a job takes from the configuration is among the params of its rule",
     "jobs.conditions": "only refuses",
     "jobs.gpu_lease": "which of several equal GPUs a job is given",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetyheads.artifacts import files
+from safetyheads.artifacts.schemas import DEMO_WEIGHTS
 from safetyheads.config.load import Config
 from safetyheads.models.describe import verify
 from safetyheads.models.find import locate
@@ -26,7 +27,7 @@ def model_folder(settings: Config, name: str, revision: str | None = None, *, do
     """
     model = settings.model(name)
     if model.demo:
-        return Path(settings.results) / "models" / name
+        return Path(settings.results, DEMO_WEIGHTS.format(model=name))
     return locate(path=model.path, repo=model.repo, revision=revision or model.revision, download=download)
 
 

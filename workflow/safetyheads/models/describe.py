@@ -61,7 +61,7 @@ def describe(
         "vocab_size": grid.vocab_size,
         "context_length": getattr(grid, "max_position_embeddings", None),
         "eos_token_ids": _eos_token_ids(
-            folder, [*(getattr(part, "eos_token_id", None) for part in (config, grid, tokenizer))]
+            folder, (getattr(part, "eos_token_id", None) for part in (config, grid, tokenizer))
         ),
         "source": source,
         "repo": repo,

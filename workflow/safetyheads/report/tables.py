@@ -10,7 +10,7 @@ import pandas as pd
 
 from safetyheads.heads import Head, parse_head
 from safetyheads.judges.keywords import MIN_CHARACTERS, PERIODS
-from safetyheads.plans import PLAIN, parse_plan
+from safetyheads.plans import PLAIN, Decoding, parse_plan
 from safetyheads.report.data import ReportData, Settings, cells, groups
 from safetyheads.report.figures import ranked
 from safetyheads.report.figures.drawing import percent
@@ -141,12 +141,12 @@ def _plan(name: str, head_sets: Mapping[str, Sequence[str]]) -> str:
 def _decoding(name: str, values: Mapping[str, Any]) -> str:
     if not values:
         return "built in"
-    tokens = f"up to {values.get('max_new_tokens', 128)} new tokens"
-    if int(values.get("top_k", 1)) == 1:
+    decoding = Decoding(**values)
+    tokens = f"up to {decoding.max_new_tokens} new tokens"
+    if decoding.top_k == 1:
         return f"greedy, {tokens}"
-    temperature, samples, seed = values.get("temperature", 1.0), values.get("samples", 1), values.get("seed", 0)
-    drawn = f"drawn from the {values['top_k']} likeliest tokens at temperature {temperature:g}"
-    return f"{drawn}, {samples} samples per prompt, seed {seed}, {tokens}"
+    drawn = f"drawn from the {decoding.top_k} likeliest tokens at temperature {decoding.temperature:g}"
+    return f"{drawn}, {decoding.samples} samples per prompt, seed {decoding.seed}, {tokens}"
 
 
 def _judge(name: str, values: Mapping[str, Any]) -> str:
