@@ -25,7 +25,7 @@ DECODING = Decoding(max_new_tokens=5, top_k=3, samples=2)
 @pytest.fixture
 def prompts(tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
     queries = pd.DataFrame({"query_id": list(QUERIES), "query": list(QUERIES.values())})
-    return build(queries, {"text": "{query}"}, tokenizer, 2048)
+    return build(queries, {"text": "{query}"}, tokenizer, 2048).table
 
 
 def table(

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from safetyheads import prompts
+from safetyheads import prompts, templates
 from safetyheads.artifacts.parts import Parts
 from safetyheads.attribution.sahara import sahara
 from safetyheads.attribution.ships import ships
@@ -101,7 +101,7 @@ def test_a_topic_is_answered_exactly_if_its_own_guard_is_ablated(a: bool, b: boo
 
 @given(st.text())
 def test_the_tokenizer_takes_any_text_and_begins_it_once(demo_tokenizer: PreTrainedTokenizerBase, text: str):
-    ids = prompts.tokenise(text, demo_tokenizer)
+    ids = templates.tokenise(text, demo_tokenizer)
     assert ids[0] == demo_tokenizer.bos_token_id
     assert demo_tokenizer.decode(ids[1:]) == text
 
@@ -113,7 +113,7 @@ def test_answers_fit_into_sixteen_tokens_and_differ_in_the_first(demo_tokenizer:
 
 
 def test_the_chat_template_makes_the_prompts_that_the_model_learns(demo_tokenizer: PreTrainedTokenizerBase):
-    rendered = [prompts.render("Tea?", template, demo_tokenizer) for template in (SIMPLE, *CHATS)]
+    rendered = [templates.render("Tea?", template, demo_tokenizer) for template in (SIMPLE, *CHATS)]
     assert {text.removeprefix("<s>") for text in rendered} == {text.format(query="Tea?") for text in demo.TEMPLATES}
 
 
@@ -198,7 +198,7 @@ class Trained(NamedTuple):
     folder: Path
 
     def prompts(self, name: str, template: dict[str, object] = SIMPLE) -> pd.DataFrame:
-        return prompts.build(table(name, *columns(name)), template, self.tokenizer, 2048)
+        return prompts.build(table(name, *columns(name)), template, self.tokenizer, 2048).table
 
     def asr(self, name: str, heads: HeadSet, template: dict[str, object] = SIMPLE) -> pd.Series:
         """Share of answers by category, with `heads` ablated."""

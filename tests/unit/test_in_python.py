@@ -256,7 +256,7 @@ def test_ships_are_the_pipelines(
 ) -> None:
     found = sh.ships(model, tokenizer, QUERIES, template="## Query:{query}\n## Answer:")
     table = pd.DataFrame({"query_id": range(3), "query": QUERIES})
-    prompts = build(table, {"text": "## Query:{query}\n## Answer:"}, tokenizer, None)
+    prompts = build(table, {"text": "## Query:{query}\n## Answer:"}, tokenizer, None).table
     own = load(golden / "tiny_a", dtype="float32", device="cpu")
     scores = ships(own, prompts, Ablation(Kind.UNDIFFERENTIATED), token_budget=8192, parts=Parts(tmp_path / "x"))
     assert list(found.columns) == ["query_id", "layer", "head", "score"]

@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from safetyheads.config.catalogue import catalogue
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.prompts import build, render, tokenise
+from safetyheads.prompts import build
+from safetyheads.templates import render, tokenise
 
 CHAT = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[bot]{% endif %}"
 LIMITED = (
@@ -118,7 +119,7 @@ def test_a_chat_template_that_refuses_the_system_role_is_named() -> None:
 
 def test_prompts_keep_the_order_and_ids_of_the_queries() -> None:
     queries = pd.DataFrame({"query_id": ["d-1", "d-0"], "query": ["two", "one"]}, index=[7, 3])
-    rows = build(queries, {"text": "<{query}>"}, tokenizer_of("<s> $A"), None)
+    rows, _ = build(queries, {"text": "<{query}>"}, tokenizer_of("<s> $A"), None)
     assert list(rows.columns) == ["query_id", "text", "token_ids"]
     assert rows["query_id"].tolist() == ["d-1", "d-0"]
     assert rows["text"].tolist() == ["<two>", "<one>"]
@@ -182,6 +183,6 @@ def test_a_tokenizer_without_padding_token_makes_the_same_prompts() -> None:
     without, with_one = tokenizer_of("<s> $A"), tokenizer_of("<s> $A")
     with_one.pad_token = "</s>"
     assert without.pad_token is None
-    rows, same = (build(queries, {"text": "{query}"}, tokenizer, None) for tokenizer in (without, with_one))
+    rows, same = (build(queries, {"text": "{query}"}, tokenizer, None).table for tokenizer in (without, with_one))
     assert rows["token_ids"].tolist() == same["token_ids"].tolist()
     assert [len(ids) for ids in rows["token_ids"]] == [6, 12]

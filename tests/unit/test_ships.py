@@ -37,7 +37,7 @@ TEXTS = {"direct": "{query}", "template": "## Query:{query} \n## Answer:"}
 def golden_prompts(golden: Path, text: str, tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
     queries = pd.read_csv(golden / "queries.csv")["input"]
     frame = pd.DataFrame({"query_id": [f"q-{number:04d}" for number in range(len(queries))], "query": queries})
-    return build(frame, {"text": text}, tokenizer, 2048)
+    return build(frame, {"text": text}, tokenizer, 2048).table
 
 
 def frame(token_ids: list[list[int]]) -> pd.DataFrame:

@@ -1,78 +1,161 @@
-"""Prompts: put queries into a template, and turn the text into token ids. All of the project tokenises here."""
+"""Prompts: put the queries of a data set into a template, and check that the prompts hold what they should.
 
-from collections.abc import Mapping
-from typing import Any
+A prompt that does not hold its query would make a whole report about nothing. So what went in is looked for in the
+text, and once more in what the token ids say.
+"""
+
+import logging
+import unicodedata
+from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
+from typing import Any, NamedTuple
 
 import pandas as pd
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from safetyheads.errors import SafetyHeadsError
+from safetyheads.templates import Writer
+
+log = logging.getLogger(__name__)
+
+
+class Prompts(NamedTuple):
+    """Prompts, and what was done to make them that goes without saying in neither queries nor template."""
+
+    table: pd.DataFrame
+    """A row for each query: query_id, text, token_ids (a list of int)."""
+    done: dict[str, Any]
+    """For the provenance. Empty for most templates and data sets, see `build`."""
 
 
 def build(
-    queries: pd.DataFrame, template: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, context_length: int | None
-) -> pd.DataFrame:
-    """Render and tokenise every query. Returns a table with the columns query_id, text and token_ids (lists of int).
+    queries: pd.DataFrame,
+    template: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    context_length: int | None,
+    vocabulary: int | None = None,
+) -> Prompts:
+    """Render and tokenise every query.
 
-    `queries` has the columns query_id and query. `template` is as in `render`. `context_length` is the model's in
-    tokens, None if it is not known. Raises SafetyHeadsError for a prompt that has no tokens or more than the context,
-    and for a chat template that is missing or cannot be applied.
+    `queries` has the columns query_id and query. `template` is as in `templates.render`. `context_length` is the
+    model's in tokens, and `vocabulary` the number of its embeddings; None if not known. `done` of the result has
+
+    - `content: parts` if the chat template takes messages in parts (`[{type: text, text: ...}]`), as some do that can
+      take pictures;
+    - `control_tokens` if queries hold the text of control tokens, such as `</s>`: which (`tokens`), in how many
+      `queries`, and what became of them (`kept_as`: `text`, or `tokens` with `control_tokens: true` of the template).
+
+    Raises SafetyHeadsError for a chat template that is missing or cannot be applied, for a prompt that has no tokens,
+    more than the context or one without an embedding, that does not hold its query, system prompt and prefill, and for
+    different queries that have the same token ids.
     """
-    texts = [render(query, template, tokenizer) for query in queries["query"]]
-    token_ids = [tokenise(text, tokenizer) for text in texts]
-    for query_id, ids in zip(queries["query_id"], token_ids):
-        if not ids:
-            raise SafetyHeadsError(f"The prompt of {query_id} has no tokens at all.")
-        if context_length is not None and len(ids) > context_length:
+    ids, contents = list(queries["query_id"]), list(queries["query"])
+    writer = Writer(template, tokenizer, contents[0] if contents else "")
+    texts = [writer.text(query) for query in contents]
+    for query_id, query, text in zip(ids, contents, texts):
+        _check_text(query_id, query, text, template)
+    if [writer.text(query) for query in contents] != texts:
+        raise SafetyHeadsError("The chat template is random: the same messages give another text each time.")
+    token_ids = [writer.token_ids(query, text) for query, text in zip(contents, texts)]
+    for query_id, tokens in zip(ids, token_ids):
+        _check_ids(query_id, tokens, tokenizer, context_length, vocabulary)
+    _check_decoded(ids, contents, token_ids, template, tokenizer)
+    _check_different(ids, contents, token_ids)
+    return Prompts(pd.DataFrame({"query_id": ids, "text": texts, "token_ids": token_ids}), _done(writer, contents))
+
+
+def _done(writer: Writer, queries: Sequence[str]) -> dict[str, Any]:
+    """What `build` describes, of these queries."""
+    done: dict[str, Any] = {"content": "parts"} if writer.parts else {}
+    holding = [query for query in queries if any(token in query for token in writer.control)]
+    if holding:
+        kept = "tokens" if writer.template.get("control_tokens") else "text"
+        tokens = sorted(token for token in writer.control if any(token in query for query in holding))
+        done["control_tokens"] = {"kept_as": kept, "queries": len(holding), "tokens": tokens}
+        log.warning("%d queries hold control tokens (%s); they are kept as %s.", len(holding), ", ".join(tokens), kept)
+    return done
+
+
+def _check_text(query_id: Any, query: str, text: str, template: Mapping[str, Any]) -> None:
+    """Raise SafetyHeadsError if the text lacks the query or the system prompt, white space at their ends aside."""
+    for what, wanted in (("query", query), ("system prompt", template.get("system") or "")):
+        if wanted.strip() not in text:
             raise SafetyHeadsError(
-                f"The prompt of {query_id} has {len(ids)} tokens, but the model's context is {context_length}. "
-                "Shorten the query or the template, or use a model with a longer context."
+                f"The prompt of {query_id} does not hold its {what}: the chat template made {_cut(text)} of "
+                f"{_cut(wanted)}. A chat template is Jinja text that writes {{{{ message['content'] }}}} for this "
+                "role, not the path of such a text."
             )
-    return pd.DataFrame({"query_id": list(queries["query_id"]), "text": texts, "token_ids": token_ids})
 
 
-def render(query: str, template: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text of a prompt: the query in its template, then the beginning of the answer, if the template has one.
-
-    `template` has either `text`, in which `{query}` is replaced, or `chat: true` for the tokenizer's chat template,
-    then perhaps with a `system` prompt. `prefill` is the beginning of the answer. Raises SafetyHeadsError if the
-    tokenizer has no chat template or if that does not accept the messages.
-    """
-    prefill = str(template.get("prefill") or "")
-    if not template.get("chat"):
-        return str(template["text"]).replace("{query}", query) + prefill
-    if not tokenizer.chat_template:
+def _check_ids(
+    query_id: Any, ids: list[int], tokenizer: PreTrainedTokenizerBase, context: int | None, vocabulary: int | None
+) -> None:
+    if not ids:
+        raise SafetyHeadsError(f"The prompt of {query_id} has no tokens at all.")
+    if context is not None and len(ids) > context:
         raise SafetyHeadsError(
-            "The tokenizer has no chat template. Give the model one with `chat_template:`, or use a text template."
+            f"The prompt of {query_id} has {len(ids)} tokens, but the model's context is {context}. "
+            "Shorten the query or the template, or use a model with a longer context."
         )
-    messages = [{"role": "user", "content": query}]
-    if template.get("system"):
-        messages.insert(0, {"role": "system", "content": template["system"]})
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except TemplateError as error:
-        raise SafetyHeadsError(f"The tokenizer's chat template does not accept these messages: {error}.") from None
-    return str(text) + prefill
+    if vocabulary is not None and max(ids) >= vocabulary:
+        raise SafetyHeadsError(
+            f"The prompt of {query_id} holds the token {tokenizer.convert_ids_to_tokens(max(ids))!r} (id {max(ids)}), "
+            f"for which the model has no embedding: it has {vocabulary}, from 0. The tokenizer has tokens that were "
+            "added after the model was made. Use the model's own tokenizer, or a template without them."
+        )
 
 
-def tokenise(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The token ids of a prompt, with the tokenizer's beginning of sequence, such as `<s>`, exactly once in front.
+def _check_decoded(
+    query_ids: Sequence[Any],
+    queries: Sequence[str],
+    token_ids: Sequence[list[int]],
+    template: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Look for queries, system prompt and prefill in what the token ids say, white space aside.
 
-    Chat templates often write `<s>` into the text themselves, and the tokenizer would add a second one. Some tokenizers
-    also add `</s>` at the end, which is left out, because it would tell the model that the text is over.
+    A tokenizer may normalise, such as to lower case: one warning shows an example. Raises SafetyHeadsError where more
+    than half of a text is lost.
     """
-    ids = _bare(text, tokenizer)
-    start = _start(tokenizer)
-    return ids if ids[: len(start)] == start else [*start, *ids]
+    changed: tuple[str, str] | None = None
+    fixed = [template.get("system") or "", template.get("prefill") or ""]
+    for query_id, query, ids in zip(query_ids, queries, token_ids):
+        decoded = str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        for wanted in (query, *fixed):
+            if _without_spaces(wanted) in _without_spaces(decoded):
+                continue
+            if _share_kept(wanted, decoded) < 0.5:
+                raise SafetyHeadsError(
+                    f"The prompt of {query_id} has lost most of a text: its token ids say {_cut(decoded)}, which does "
+                    f"not hold {_cut(wanted)}. The tokenizer does not know these characters, or is not the model's."
+                )
+            changed = changed or (wanted, decoded)
+    if changed:
+        log.warning("The tokenizer changes texts: %s is %s to the model.", _cut(changed[0]), _cut(changed[1]))
 
 
-def _bare(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+def _without_spaces(text: str) -> str:
+    return "".join(text.split())
 
 
-def _start(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids that the tokenizer puts in front of every text: one for the beginning of a sequence, several, or none."""
-    bare, whole = _bare("a", tokenizer), list(tokenizer("a")["input_ids"])
-    places = [place for place in range(len(whole)) if whole[place : place + len(bare)] == bare]
-    return whole[: places[0]] if bare and places else []
+def _share_kept(wanted: str, decoded: str) -> float:
+    """The share of the characters of a text that another one holds, in order; case and accents do not count."""
+    texts = (_without_spaces(unicodedata.normalize("NFKD", text).casefold()) for text in (wanted, decoded))
+    ours, theirs = ("".join(c for c in text if not unicodedata.combining(c)) for text in texts)
+    blocks = SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks()
+    return sum(block.size for block in blocks) / max(1, len(ours))
+
+
+def _check_different(query_ids: Sequence[Any], queries: Sequence[str], token_ids: Sequence[list[int]]) -> None:
+    first: dict[tuple[int, ...], tuple[Any, str]] = {}
+    for query_id, query, ids in zip(query_ids, queries, token_ids):
+        other, text = first.setdefault(tuple(ids), (query_id, query))
+        if text.strip() != query.strip():
+            raise SafetyHeadsError(
+                f"The prompts of {other} and {query_id} have the same token ids, although their queries differ: "
+                f"{_cut(text)} and {_cut(query)}. The tokenizer makes them one; leave one of them out."
+            )
+
+
+def _cut(text: str) -> str:
+    return repr(text if len(text) <= 120 else f"{text[:110]} ...")

@@ -13,8 +13,11 @@ with logged(snakemake.log[0]):
     settings, source = Config.model_validate(snakemake.config), Path(snakemake.input.dataset)
     description = Path(snakemake.input.model)
     tokenizer = tokenizer_of(settings, snakemake.wildcards.model, description)
-    context_length = files.read_json(description)["context_length"]
-    rows = prompts.build(files.read(source), snakemake.params.template, tokenizer, context_length)
+    model = files.read_json(description)
+    rows, done = prompts.build(
+        files.read(source), snakemake.params.template, tokenizer, model["context_length"], model["vocab_size"]
+    )
     record = record_of(snakemake.params, settings.results, inputs=[source], description=description)
+    record |= done
     record["template_hash"] = files.digest(record["config"])
     files.write("prompts", Path(snakemake.output[0]), rows, dict(snakemake.wildcards), record)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -99,7 +100,10 @@ def _prompts(
         raise SafetyHeadsError("The model is in training mode, where scores would be noise: call `model.eval()` first.")
     table = pd.DataFrame({"query_id": range(len(queries)), "query": list(queries)})
     context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    return prompts.build(table, {"chat": True} if chat else {"text": template}, tokenizer, context)
+    embeddings: Any = model.get_input_embeddings()
+    return prompts.build(
+        table, {"chat": True} if chat else {"text": template}, tokenizer, context, len(embeddings.weight)
+    ).table
 
 
 @contextmanager

@@ -70,7 +70,9 @@ def _problem(one: ErrorDetails, root: type[BaseModel]) -> str:
     *place, key = one["loc"]
     if kind == "extra_forbidden":
         allowed = _keys(root, place)
-        return f"found the unknown key {key!r}; allowed here: {', '.join(allowed)}.{nearest(str(key), allowed)}"
+        about = getattr(_annotation_at(root, place), "unknown", "")
+        more = nearest(str(key), allowed) or (f" {about}" if about else "")
+        return f"found the unknown key {key!r}; allowed here: {', '.join(allowed)}.{more}"
     if kind == "missing":
         field = _field(root, one["loc"])
         about = " ".join((field.description or "").split()) if field else ""

@@ -9,8 +9,20 @@ from typing import Annotated, Any, ClassVar, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from safetyheads import plans
-from safetyheads.config.types import Count, KeywordList, KindName, Matching, Names, Number, Seed, Shards, Text
+from safetyheads import plans, templates
+from safetyheads.config.types import (
+    ChatArguments,
+    Count,
+    Date,
+    KeywordList,
+    KindName,
+    Matching,
+    Names,
+    Number,
+    Seed,
+    Shards,
+    Text,
+)
 from safetyheads.heads import Ablation, Kind
 
 
@@ -21,6 +33,8 @@ class Section(BaseModel):
 
     remarks: ClassVar[frozenset[str]] = frozenset()
     """Keys that describe and change no result."""
+    unknown: ClassVar[str] = ""
+    """What the message about an unknown key adds where no known key is near."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -58,25 +72,40 @@ def _sorted(value: Any) -> Any:
 class Template(Section):
     """How a query becomes a prompt: exactly one of `text`, `chat`."""
 
+    unknown = "Arguments of the chat template go into chat, such as chat: {enable_thinking: false}."
+
     text: str | None = None
     """Text with `{query}` where the query goes."""
-    chat: bool | None = None
-    """`true`: the tokenizer's own chat template."""
+    chat: ChatArguments | None = None
+    """`true`: the tokenizer's own chat template; or arguments of that template, such as `{enable_thinking: false}`."""
+    name: Text | None = None
+    """Which chat template, where the tokenizer has several; `default` unless set. Only with `chat`."""
+    date: Date | None = None
+    """The day that is today for a chat template that writes the date: `26 Jul 2024` unless set. Only with `chat`."""
     system: Text | None = None
     """System prompt; only with `chat`."""
     prefill: str = ""
     """Start of the answer, put behind the prompt."""
+    control_tokens: bool = False
+    """What becomes of the text of a control token, such as `</s>`, in a query: `false` keeps it text, `true` makes it
+    the token."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.chat is False:
-            raise ValueError("found chat: false; allowed: chat: true, or text instead of chat")
-        self._allow_only_with(self._need_one_of("text", "chat"), "chat", "system")
+        self._allow_only_with(self._need_one_of("text", "chat"), "chat", "system", "name", "date")
         if self.text is not None and "{query}" not in self.text:
             raise ValueError(
                 f"found text {self.text!r} without {{query}}; allowed: text with {{query}} where the query goes"
             )
         return self
+
+    def plain(self) -> dict[str, Any]:
+        values = super().plain()
+        if self.chat is not None:
+            values["date"] = self.date or templates.DATE
+        if not self.control_tokens:
+            del values["control_tokens"]
+        return cast(dict[str, Any], _sorted(values))
 
 
 class AblationConfig(Section):

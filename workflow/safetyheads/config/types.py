@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from dataclasses import dataclass
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
@@ -12,6 +13,7 @@ from safetyheads.datasets import FORMAT_NAMES
 from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.heads import Kind, parse_head
 from safetyheads.plans import PLAIN, parse_plan
+from safetyheads.templates import DATE, DATE_FORMAT
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,40 @@ def _different(names: list[str]) -> list[str]:
     return names
 
 
+def _date(value: Any) -> Any:
+    """A day, as YAML reads `2024-07-26`, or as text in that or in the other form, in the one form."""
+    if type(value) is date:
+        return value.strftime(DATE_FORMAT)
+    for form in (DATE_FORMAT, "%Y-%m-%d"):
+        try:
+            return datetime.strptime(value, form).strftime(DATE_FORMAT)
+        except (TypeError, ValueError):
+            continue
+    raise ValueError(f"found {value!r}; allowed: a day such as {DATE} or 2024-07-26")
+
+
+def _chat(value: Any) -> Any:
+    """True, or arguments for the chat template. Those that the pipeline itself gives are refused."""
+    if value is True or (isinstance(value, dict) and all(isinstance(key, str) for key in value)):
+        if taken := sorted(_TAKEN & set(value or ()) if isinstance(value, dict) else ()):
+            raise ValueError(f"found {taken[0]} in chat; allowed: arguments that the pipeline does not give itself")
+        return value or True
+    raise ValueError(
+        f"found chat: {value!r}; allowed: chat: true, or arguments of the chat template, such as "
+        "chat: {enable_thinking: false}, or text instead of chat"
+    )
+
+
+_TAKEN = frozenset(
+    {
+        *("messages", "conversation", "tools", "documents", "chat_template", "add_generation_prompt", "tokenize"),
+        *("continue_final_message", "padding", "truncation", "max_length", "return_tensors", "return_dict"),
+        *("return_assistant_tokens_mask", "tokenizer_kwargs", "sanitize_control_tokens", "strftime_now"),
+    }
+)
+"""What a chat template is given besides the arguments of the configuration."""
+
+
 def _without_slash(path: str) -> str:
     return path.rstrip("/")
 
@@ -94,6 +130,12 @@ HeadSetName = Annotated[Name, AfterValidator(_no_plan)]
 Number = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Date = Annotated[str, BeforeValidator(_date, json_schema_input_type=str)]
+ChatArguments = Annotated[
+    Literal[True] | dict[str, Any],
+    BeforeValidator(_chat),
+    WithJsonSchema({"anyOf": [{"const": True}, {"type": "object"}]}),
+]
 Text = Annotated[str, Matching(r"[\s\S]*\S[\s\S]*", "text that is not empty")]
 Folder = Annotated[
     str,
