@@ -124,7 +124,7 @@ def _check_decoded(
         for wanted in (query, *fixed):
             if _without_spaces(wanted) in _without_spaces(decoded):
                 continue
-            if _share_kept(wanted, decoded) < 0.5:
+            if share_kept(wanted, decoded) < 0.5:
                 raise SafetyHeadsError(
                     f"The prompt of {query_id} has lost most of a text: its token ids say {_cut(decoded)}, which does "
                     f"not hold {_cut(wanted)}. The tokenizer does not know these characters, or is not the model's."
@@ -138,7 +138,7 @@ def _without_spaces(text: str) -> str:
     return "".join(text.split())
 
 
-def _share_kept(wanted: str, decoded: str) -> float:
+def share_kept(wanted: str, decoded: str) -> float:
     """The share of the characters of a text that another one holds, in order; case and accents do not count."""
     texts = (_without_spaces(unicodedata.normalize("NFKD", text).casefold()) for text in (wanted, decoded))
     ours, theirs = ("".join(c for c in text if not unicodedata.combining(c)) for text in texts)

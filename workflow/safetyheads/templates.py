@@ -66,17 +66,18 @@ class Writer:
         """`example` is a query, by which is seen whether the chat template takes messages in parts."""
         self.template, self.tokenizer, self.parts = template, tokenizer, False
         self.source = _chat_template(template, tokenizer) if template.get("chat") else None
-        self.control = _control_tokens(tokenizer, self.source or "")
         self.copies: dict[tuple[str, ...], Tokenizer] = {}
         if self.source is not None:
             self.parts = not self._holds(example) and self._holds(example, parts=True)
+        self.control = _control_tokens(tokenizer, self.text(_PLACE))
 
     def _holds(self, query: str, *, parts: bool = False) -> bool:
-        """Whether the query is in the text that the chat template makes of it."""
+        """Whether the query is in the text that the chat template makes of it, and not as Python shows a list."""
         try:
-            return query.strip() in self._chat(query, parts=parts)
+            text = self._chat(query, parts=parts)
         except SafetyHeadsError:
             return False
+        return query.strip() in text and "'type'" not in text
 
     def text(self, query: str) -> str:
         prefill = str(self.template.get("prefill") or "")
@@ -173,15 +174,18 @@ def _dated(source: str, date: str) -> str:
     return macro + source if "strftime_now" in source else source
 
 
-def _control_tokens(tokenizer: "PreTrainedTokenizerBase", chat_template: str) -> list[str]:
-    """The texts of the tokens that steer a model: special ones, and added ones that the chat template writes.
+def _control_tokens(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[str]:
+    """The texts of the tokens that steer a model: special ones, and added ones that a template writes.
 
-    Added tokens that are neither are text with a number of its own, such as Gemma's runs of line ends.
+    `text` is what the template at hand writes around a query; the tokenizer's chat templates count too. Added tokens
+    that no template writes are text with a number of its own, such as Gemma's runs of line ends.
     """
+    known = tokenizer.chat_template or {}
+    written = "\0".join([text, *(known.values() if isinstance(known, dict) else [known])])
     return [
         token.content
         for token in tokenizer.added_tokens_decoder.values()
-        if token.special or (token.content in chat_template and not token.content.isspace())
+        if token.special or (token.content in written and not token.content.isspace())
     ]
 
 

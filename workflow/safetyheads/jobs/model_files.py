@@ -13,7 +13,7 @@ from safetyheads.artifacts.schemas import DEMO_WEIGHTS
 from safetyheads.config.load import Config
 from safetyheads.models.describe import verify
 from safetyheads.models.find import locate
-from safetyheads.models.tokenizer import TOKENIZER_FILES, load_tokenizer
+from safetyheads.models.tokenizer import is_of_tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,9 +49,7 @@ def described_folders(settings: Config, name: str, description: Path, *, tokeniz
     described.
     """
     described: Mapping[str, Any] = files.read_json(description)
-    wanted = {
-        file: sha for file, sha in described["files"].items() if (Path(file).name in TOKENIZER_FILES) == tokenizer
-    }
+    wanted = {file: sha for file, sha in described["files"].items() if is_of_tokenizer(file) == tokenizer}
     if not settings.sources(name):
         folder = model_folder(settings, name, described["revision"])
         verify(folder, wanted, description.stat().st_mtime)

@@ -14,7 +14,7 @@ from safetyheads.errors import SafetyHeadsError
 from safetyheads.models.download import sha256_of
 from safetyheads.models.files import architecture, read_json, weight_files
 from safetyheads.models.hugging_face import cached_sha256
-from safetyheads.models.tokenizer import TOKENIZER_FILES, describe_tokenizer
+from safetyheads.models.tokenizer import check_vocabulary, describe_tokenizer, is_of_tokenizer, tokenizer_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -44,7 +44,9 @@ def describe(
     config, class_ = architecture(folder)
     grid = config.get_text_config(decoder=True)
     kind, tokenizer = describe_tokenizer(folder, chat_template)
-    names = ["config.json", "generation_config.json", *weights, *TOKENIZER_FILES]
+    stops = _eos_token_ids(folder, (getattr(part, "eos_token_id", None) for part in (config, grid, tokenizer)))
+    check_vocabulary(tokenizer, folder, grid.vocab_size, stops)
+    names = ["config.json", "generation_config.json", *weights, *tokenizer_files(folder)]
     files = {name: sha256_of(folder / name) for name in sorted(names) if (folder / name).is_file()}
     for name, digest in files.items():
         _check_file(folder / name, cached_sha256(folder / name) or digest, digest, "that Hugging Face has")
@@ -60,15 +62,13 @@ def describe(
         "hidden_size": grid.hidden_size,
         "vocab_size": grid.vocab_size,
         "context_length": getattr(grid, "max_position_embeddings", None),
-        "eos_token_ids": _eos_token_ids(
-            folder, (getattr(part, "eos_token_id", None) for part in (config, grid, tokenizer))
-        ),
+        "eos_token_ids": stops,
         "source": source,
         "repo": repo,
         "revision": folder.name if source == "repo" and folder.parent.name == "snapshots" else revision,
         "files": files,
         "tokenizer": kind,
-        "tokenizer_sha256": _hash({name: digest for name, digest in files.items() if name in TOKENIZER_FILES}),
+        "tokenizer_sha256": _hash({name: digest for name, digest in files.items() if is_of_tokenizer(name)}),
         "chat_template_sha256": None if template is None else _hash(template),
         "planted": None if planted is None else list(planted),
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.models.files import read_json
+from safetyheads.prompts import share_kept
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -17,6 +18,9 @@ TOKENIZER_FILES = (
     *("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tekken.json"),
     *("chat_template.jinja", "chat_template.json"),
 )
+"""Files that a tokenizer may be made of. Further chat templates are in `TEMPLATE_FOLDER`."""
+
+TEMPLATE_FOLDER = "additional_chat_templates"
 # The texts on which the two classes are compared: spaces, line ends, other scripts, composed and decomposed accents,
 # digits, and the template of the paper.
 _PROBES = (
@@ -71,6 +75,48 @@ def describe_tokenizer(
     auto, fast = (load_tokenizer(folder, kind, chat_template) for kind in ("auto", "fast"))
     probes = [*_PROBES, " ".join(auto.all_special_tokens)]
     return "fast" if _behaviour(fast, probes) == _behaviour(auto, probes) else "auto", auto
+
+
+def tokenizer_files(folder: Path) -> list[str]:
+    """The names of the files in `folder` that make its tokenizer, with `/` in those of further chat templates."""
+    named = [name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    return sorted([*named, *(f"{TEMPLATE_FOLDER}/{path.name}" for path in (folder / TEMPLATE_FOLDER).glob("*.jinja"))])
+
+
+def is_of_tokenizer(file: str) -> bool:
+    """Whether a file, by its name in a model's folder, belongs to the tokenizer."""
+    return Path(file).name in TOKENIZER_FILES or Path(file).parent.name == TEMPLATE_FOLDER
+
+
+def check_vocabulary(tokenizer: "PreTrainedTokenizerBase", folder: Path, embeddings: int, stops: list[int]) -> None:
+    """Raise SafetyHeadsError for a vocabulary that is empty, or that is not the one of the model in `folder`.
+
+    `embeddings` is how many tokens the model knows, and `stops` the ids that its files name as ends of a sequence.
+    transformers makes an empty tokenizer, without a word, where the file of the vocabulary is missing.
+    """
+    probe = _PROBES[1]
+    ids = list(tokenizer(probe, add_special_tokens=False)["input_ids"])
+    said = str(tokenizer.decode([id_ for id_ in ids if id_ != tokenizer.unk_token_id]))
+    if share_kept(probe, said) < 0.5:
+        raise SafetyHeadsError(
+            f"The tokenizer in {folder} knows no text: {probe!r} comes back as {said!r}. Its vocabulary is empty or "
+            "missing. Copy tokenizer.json, or the vocabulary's own file (tokenizer.model; vocab.json and merges.txt), "
+            "from where the model comes from."
+        )
+    added = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    own = {text: id_ for text, id_ in tokenizer.get_vocab().items() if text not in added}
+    last = max(own.values())
+    unknown = [id_ for id_ in stops if id_ < embeddings and tokenizer.convert_ids_to_tokens(id_) is None]
+    if last >= embeddings or len(own) < embeddings / 2 or unknown:
+        why = (
+            f"it has {len(own)} tokens with ids up to {last}, where the model has {embeddings} embeddings"
+            if last >= embeddings or len(own) < embeddings / 2
+            else f"the model's files end a sequence with id {unknown[0]}, which the tokenizer does not have"
+        )
+        raise SafetyHeadsError(
+            f"The tokenizer in {folder} is that of another model: {why}. Copy the tokenizer's files from where the "
+            "model comes from."
+        )
 
 
 def _behaviour(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> tuple[Any, ...]:
