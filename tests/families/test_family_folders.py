@@ -37,7 +37,9 @@ class Folder:
         self.model: PreTrainedModel = load(path, device="cpu")
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(path, self.described["tokenizer"])
         queries = pd.DataFrame({"query_id": [f"q-{at}" for at in range(len(TEXTS))], "query": TEXTS})
-        self.prompts = build_prompts(queries, {"text": "{query}"}, self.tokenizer, self.described["context_length"])
+        self.prompts = build_prompts(
+            queries, {"text": "{query}"}, self.tokenizer, self.described["context_length"]
+        ).table
 
 
 @pytest.fixture(scope="module", params=FAMILIES, ids=lambda family: family.name)

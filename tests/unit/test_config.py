@@ -539,10 +539,10 @@ def test_vicunas_chat_template_is_its_own_format() -> None:
     marks = {"bos_token": "<s>", "eos_token": "</s>", "add_generation_prompt": True}
     assert (
         template.render(messages=given_messages, **marks)
-        == "<s>Be kind. USER: Hi? ASSISTANT: Hello.</s>USER: Why? ASSISTANT:"
+        == "Be kind. USER: Hi? ASSISTANT: Hello.</s>USER: Why? ASSISTANT:"
     )
     assert template.render(messages=given_messages[1:2], **marks) == (
-        "<s>A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
+        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
         "detailed, and polite answers to the user's questions. USER: Hi? ASSISTANT:"
     )
 

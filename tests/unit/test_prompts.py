@@ -161,8 +161,8 @@ def test_vicuna_s_format_comes_from_the_catalogue() -> None:
         "A chat between a curious user and an artificial intelligence assistant. "
         "The assistant gives helpful, detailed, and polite answers to the user's questions."
     )
-    assert render("Hi", plain, tokenizer) == f"<s>{begins} USER: Hi ASSISTANT:"
-    assert render("Hi", kind | {"prefill": " Sure"}, tokenizer) == "<s>Be kind. USER: Hi ASSISTANT: Sure"
+    assert render("Hi", plain, tokenizer) == f"{begins} USER: Hi ASSISTANT:"
+    assert render("Hi", kind | {"prefill": " Sure"}, tokenizer) == "Be kind. USER: Hi ASSISTANT: Sure"
     assert tokenise(render("Hi", plain, tokenizer), tokenizer).count(0) == 1
 
 

@@ -13,9 +13,12 @@ from safetyheads.prompts import share_kept
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_VOCABULARIES = (
+    *("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model"),
+    *("sentencepiece.bpe.model", "tekken.json"),
+)
 TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model"),
-    *("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tekken.json"),
+    *(*_VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("chat_template.jinja", "chat_template.json"),
 )
 """Files that a tokenizer may be made of. Further chat templates are in `TEMPLATE_FOLDER`."""
@@ -50,11 +53,8 @@ def load_tokenizer(
         tokenizer: PreTrainedTokenizerBase = class_.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError, TypeError, ImportError) as error:
-        raise SafetyHeadsError(
-            f"The tokenizer in {folder} cannot be loaded: {error}\nThe folder needs tokenizer.json, or the files that "
-            "the model's own tokenizer class reads."
-        ) from None
+    except Exception as error:  # the tokenizers library raises a bare Exception
+        raise SafetyHeadsError(f"The tokenizer in {folder} cannot be loaded. {_found(folder, error)}") from None
     if tokenizer.chat_template is None:
         tokenizer.chat_template = chat_template
     return tokenizer
@@ -74,7 +74,11 @@ def describe_tokenizer(
     read_json(path)  # SafetyHeadsError if it is cut off; the tokenizers library raises a bare Exception
     auto, fast = (load_tokenizer(folder, kind, chat_template) for kind in ("auto", "fast"))
     probes = [*_PROBES, " ".join(auto.all_special_tokens)]
-    return "fast" if _behaviour(fast, probes) == _behaviour(auto, probes) else "auto", auto
+    try:
+        same = _behaviour(fast, probes) == _behaviour(auto, probes)
+    except Exception as error:  # of the tokenizers library, such as for an unknown token that is not in the vocabulary
+        raise SafetyHeadsError(f"The tokenizer in {folder} takes no text. {_found(folder, error)}") from None
+    return "fast" if same else "auto", auto
 
 
 def tokenizer_files(folder: Path) -> list[str]:
@@ -99,9 +103,7 @@ def check_vocabulary(tokenizer: "PreTrainedTokenizerBase", folder: Path, embeddi
     said = str(tokenizer.decode([id_ for id_ in ids if id_ != tokenizer.unk_token_id]))
     if share_kept(probe, said) < 0.5:
         raise SafetyHeadsError(
-            f"The tokenizer in {folder} knows no text: {probe!r} comes back as {said!r}. Its vocabulary is empty or "
-            "missing. Copy tokenizer.json, or the vocabulary's own file (tokenizer.model; vocab.json and merges.txt), "
-            "from where the model comes from."
+            f"The tokenizer in {folder} knows no text: {probe!r} comes back as {said!r}. {_found(folder)}"
         )
     added = {token.content for token in tokenizer.added_tokens_decoder.values()}
     own = {text: id_ for text, id_ in tokenizer.get_vocab().items() if text not in added}
@@ -117,6 +119,23 @@ def check_vocabulary(tokenizer: "PreTrainedTokenizerBase", folder: Path, embeddi
             f"The tokenizer in {folder} is that of another model: {why}. Copy the tokenizer's files from where the "
             "model comes from."
         )
+
+
+def _found(folder: Path, error: Exception | None = None) -> str:
+    """What the folder has of a vocabulary, and what to do: the end of a message about a tokenizer that fails."""
+    there = [name for name in _VOCABULARIES if (folder / name).is_file()]
+    needed = "Copy tokenizer.json, or the vocabulary's own file (tokenizer.model; vocab.json and merges.txt)"
+    if not there:
+        return f"The folder has no vocabulary. {needed}, from where the model comes from."
+    for name in there:
+        with (folder / name).open("rb") as file:
+            if file.read(7) == b"version":  # of git-lfs: the file's place is taken by a note of where it is
+                return f"{name} was left behind by git-lfs: run `git lfs pull` in the folder."
+    said = "" if error is None else f" ({type(error).__name__}: {str(error).splitlines()[0].strip()})"
+    return (
+        f"Its vocabulary ({', '.join(there)}) is empty, damaged or of a kind that transformers does not read{said}. "
+        f"{needed}, from where the model comes from."
+    )
 
 
 def _behaviour(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> tuple[Any, ...]:
