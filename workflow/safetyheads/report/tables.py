@@ -1,5 +1,6 @@
 """The tables of the page as text: what was run, the leading heads, the choices of Sahara, and the rates."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from safetyheads.plans import PLAIN, Decoding, parse_plan
 from safetyheads.report.data import ReportData, Settings, cells, groups
 from safetyheads.report.figures import ranked
 from safetyheads.report.figures.drawing import percent
+from safetyheads.templates import DATE
 
 LEADING = 10
 """The number of heads in the table of leading heads."""
@@ -89,9 +91,17 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 def _template(name: str, values: Mapping[str, Any]) -> str:
     parts = [f"“{values['text']}”"] if values.get("text") else []
-    parts += ["the tokenizer's chat template"] if values.get("chat") else []
+    arguments = values["chat"].items() if isinstance(values.get("chat"), dict) else ()
+    named = f" {values['name']!r}" if values.get("name") else ""
+    parts += (
+        [f"the tokenizer's chat template{named}, for which today is {values.get('date', DATE)}"]
+        if values.get("chat")
+        else []
+    )
+    parts += [f"{key} {json.dumps(value)}" for key, value in arguments]
     parts += [f"system prompt “{values['system']}”"] if values.get("system") else []
     parts += [f"answer begins “{values['prefill']}”"] if values.get("prefill") else []
+    parts += ["control tokens in a query are let in"] if values.get("control_tokens") else []
     return ", ".join(parts) or "built in"
 
 
