@@ -8,13 +8,15 @@ import logging
 import unicodedata
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
-from transformers import PreTrainedTokenizerBase
 
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.templates import Writer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ class Prompts(NamedTuple):
 def build(
     queries: pd.DataFrame,
     template: Mapping[str, Any],
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: "PreTrainedTokenizerBase",
     context_length: int | None,
     vocabulary: int | None = None,
 ) -> Prompts:
@@ -88,7 +90,7 @@ def _check_text(query_id: Any, query: str, text: str, template: Mapping[str, Any
 
 
 def _check_ids(
-    query_id: Any, ids: list[int], tokenizer: PreTrainedTokenizerBase, context: int | None, vocabulary: int | None
+    query_id: Any, ids: list[int], tokenizer: "PreTrainedTokenizerBase", context: int | None, vocabulary: int | None
 ) -> None:
     if not ids:
         raise SafetyHeadsError(f"The prompt of {query_id} has no tokens at all.")
@@ -110,7 +112,7 @@ def _check_decoded(
     queries: Sequence[str],
     token_ids: Sequence[list[int]],
     template: Mapping[str, Any],
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: "PreTrainedTokenizerBase",
 ) -> None:
     """Look for queries, system prompt and prefill in what the token ids say, white space aside.
 
