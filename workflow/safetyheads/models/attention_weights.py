@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetyheads.engine.decoder import decoder
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.models.files import weight_files
+from safetyheads.models.tensors import stored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,11 +25,7 @@ def take_attention(model: "PreTrainedModel", folder: Path) -> None:
     import torch
     from safetensors import safe_open
 
-    files = [folder / name for name in weight_files(folder) if name.endswith(".safetensors")]
-    places: dict[str, Path] = {}
-    for path in files:
-        with safe_open(path, framework="pt") as opened:
-            places |= dict.fromkeys(opened.keys(), path)
+    places = {name: folder / tensor.file for name, tensor in stored(folder).items()}
     with torch.no_grad():
         for path, keys in _by_file(_attention(model), model.base_model_prefix, places, folder).items():
             with safe_open(path, framework="pt") as opened:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.models.download import sha256_of
-from safetyheads.models.files import architecture, read_json, weight_files
+from safetyheads.models.files import INDEX, architecture, has_other_senses, read_json, weight_files
 from safetyheads.models.hugging_face import cached_sha256
+from safetyheads.models.tensors import check_index, check_tensors, stored
 from safetyheads.models.tokenizer import check_vocabulary, describe_tokenizer, is_of_tokenizer, tokenizer_files
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 
 def describe(
@@ -40,12 +41,11 @@ def describe(
     where they differ between layers. Raises SafetyHeadsError for missing or damaged files, and for models that cannot
     be measured, because their weights are pickled, they bring code of their own, or their attention cannot be hooked.
     """
-    weights = weight_files(folder)
+    tensors, weights = stored(folder), weight_files(folder)
     config, class_ = architecture(folder)
     grid = config.get_text_config(decoder=True)
-    kind, tokenizer = describe_tokenizer(folder, chat_template)
-    stops = _eos_token_ids(folder, (getattr(part, "eos_token_id", None) for part in (config, grid, tokenizer)))
-    check_vocabulary(tokenizer, folder, grid.vocab_size, stops)
+    check_tensors(f"The model folder {folder}", tensors, config, class_, senses=has_other_senses(folder))
+    kind, tokenizer, stops = _tokenizer(folder, config, chat_template)
     names = ["config.json", "generation_config.json", *weights, *tokenizer_files(folder)]
     files = {name: sha256_of(folder / name) for name in sorted(names) if (folder / name).is_file()}
     for name, digest in files.items():
@@ -72,6 +72,28 @@ def describe(
         "chat_template_sha256": None if template is None else _hash(template),
         "planted": None if planted is None else list(planted),
     }
+
+
+def check_before_weights(folder: Path, chat_template: str | None = None) -> None:
+    """Raise SafetyHeadsError for what can be seen to be wrong with a model before its weights are there.
+
+    In `folder` are config.json, the files of the tokenizer and, where the weights are in several files, their index.
+    """
+    config, class_ = architecture(folder)
+    if (folder / INDEX).is_file():
+        check_index(f"The model folder {folder}", read_json(folder / INDEX).get("weight_map", {}), config, class_)
+    _tokenizer(folder, config, chat_template)
+
+
+def _tokenizer(
+    folder: Path, config: "PreTrainedConfig", chat_template: str | None
+) -> tuple[Literal["fast", "auto"], "PreTrainedTokenizerBase", list[int]]:
+    """What `describe_tokenizer` returns, once its vocabulary has been checked, and the ids that end a sequence."""
+    kind, tokenizer = describe_tokenizer(folder, chat_template)
+    grid = config.get_text_config(decoder=True)
+    stops = _eos_token_ids(folder, (getattr(part, "eos_token_id", None) for part in (config, grid, tokenizer)))
+    check_vocabulary(tokenizer, folder, grid.vocab_size, stops)
+    return kind, tokenizer, stops
 
 
 def verify(folder: Path, files: Mapping[str, str], since: float) -> None:

@@ -4,6 +4,7 @@ These checks take seconds, so a mistake is reported before gigabytes are downloa
 """
 
 import json
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
 _WEIGHTS = "model.safetensors"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+_QUANTISED = re.compile(
+    r"quantization(_config)?|quanti[sz]e(d|_config)?|quant_(config|method|algo)|compression_config|is_quanti[sz]ed"
+    r"|load_in_[48]bit|w?_?bits?"
+)
+"""Keys of config.json by which tools say that weights are quantised."""
 INDEX = "model.safetensors.index.json"
 """The file that lists the shards of a model whose weights are in several files."""
 
@@ -94,14 +100,10 @@ def architecture(folder: Path) -> tuple["PreTrainedConfig", "type[PreTrainedMode
         raise SafetyHeadsError(
             f"{folder / 'config.json'}: transformers has no model type {raw.get('model_type')!r}. {advice}"
         )
-    if quantised := raw.get("quantization_config"):
-        method = quantised.get("quant_method", "some method") if isinstance(quantised, dict) else "some method"
-        raise SafetyHeadsError(
-            f"{folder / 'config.json'}: the weights are quantised ({method}), which is not supported: its heads would "
-            "be those of other weights than the model's own. Choose the repository or folder with 16-bit weights."
-        )
+    check_not_quantised(folder)
     with _valid(folder / "config.json", model_type):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        _without_ways_of_running(config)
     named = (raw.get("architectures") or [f"{model_type} model"])[0]
     what = f"{folder} holds a {named}, which"
     if config.is_encoder_decoder or type(config) not in AutoModelForCausalLM._model_mapping:
@@ -114,6 +116,59 @@ def architecture(folder: Path) -> tuple["PreTrainedConfig", "type[PreTrainedMode
         _check_grid(config.get_text_config(decoder=True))
         class_(config)  # without weights: what cannot be built is known before weights are read
     return config, class_
+
+
+def check_not_quantised(folder: Path) -> None:
+    """Raise SafetyHeadsError if config.json, or a file beside it that is made for this, says so of the weights."""
+    raw = read_json(folder / "config.json")
+    inner = raw.get("text_config")
+    for path, values in [
+        (folder / "config.json", {**raw, **(inner if isinstance(inner, dict) else {})}),
+        *((path, {"quantization": read_json(path)}) for path in sorted(folder.glob("*quant*.json"))),
+    ]:
+        for key, value in values.items():
+            number = str(value) if key in ("dtype", "torch_dtype") else ""
+            if (_QUANTISED.fullmatch(key) and _says_so(value)) or re.search(r"int|float8|float4|fp8|fp4", number):
+                how = _method(value) or number or "some method"
+                raise SafetyHeadsError(
+                    f"{path}: the weights are quantised ({how}), which is not supported: its heads would be those of "
+                    "other weights than the model's own. Choose the repository or folder with 16-bit weights."
+                )
+
+
+def _says_so(value: Any) -> bool:
+    """Whether a setting says that weights are quantised. It may say so of the key/value cache alone."""
+    if isinstance(value, dict) and isinstance(value.get("quantization"), dict):
+        value = value["quantization"]  # as in hf_quant_config.json
+    return bool(value.get("quant_algo")) if isinstance(value, dict) and "quant_algo" in value else bool(value)
+
+
+def _method(value: Any) -> str | None:
+    """The name of the way weights were quantised, if it is said."""
+    if not isinstance(value, dict):
+        return value if isinstance(value, str) else None
+    named = (value.get(key) for key in ("quant_method", "quant_algo", "format"))
+    bits = f"{value['bits']} bits" if value.get("bits") else None
+    return next((str(name) for name in named if name), None) or bits or _method(value.get("quantization"))
+
+
+def has_other_senses(folder: Path) -> bool:
+    """Whether the model in `folder` sees or hears besides reading: its config.json has a part for that."""
+    parts = (key for key, value in read_json(folder / "config.json").items() if isinstance(value, dict))
+    return any(re.search(r"vision|visual|image|audio|speech|video", part) for part in parts)
+
+
+def _without_ways_of_running(config: "PreTrainedConfig") -> None:
+    """Forget what a config.json says of how the model is to be run.
+
+    Which attention computes it is the study's word, and what a pass returns is the engine's. A way of quantisation that
+    is left here is an empty one.
+    """
+    for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
+        if part is not None:
+            part._attn_implementation = None
+            part.return_dict, part.output_attentions, part.output_hidden_states = True, False, False
+            part.__dict__.pop("quantization_config", None)
 
 
 @contextmanager

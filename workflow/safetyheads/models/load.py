@@ -1,19 +1,17 @@
 """Load a model's weights for measuring: frozen, in evaluation mode, and with the hooks of ablation installed."""
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.models.device_map import MaxMemory, Placement
-from safetyheads.models.files import INDEX, architecture, weight_files
+from safetyheads.models.files import architecture, has_other_senses
+from safetyheads.models.quiet import quiet
+from safetyheads.models.tensors import check_loaded, stored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-log = logging.getLogger(__name__)
 
 AUTOMATIC = {"cpu": "float32", "cuda": "bfloat16"}
 """What `dtype: auto` stands for on each type of device."""
@@ -38,7 +36,8 @@ def load(
     - `max_memory`: how much weights may take on each of these GPUs and in main memory (`cpu`). The rest stays on disk.
 
     In 16 bits, the final norm and the output layer compute in float32. Raises SafetyHeadsError if the device is not
-    there or too small, if the attention is not possible, and if a parameter of the model is not in its files.
+    there or too small, if the attention is not possible, and unless every parameter is in the files and every tensor of
+    the files in the model.
     """
     import torch
 
@@ -48,7 +47,7 @@ def load(
     from safetyheads.models.memory import save_page_faults
     from safetyheads.models.weights import weights
 
-    shards = [name for name in weight_files(folder) if name != INDEX]
+    tensors = stored(folder)
     config, class_ = architecture(folder)
     placement = Placement(device, gpus, max_memory)
     where = placement.first
@@ -60,10 +59,12 @@ def load(
     number = torch.float32 if precision == "tf32" else getattr(torch, precision)
     attend = implementation(class_, config, attention, device=where.type, dtype=precision)
     try:
-        with _quiet():
+        with quiet():
             result: Any = class_.from_pretrained(
                 folder if placement.on_disk else None,  # so that weights on disk stay in the model's own files
-                state_dict=None if placement.on_disk else weights(folder, shards, number),
+                state_dict=None
+                if placement.on_disk
+                else weights(folder, sorted({tensor.file for tensor in tensors.values()}), number),
                 config=config,
                 dtype=number,
                 **placement.arguments,
@@ -83,39 +84,10 @@ def load(
         raise SafetyHeadsError(f"The model in {folder} needs a package that is not installed: {error}") from None
     loaded: PreTrainedModel = result[0]
     report: dict[str, Any] = result[1]
-    _check_loaded(folder, report)
+    check_loaded(f"The model folder {folder}", loaded, report, tensors, senses=has_other_senses(folder))
     placement.check(loaded)
     loaded.requires_grad_(False)
     install(loaded)
     if loaded.dtype != torch.float32:
         in_float32(loaded)
     return loaded
-
-
-def _check_loaded(folder: Path, report: dict[str, Any]) -> None:
-    lost = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
-    if lost or report["error_msgs"]:
-        raise SafetyHeadsError(
-            f"The weights in {folder} do not fill the model that its config.json describes: {len(lost)} parameters are "
-            f"missing or of another shape ({', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}). They would be "
-            "random numbers. Check that config.json belongs to these weights."
-        )
-    if report["unexpected_keys"]:
-        log.warning("%s: weights without a place in the model were left out: %s", folder, report["unexpected_keys"])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers' progress bar and load report within the block: `_check_loaded` reads the report."""
-    import transformers
-
-    transformers_logging: Any = transformers.utils.logging
-    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bar:
-            transformers_logging.enable_progress_bar()
