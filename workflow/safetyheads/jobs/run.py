@@ -63,7 +63,7 @@ class _WithoutTokens(logging.Formatter):
             tokens.append(hub.get_token())
         for token in filter(None, tokens):
             text = text.replace(token, "hf_***")
-        return re.sub(r"\bhf_\w{8,}", "hf_***", text)
+        return re.sub(r"\bhf_[A-Za-z0-9]{8,}\b", "hf_***", text)
 
 
 @contextmanager

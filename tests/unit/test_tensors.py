@@ -1,0 +1,261 @@
+"""Weights are what the index says: each tensor is used, or known by name to be unneeded, or the model is refused."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, DeepseekV3Config, DeepseekV3ForCausalLM
+
+from safetyheads.errors import SafetyHeadsError
+from safetyheads.models.describe import check_before_weights, describe
+from safetyheads.models.load import load
+
+INDEX = "model.safetensors.index.json"
+Weights = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def folder(golden: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "model"
+    shutil.copytree(golden / "tiny_a", copy, copy_function=shutil.copyfile)
+    return copy
+
+
+def weights(folder: Path, of: Callable[[Weights], Any]) -> None:
+    values = load_file(folder / "model.safetensors")
+    of(values)
+    save_file(values, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def config(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(SafetyHeadsError) as error:
+        describe(folder, model="m", source="path")
+    return str(error.value)
+
+
+def logits(folder: Path) -> torch.Tensor:
+    describe(folder, model="m", source="path")
+    with torch.inference_mode():
+        return load(folder, device="cpu")(torch.tensor([[1, 5, 9]])).logits
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.layers.0.self_attn.rotary_emb.inv_freq",
+        "model.rotary_emb.inv_freq",
+        "rope.freqs",
+        "model.layers.1.self_attn.rotary_emb.cos_cached",
+        "transformer.h.0.attn.masked_bias",
+        "model.layers.0.attention.bias",
+        "model.embed_positions.position_ids",
+        "mtp.layers.0.mlp.up_proj.weight",
+    ],
+)
+def test_what_a_model_makes_itself_may_lie_in_its_files(folder: Path, name: str) -> None:
+    before = logits(folder)
+    weights(folder, lambda values: values.update({name: torch.ones(1, 1, 4, 4)}))
+    assert torch.equal(logits(folder), before)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "stray",
+        "v_head.weight",
+        "model.layers.9.mlp.up_proj.weight",
+        "model.layers.0.self_attn.q_proj.bias",
+        "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
+        "vision_tower.blocks.0.weight",
+    ],
+)
+def test_a_tensor_without_a_place_is_refused(folder: Path, name: str) -> None:
+    weights(folder, lambda values: values.update({name: torch.ones(2)}))
+    assert f"has the tensor {name!r}, for which the model that its config.json describes has no place" in refusal(
+        folder
+    )
+
+
+def test_what_sees_may_be_left_out_of_a_model_that_sees(folder: Path) -> None:
+    before = logits(folder)
+    config(folder, vision_config={"hidden_size": 8})
+    names = ("vision_tower.blocks.0.weight", "multi_modal_projector.weight", "model.visual.patch_embed.proj.weight")
+    weights(folder, lambda values: values.update({name: torch.ones(2) for name in names}))
+    assert torch.equal(logits(folder), before)
+
+
+def test_layers_that_predict_further_tokens_are_unneeded_where_the_model_says_that_it_has_them(tmp_path: Path) -> None:
+    small = {"hidden_size": 32, "intermediate_size": 32, "moe_intermediate_size": 16, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "q_lora_rank": 8, "kv_lora_rank": 8}
+    parts = {
+        "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 8,
+        "v_head_dim": 8,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+    }
+    groups = {"n_group": 2, "topk_group": 1, "first_k_dense_replace": 1, "vocab_size": 64}
+    made = DeepseekV3Config(**small, **heads, **parts, **groups)
+    DeepseekV3ForCausalLM(made).save_pretrained(tmp_path)
+    load(tmp_path, device="cpu")
+    weights(tmp_path, lambda values: values.update({"model.layers.2.eh_proj.weight": torch.ones(2)}))
+    config(tmp_path, num_nextn_predict_layers=1)
+    load(tmp_path, device="cpu")
+    config(tmp_path, num_nextn_predict_layers=0)
+    with pytest.raises(SafetyHeadsError, match=r"has the tensor 'model\.layers\.2\.eh_proj\.weight', for which"):
+        load(tmp_path, device="cpu")
+
+
+def test_layers_beyond_those_that_config_json_counts_are_refused(folder: Path) -> None:
+    config(folder, num_hidden_layers=1)
+    assert "has the tensor 'model.layers.1." in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq"),
+        ({"quantization": {"group_size": 64, "bits": 4}}, "4 bits"),
+        ({"compression_config": {"format": "int-quantized"}}, "int-quantized"),
+        ({"load_in_8bit": True}, "some method"),
+        ({"torch_dtype": "float8_e4m3fn"}, "float8_e4m3fn"),
+        ({"text_config": {"quantization_config": {"quant_method": "fp8"}}}, "fp8"),
+    ],
+)
+def test_every_way_of_saying_quantised_counts(folder: Path, changes: dict[str, Any], said: str) -> None:
+    config(folder, **changes)
+    assert f"{folder / 'config.json'}: the weights are quantised ({said})" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("hf_quant_config.json", {"quantization": {"quant_algo": "FP8"}}, "FP8"),
+        ("quantize_config.json", {"bits": 4, "group_size": 128}, "4 bits"),
+        ("quant_config.json", {"quant_method": "awq"}, "awq"),
+    ],
+)
+def test_a_file_that_says_quantised_counts_before_weights_are_there(
+    folder: Path, file: str, content: dict[str, Any], said: str
+) -> None:
+    (folder / "model.safetensors").unlink()
+    check_before_weights(folder)
+    (folder / file).write_text(json.dumps(content))
+    with pytest.raises(SafetyHeadsError) as error:
+        check_before_weights(folder)
+    assert f"{folder / file}: the weights are quantised ({said})" in str(error.value)
+
+
+def test_a_cache_that_may_be_quantised_says_nothing_of_the_weights(folder: Path) -> None:
+    before = logits(folder)
+    told = {"quantization": {"quant_algo": None, "kv_cache_quant_algo": "FP8"}}
+    (folder / "hf_quant_config.json").write_text(json.dumps(told))
+    config(folder, quantization_config={}, load_in_8bit=False)
+    assert torch.equal(logits(folder), before)
+
+
+SCALES = (
+    "weight_scale",
+    "weight_scale_inv",
+    "qweight",
+    "qzeros",
+    "scales",
+    "g_idx",
+    "SCB",
+    "weight.absmax",
+    "weight_packed",
+)
+
+
+@pytest.mark.parametrize("scale", [*SCALES, "weight.quant_state.bitsandbytes__nf4", "input_scale", "experts_blocks"])
+def test_scales_in_the_index_are_refused_before_weights_are_there(folder: Path, scale: str) -> None:
+    (folder / "model.safetensors").unlink()
+    names = {f"model.layers.0.self_attn.q_proj.{name}": "model-1.safetensors" for name in ("weight", scale)}
+    (folder / INDEX).write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(SafetyHeadsError, match=r"q_proj\..*', which stands beside weights that are quantised"):
+        check_before_weights(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn, torch.int32, torch.bool])
+def test_numbers_that_are_no_floats_of_16_bits_or_more_are_refused(folder: Path, dtype: torch.dtype) -> None:
+    def quantise(values: Weights) -> None:
+        name = "model.layers.0.self_attn.q_proj.weight"
+        values[name] = values[name].to(dtype)
+
+    weights(folder, quantise)
+    assert "has 'model.layers.0.self_attn.q_proj.weight' as " in refusal(folder)
+
+
+def test_64_bits_are_as_good_as_32(folder: Path) -> None:
+    before = logits(folder)
+    weights(folder, lambda values: values.update({name: value.double() for name, value in values.items()}))
+    assert torch.equal(logits(folder), before)
+
+
+def split(folder: Path) -> dict[str, str]:
+    values = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    index = {name: f"model-{place % 2}.safetensors" for place, name in enumerate(sorted(values))}
+    for file in ("model-0.safetensors", "model-1.safetensors"):
+        own = {name: values[name] for name in values if index[name] == file}
+        save_file(own, folder / file, metadata={"format": "pt"})
+    return index
+
+
+def write_index(folder: Path, index: dict[str, str]) -> None:
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": index}))
+
+
+def test_an_index_that_does_not_name_a_tensor_is_another_s(folder: Path) -> None:
+    index = split(folder)
+    write_index(folder, index)
+    describe(folder, model="m", source="path")
+    write_index(folder, {name: file for name, file in index.items() if name != "model.norm.weight"})
+    assert f"the tensor 'model.norm.weight', which {INDEX} does not name" in refusal(folder)
+    write_index(folder, index | {"model.norm.bias": "model-0.safetensors"})
+    assert "says that 'model.norm.bias' is in model-0.safetensors, but it is in none of the files" in refusal(folder)
+
+
+def test_an_output_layer_of_its_own_counts_although_config_json_says_tied(folder: Path) -> None:
+    before = logits(folder)
+    config(folder, tie_word_embeddings=True)
+    assert torch.equal(logits(folder), before)
+    own = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.inference_mode():
+        assert torch.allclose(own(torch.tensor([[1, 5, 9]])).logits, before, atol=1e-5)
+
+
+def test_a_tied_output_layer_may_be_left_out_or_there(folder: Path) -> None:
+    config(folder, tie_word_embeddings=True)
+    weights(folder, lambda values: values.pop("lm_head.weight"))
+    before = logits(folder)
+    weights(folder, lambda values: values.update({"lm_head.weight": values["model.embed_tokens.weight"].clone()}))
+    assert torch.equal(logits(folder), before)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"_attn_implementation": "flash_attention_2"},
+        {"attn_implementation": "flash_attention_2"},
+        {"return_dict": False},
+        {"output_attentions": True, "output_hidden_states": True},
+        {"use_cache": False},
+    ],
+    ids=str,
+)
+def test_how_a_config_json_would_have_the_model_run_does_not_matter(folder: Path, changes: dict[str, Any]) -> None:
+    before = logits(folder)
+    config(folder, **changes)
+    assert torch.equal(logits(folder), before)
+    assert load(folder, device="cpu").config._attn_implementation == "sdpa"
