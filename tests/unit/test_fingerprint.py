@@ -152,7 +152,7 @@ FOUND_BY = {
     **dict.fromkeys(("models/describe", "models/tokenizer", "models/files", "models/find"), "all that open models"),
     "models/derived": {"models"},
     **{name: set() for name in ("engine/kernels", "engine/ablated", "attribution/from_queries")},
-    **{f"models/{name}": set() for name in ("download", "hugging_face", "hugging_face_errors")},
+    **{f"models/{name}": set() for name in ("download", "hugging_face", "hugging_face_errors", "quiet", "tensors")},
 }
 """Module -> the scripts that it counts for, where these are not the ones that compute with a model."""
 

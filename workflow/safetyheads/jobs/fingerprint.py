@@ -32,6 +32,8 @@ NOT_COUNTED = {
     "models.download": "fetches; the sums of the files count",
     "models.hugging_face": "fetches; the sums of the files count",
     "models.hugging_face_errors": "words for people",
+    "models.quiet": "silences a library",
+    "models.tensors": "only refuses",
 }
 """Modules and rooms that only read, write, report or check, and why each cannot change a number."""
 
