@@ -51,8 +51,9 @@ def context_length(config: "PreTrainedConfig") -> int | None:
 
     - `yarn`: `original_max_position_embeddings` times `factor`, because some write the length before scaling (Qwen)
       and others the one after it (DeepSeek, GPT-OSS).
-    - `linear`, `dynamic`: times `factor` (Vicuna-16k). Where the settings differ between kinds of layers (Gemma 3), it
-      is the length after scaling.
+    - `linear`: times `factor` (Vicuna-16k). But where the settings differ between kinds of layers (Gemma 3), it is the
+      length after scaling.
+    - `dynamic`: times `factor`, as scaling begins where that length ends.
     - `llama3`, `longrope` and others: it is the length after scaling.
 
     Positions that were learned cannot be scaled: there `max_position_embeddings` is the size of a table. Cohere says in
@@ -72,7 +73,7 @@ def context_length(config: "PreTrainedConfig") -> int | None:
 def _scaled(rope: Mapping[str, Any], length: int | None, *, by_layer: bool) -> int | None:
     """The context length with one rope's settings, where the configuration says `length`."""
     kind, factor, original = _kind(rope), rope.get("factor"), rope.get("original_max_position_embeddings") or length
-    stretched = kind == "yarn" or ((kind == "linear" or "dynamic" in kind) and not by_layer)
+    stretched = kind == "yarn" or "dynamic" in kind or (kind == "linear" and not by_layer)
     return int(original * factor) if stretched and factor and original else length
 
 
@@ -156,8 +157,11 @@ def _kinds_of(module: "nn.Module") -> list[tuple[str, str]]:
 
 
 def _ropes(text: "PreTrainedConfig") -> Iterator[tuple[str | None, Mapping[str, Any]]]:
-    """The settings of each rope of a text model, and the kind of layers that it is for: None stands for all layers."""
-    rope = getattr(text, "rope_parameters", None) or {}
+    """The settings of each rope of a text model, and the kind of layers that it is for: None stands for all layers.
+
+    A family without rope has none, whatever its config.json says.
+    """
+    rope = (getattr(text, "rope_parameters", None) if hasattr(type(text), "rope_parameters") else None) or {}
     by_layer = {name: settings for name, settings in rope.items() if isinstance(settings, Mapping)}
     yield from by_layer.items() if by_layer else [(None, rope)] if rope else []
 
