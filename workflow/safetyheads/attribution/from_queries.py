@@ -20,6 +20,7 @@ from safetyheads.attribution.sahara import Representation
 from safetyheads.attribution.sahara import sahara as sahara_of_prompts
 from safetyheads.attribution.ships import ships as ships_of_prompts
 from safetyheads.engine.ablated import ablation_of, prepared
+from safetyheads.engine.positions import context_length
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Ablation
 
@@ -99,11 +100,9 @@ def _prompts(
     if model.training:
         raise SafetyHeadsError("The model is in training mode, where scores would be noise: call `model.eval()` first.")
     table = pd.DataFrame({"query_id": range(len(queries)), "query": list(queries)})
-    context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     embeddings: Any = model.get_input_embeddings()
-    return prompts.build(
-        table, {"chat": True} if chat else {"text": template}, tokenizer, context, len(embeddings.weight)
-    ).table
+    chosen = {"chat": True} if chat else {"text": template}
+    return prompts.build(table, chosen, tokenizer, context_length(model.config), len(embeddings.weight)).table
 
 
 @contextmanager

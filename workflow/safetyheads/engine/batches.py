@@ -4,7 +4,7 @@ The shape of a batch changes the last bits of floats. If shards, cores or the po
 in it, the same inputs would not give the same bytes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple, TypeVar
 
@@ -66,20 +66,26 @@ def equal(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     ]
 
 
-def padded(prompts: Sequence[Sequence[int]], new_tokens: int, token_budget: int) -> list[list[int]]:
+def padded(
+    prompts: Sequence[Sequence[int]],
+    new_tokens: int,
+    token_budget: int,
+    side: Callable[[int], Hashable] = lambda tokens: None,
+) -> list[list[int]]:
     """Split rows of generation into batches, by their indices.
 
     Rows are sorted by length, longest first, so that there is little padding; and rows of one prompt stand together, so
     that they can share its pass. A batch has at most `token_budget` tokens, padding and new ones included, but at least
-    one row.
+    one row. All prompts of a batch have one `side`, which is a function of their length: see `positions`.
     """
     order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), prompts[index], index))
     batches: list[list[int]] = []
-    start = 0
-    while start < len(order):
-        rows = max(1, token_budget // (len(prompts[order[start]]) + new_tokens))
-        batches.append(order[start : start + rows])
-        start += rows
+    for _, group in groupby(order, key=lambda index: side(len(prompts[index]))):
+        together, start = list(group), 0
+        while start < len(together):
+            rows = max(1, token_budget // (len(prompts[together[start]]) + new_tokens))
+            batches.append(together[start : start + rows])
+            start += rows
     return batches
 
 

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from safetyheads.artifacts.parts import Parts
 from safetyheads.engine.generation import Row, generate
+from safetyheads.engine.positions import borders, check_sides
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Ablation
 from safetyheads.plans import Assignment, Decoding, in_order
@@ -31,10 +32,11 @@ def complete(
 
     A shard completes every `shards`-th batch of them. `prompts` has query_id and token_ids. Returns rows of query_id,
     variant, heads, sample, text, token_ids, n_tokens and finish_reason, sorted. Raises SafetyHeadsError if a prompt and
-    its completion exceed the model's context.
+    its completion exceed the model's context, or cross a border of its rope scaling.
     """
     token_ids = dict(zip(prompts["query_id"], ([int(id_) for id_ in ids] for ids in prompts["token_ids"])))
     _check_context(token_ids, decoding.max_new_tokens, context_length)
+    check_sides(token_ids, decoding.max_new_tokens, borders(model.config))
     keys = [(assignment, sample) for assignment in assignments for sample in range(decoding.samples)]
     rows = [Row(key.query_id, token_ids[key.query_id], key.heads, sample) for key, sample in keys]
     made = generate(

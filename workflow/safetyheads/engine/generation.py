@@ -23,6 +23,7 @@ from safetyheads.engine.generation_checks import check_padding, may_follow
 from safetyheads.engine.kv_cache import select_rows, takes_fewer_rows
 from safetyheads.engine.out_of_memory import Pieces
 from safetyheads.engine.partial_forward import PartialForward
+from safetyheads.engine.positions import borders, probes, side
 from safetyheads.engine.prefill import next_logits, prefill
 from safetyheads.engine.self_checks import check_shortcuts
 from safetyheads.engine.shared_rows import Followers
@@ -68,14 +69,17 @@ def generate(
     """Complete the rows. Returns completions by index of row: all of them, or those of every `shards`-th batch.
 
     Each batch is kept as a part, and not computed again. Batches follow from all rows and the token budget, whatever
-    the shard: the same rows are computed together, so that shards give the bits of one job.
+    the shard: the same rows are computed together, so that shards give the bits of one job. Rows whose rotary
+    frequencies differ are not; `positions.check_sides` must have seen that no row's change on the way.
     """
-    batches = padded([list(row.token_ids) for row in rows], decoding.max_new_tokens, token_budget)
+    of = borders(model.config)
+    prompts = [list(row.token_ids) for row in rows]
+    batches = padded(prompts, decoding.max_new_tokens, token_budget, lambda tokens: side(tokens, of))
     completions: dict[int, Completion] = {}
     if not rows:
         return {}
     passes, pieces, follow = PartialForward(model), Pieces(parts), None
-    shortest, longest = (choice((row.token_ids for row in rows), key=len) for choice in (min, max))
+    shortest, longest = probes(prompts, of)
     for number, batch in enumerate(tqdm(batches[shard::shards], desc="Completions", unit="batch")):
         name = f"{shard + number * shards:06d}"
         tokens = parts.load(name)

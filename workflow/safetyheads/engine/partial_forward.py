@@ -26,6 +26,7 @@ from transformers import Cache, PreTrainedModel
 from safetyheads.engine.ablation import ablate
 from safetyheads.engine.decoder import cache_argument, check_numbers, decoder
 from safetyheads.engine.layer_shortcuts import Forward, Inputs, last_position, replaced, resumed, shared
+from safetyheads.engine.positions import relax, stretching_ropes
 from safetyheads.heads import Ablation, HeadSet
 
 
@@ -69,6 +70,7 @@ class PartialForward:
         self.model, self.shortcut = model, Shortcut.SPLIT
         self.layers, self.norm, self.returns_tuples = decoder(model)
         self.output = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        self.stretching = stretching_ropes(model)
         self.checked = False  # by `self_checks`, which gives up shortcuts that do not work
 
     @torch.inference_mode()
@@ -155,6 +157,7 @@ class PartialForward:
     def _run(self, ids: Tensor, cache: Cache | None) -> Top:
         """Run token ids (R, T) through the model as it is now, and take what is at the last position."""
         states: tuple[Tensor, ...] = ()
+        relax(self.stretching)
 
         def keep_states(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             nonlocal states  # of the last call: some models have the norm at the beginning, too

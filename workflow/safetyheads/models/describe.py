@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from safetyheads.engine.positions import context_length
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.models.download import sha256_of
 from safetyheads.models.files import INDEX, architecture, has_other_senses, read_json, weight_files
@@ -61,7 +62,7 @@ def describe(
         "head_dim": _of_all_layers(grid, "head_dim", grid.hidden_size // grid.num_attention_heads),
         "hidden_size": grid.hidden_size,
         "vocab_size": grid.vocab_size,
-        "context_length": getattr(grid, "max_position_embeddings", None),
+        "context_length": context_length(config),
         "eos_token_ids": stops,
         "source": source,
         "repo": repo,
