@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safetyheads import datasets
-from safetyheads.datasets import FORMATS
+from safetyheads.data_files import FORMATS
 from safetyheads.demo.requests import columns
 from safetyheads.errors import SafetyHeadsError
 
