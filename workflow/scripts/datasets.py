@@ -19,8 +19,9 @@ with logged(snakemake.log[0]):
         rows = table(name, *columns(params["demo"]))
         record["digest"] = files.digest(rows)
     else:
-        file = Path(snakemake.input[0])
-        verify(file, params.get("sha256"), str(file))
+        file = Path(settings.dataset(name).path or snakemake.input[0])
+        fetched = "" if settings.dataset(name).path else " (delete it to fetch it again)"
+        verify(file, params.get("sha256"), f"{file}{fetched}")
         record["sha256"] = sha256_of(file)
         named = {key: params.get(key) for key in ("query", "category", "target")}
         rows = read_queries(file, dataset=name, format=settings.dataset(name).file_format, **named)

@@ -6,9 +6,9 @@ rules. Their sums are params instead, which Snakemake records and compares.
 """
 
 import json
-import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from hashlib import file_digest, sha256
 from pathlib import Path
 from secrets import token_hex
@@ -81,9 +81,7 @@ def _remembered(place: Path) -> dict[str, Any]:
 def _remember(place: Path, entries: dict[str, Any]) -> None:
     """Jobs that start at the same time may write the same file: it is whole at any time, and lost at worst."""
     temporary = place.with_name(f".{place.name}.{token_hex(4)}")
-    try:
+    with suppress(OSError):  # where it cannot be written, files are read each time
         place.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(entries), encoding="utf-8")
-        os.replace(temporary, place)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+        temporary.replace(place)
