@@ -61,8 +61,16 @@ def dataset_source(wildcards):
     return known(cells.dataset_source, wildcards.dataset)
 
 
+def dataset_content(wildcards):
+    return known(cells.dataset_content, wildcards.dataset)
+
+
 def model_source(wildcards):
     return known(cells.model_source, wildcards.model)
+
+
+def model_content(wildcards):
+    return known(cells.model_content, wildcards.model)
 
 
 def chat_template(wildcards):

@@ -31,8 +31,17 @@ rule datasets:
         ENVIRONMENT
     params:
         dataset=given(
-            "dataset", "demo", "sha256", "format", "query", "category", "target"
+            "dataset",
+            "demo",
+            "sha256",
+            "format",
+            "query",
+            "category",
+            "target",
+            "limit",
+            "sample",
         ),
+        content=dataset_content,
         code=code("datasets"),
     message:
         "Read data set {wildcards.dataset}"

@@ -35,6 +35,7 @@ rule models:
         ENVIRONMENT
     params:
         model=given("model", "repo", "revision", "demo", "attention_from", "rest_from"),
+        content=model_content,
         code=code("models"),
     message:
         "Fetch, check and describe model {wildcards.model}"

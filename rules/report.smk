@@ -20,6 +20,7 @@ rule report:
     conda:
         ENVIRONMENT
     params:
+        benign=settings.benign(),
         report=settings.report.plain(),
         studies={name: study.plain() for name, study in settings.studies.items()},
         code=code("report"),

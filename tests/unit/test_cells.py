@@ -95,7 +95,10 @@ def test_completions_are_made_from_prompts_and_the_scores_of_their_plan(cells: C
     assert other == "<results>/sahara/{model}/other/{template}/{ablation}.parquet"
 
 
-def test_sources_are_the_user_s_files_or_what_the_workflow_makes(tmp_path: Path) -> None:
+def test_sources_are_the_user_s_files_or_what_the_workflow_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "model"
     folder.mkdir()
     for name in ("config.json", "model.safetensors", "README.md"):
@@ -111,11 +114,12 @@ def test_sources_are_the_user_s_files_or_what_the_workflow_makes(tmp_path: Path)
         "datasets": {"mine": {"path": str(queries)}, "made": {"demo": "benign"}},
     }
     cells = Cells(load_config(raw))
-    assert cells.model_source("local") == [str(folder / "config.json"), str(folder / "model.safetensors")]
+    assert cells.model_source("local") == [] == cells.dataset_source("mine"), "their contents count"
+    assert cells.model_content("local") != "" == cells.model_content("taught") == cells.model_content("mixed")
+    assert cells.dataset_content("mine") != "" == cells.dataset_content("made") == cells.dataset_content("advbench")
     assert cells.model_source("taught") == "<results>/models/taught"
     assert cells.model_source("mixed") == ["<results>/models/local.json", "<results>/models/taught.json"]
     assert cells.model_source("llama-2-7b-chat") == []
-    assert cells.dataset_source("mine") == str(queries)
     assert cells.dataset_source("made") == []
     assert cells.dataset_source("advbench") == "<results>/datasets/.advbench.download"
     with pytest.raises(SafetyHeadsError, match="Did you mean 'local'"):

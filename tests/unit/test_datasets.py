@@ -1,17 +1,22 @@
 """Data sets: what is in the file is what is read, or a message says where it is wrong."""
 
 import csv
+import gzip
 import json
 import logging
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from safetyheads import datasets
-from safetyheads.datasets import FORMATS
+from safetyheads.data_files import FORMATS, format_of
 from safetyheads.demo.requests import columns
 from safetyheads.errors import SafetyHeadsError
 
@@ -252,3 +257,219 @@ def test_the_demo_s_data_sets_have_the_same_columns(name):
     assert table.notna().all(axis=None)
     assert table["query_id"][0] == f"demo_{name}-0000"
     assert table["query"].is_unique
+
+
+# Only wanted columns, each with a clear end.
+
+
+def parquet(path: Path, **columns: object) -> Path:
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+TEXTS_OF_VALUES: dict[str, tuple[object, list[str | None]]] = {
+    "dates": ([date(2024, 5, 1), None], ["2024-05-01", None]),
+    "times of a day": ([datetime(2024, 5, 1, 3), None], ["2024-05-01T03:00:00", None]),
+    "nanoseconds": (pa.array([1, None], pa.timestamp("ns")), ["1970-01-01T00:00:00.000000001", None]),
+    "decimals": ([Decimal("1.50"), Decimal("1E+3")], ["1.50", "1000.00"]),
+    "integers": ([3, None], ["3", None]),
+    "numbers, and none": ([0.5, float("nan")], ["0.5", None]),
+    "infinities": ([float("inf"), float("-inf")], ["Infinity", "-Infinity"]),
+    "truth values": ([True, False], ["true", "false"]),
+    "dictionaries": (pa.array(["u", "v"]).dictionary_encode(), ["u", "v"]),
+    "nothing at all": (pa.nulls(2), [None, None]),
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS_OF_VALUES)
+def test_a_category_is_the_text_that_would_be_written(tmp_path, kind):
+    values, texts = TEXTS_OF_VALUES[kind]
+    found = read(parquet(tmp_path / "q.parquet", q=["a", "b"], c=values), query="q", category="c")["category"]
+    assert [None if pd.isna(value) else value for value in found] == texts
+
+
+NO_TEXTS: dict[str, tuple[object, str]] = {
+    "bytes": ([b"x", b"y"], "b'x'"),
+    "lists": ([["a"], ["b"]], "['a']"),
+    "structs": ([{"a": 1}, {"a": 2}], "{'a': 1}"),
+    "durations": (pa.array([1, 2], pa.duration("s")), "timedelta"),
+    "dates that no calendar has": (pa.array([10**8, 1], pa.int32()).cast(pa.date32()), "date32"),
+    "text that is not UTF-8": (pa.array([b"\xff", b"a"]).view(pa.string()), "string"),
+}
+
+
+@pytest.mark.parametrize("option", ["category", "target"])
+@pytest.mark.parametrize("kind", NO_TEXTS)
+def test_a_value_that_is_no_text_is_named_and_does_not_matter_elsewhere(tmp_path, kind, option):
+    values, shown = NO_TEXTS[kind]
+    path = parquet(tmp_path / "q.parquet", q=["a", "b"], c=values)
+    message = problem(path, query="q", **{option: "c"})
+    assert "q.parquet, line 1: " in message
+    assert "'c'" in message
+    assert shown in message
+    assert queries_of(path, query="q") == ["a", "b"]
+
+
+@pytest.mark.parametrize("values", [[1], [b"a"], [float("nan")], [{"x": "a"}], [date(2024, 5, 1)]])
+def test_a_query_is_text_or_refused(tmp_path, values):
+    assert "a query must be text" in problem(parquet(tmp_path / "q.parquet", q=values), query="q")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "wanted"),
+    [
+        ("q.csv", ',q,,x,x\n0,hello,b,"' + "y" * 200_000 + '",\0\n', "x"),
+        ("q.jsonl", '{"q": "hello", "x": 1, "x": NaN, "y": "\\ud83d", "z": ' + "9" * 5000 + "}", "x"),
+    ],
+)
+def test_other_columns_may_hold_anything_but_a_wanted_one_is_there_once(write, name, content, wanted):
+    path = write(name, content)
+    assert queries_of(path, query="q") == ["hello"]
+    assert "more than once: 'x'" in problem(path, query="q", category=wanted)
+
+
+def test_columns_of_parquet_are_as_free(tmp_path):
+    path = tmp_path / "q.parquet"
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"]), pa.array(["z"])], ["x", "x", "q.r"]), path)
+    assert queries_of(path, query="q.r") == ["z"]
+    assert "more than once: 'x'" in problem(path, query="x")
+
+
+@pytest.mark.parametrize("name", ["Goal", " goal", "goal\t", "\ufeffgoal"])
+def test_a_name_that_looks_alike_is_suggested_as_it_is_written(tmp_path, name):
+    path = parquet(tmp_path / "q.parquet", **{"goals": ["x"], name: ["y"]})
+    assert f"Did you mean {name!r}?" in problem(path, query="goal")
+    assert queries_of(path, query=name) == ["y"]
+
+
+# JSON arrays and gzip.
+
+ARRAY = [{"q": "one", "c": 1}, {"q": "two"}]
+
+
+@pytest.mark.parametrize("name", ["q.json", "q.jsonl"])
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_an_array_of_objects_is_read_whatever_the_ending(write, name, indent, mark):
+    table = read(write(name, mark + json.dumps(ARRAY, indent=indent) + "\r\n"), query="q", category="c")
+    assert list(table["query"]) == ["one", "two"]
+    assert table["category"][0] == "1"
+
+
+def test_objects_on_lines_are_read_whatever_the_ending(write):
+    assert queries_of(write("q.json", '{"q": "one"}\n\n{"q": "two"}\n'), query="q") == ["one", "two"]
+
+
+@pytest.mark.parametrize("name", ["q.json", "q.jsonl"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"data": [{"q": "one"}]}', "one JSON object, with lists or objects at 'data'"),
+        ('{\n "n": 1,\n "data": [{"q": "one"}]\n}', "one JSON object, with lists or objects at 'data'"),
+        ('{"q": {"0": "one"}}', "one JSON object, with lists or objects at 'q'"),
+        ('["one", "two"]', "entry 1: found str"),
+        ('[{"q": "one"}, {"q": ""}]', "empty queries on entry 2."),
+        ('[{"q": "one"}, {"q": 3}]', "entry 2: 'q' is 3"),
+        ("[]", "no rows"),
+        ('[{"q": "one"},\n {"q": "two"]', "line 2 column"),
+        ('[{"q": "one"},\n {"q": "two"}]\n]', "more text follows its end in line 2"),
+        ('[{"q": "one", "q": "two"}]', "more than once: 'q'"),
+    ],
+)
+def test_other_json_is_refused_with_its_place(write, name, content, said):
+    assert said in problem(write(name, content), query="q")
+
+
+PACKED = {
+    "q.csv.gz": ("csv", "q\none\ntwo\n"),
+    "q.txt.gz": ("text", "one\ntwo\n"),
+    "q.jsonl.gz": ("jsonl", '{"q": "one"}\n{"q": "two"}\n'),
+    "q.json.gz": ("json", '[{"q": "one"}, {"q": "two"}]'),
+}
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("name", PACKED)
+def test_packed_or_not_is_seen_from_the_content(write, name, ending):
+    form, text = PACKED[name]
+    column = {} if form == "text" else {"query": "q"}
+    for content in (text.encode(), gzip.compress(text.encode())):
+        assert queries_of(write(name.removesuffix(".gz") + ending, content), format=form, **column) == ["one", "two"]
+
+
+def test_packed_parquet_is_read(tmp_path):
+    path = parquet(tmp_path / "q.parquet", q=["one"])
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    assert queries_of(path, query="q") == ["one"]
+
+
+@pytest.mark.parametrize("name", [*PACKED, "q.parquet.gz", "Q.CSV.GZ"])
+def test_a_format_is_told_by_the_ending_before_gz(name):
+    assert format_of(f"folder.v1/{name}") == PACKED.get(name.lower(), ["parquet"])[0]
+    assert format_of("queries.gz") is None
+
+
+WHOLE = gzip.compress(("q\n" + "hello\n" * 500).encode())
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (WHOLE[:-9], "cut off"),
+        (WHOLE[:5], "cut off"),
+        (WHOLE[:-8] + b"\0" * 8, "damaged"),
+        (WHOLE[:12] + b"\xff" * 6 + WHOLE[18:], "damaged"),
+        (WHOLE + b"xyz", "damaged"),
+        (gzip.compress(b""), "empty"),
+        (b"", "empty"),
+        (b"PK\x03\x04...", "packed with zip"),
+    ],
+)
+def test_a_packed_file_that_is_not_whole_says_so(write, content, said):
+    assert said in problem(write("q.csv.gz", content), format="csv", query="q")
+
+
+# Pilots.
+
+ROWS = datasets.table("d", [f"query {n}" for n in range(30)], [None] * 30, [None] * 30)
+
+
+@pytest.mark.parametrize("options", [{"limit": 7}, {"sample": {"n": 7, "seed": 0}}, {"sample": {"n": 7, "seed": 1}}])
+def test_a_pilot_is_some_rows_in_order_with_the_ids_of_the_whole(options):
+    found = datasets.pilot(ROWS, **options)
+    assert len(found) == 7
+    pd.testing.assert_frame_equal(found, ROWS[ROWS["query_id"].isin(found["query_id"])].reset_index(drop=True))
+
+
+def test_a_limit_takes_the_first():
+    assert list(datasets.pilot(ROWS, limit=3)["query_id"]) == ["d-0000", "d-0001", "d-0002"]
+
+
+def test_a_sample_is_what_it_has_always_been():
+    """A copied number, on purpose: it must be the same with all versions of libraries."""
+    assert list(datasets.pilot(ROWS, sample={"n": 5, "seed": 0})["query_id"].str[-2:].astype(int)) == [
+        7,
+        15,
+        18,
+        20,
+        25,
+    ]
+
+
+@given(n=st.integers(1, 29), seed=st.integers(0, 2**63 - 1))
+def test_a_larger_sample_holds_the_smaller_one(n, seed):
+    smaller, larger = (set(datasets.pilot(ROWS, sample={"n": m, "seed": seed})["query_id"]) for m in (n, n + 1))
+    assert len(smaller) == n
+    assert smaller < larger
+
+
+def test_another_seed_is_another_sample():
+    drawn = {tuple(datasets.pilot(ROWS, sample={"n": 5, "seed": seed})["query_id"]) for seed in range(20)}
+    assert len(drawn) > 15
+
+
+@pytest.mark.parametrize("options", [{"limit": 31}, {"sample": {"n": 31, "seed": 0}}])
+def test_more_than_there_are_is_all_of_them_with_a_word(options, caplog):
+    with caplog.at_level(logging.WARNING):
+        pd.testing.assert_frame_equal(datasets.pilot(ROWS, **options), ROWS)
+    assert "31 queries were asked for, but the data set has 30" in caplog.text

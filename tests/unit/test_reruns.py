@@ -76,7 +76,10 @@ def params(rule: str, keyed: dict[str, str], config: Config) -> dict[str, Any]:
         "chat_template": lambda: config.chat_template(keyed["model"]) or "",
         "heads_of_plan": lambda: cells.plan_settings(keyed["plan"], keyed["ablation"]),
         "dtype": lambda: requests.dtype(keyed["model"], on_gpu=False),
+        "dataset_content": lambda: "",  # the files do not matter here: see tests/workflow/test_content.py
+        "model_content": lambda: "",
         "settings.attribution.plain()": config.attribution.plain,
+        "settings.benign()": config.benign,
         "settings.compute.mixed": lambda: config.compute.mixed,
         "settings.report.plain()": config.report.plain,
         "{name: study.plain() for name, study in settings.studies.items()}": lambda: {
@@ -136,6 +139,8 @@ CHANGES: dict[str, tuple[Callable[[Settings], object], set[str]]] = {
     "epsilon of the ablation": (section("ablations", "harder", epsilon=1e-4), {"ships", "sahara", "completions"}),
     "a template": (section("templates", "plainly", text="Q: {query}"), {"prompts"}),
     "the column of the queries": (section("datasets", "neutral", query="text"), {"datasets"}),
+    "a pilot": (section("datasets", "neutral", limit=2), {"datasets"}),
+    "a data set that should be answered": (section("datasets", "neutral", benign=True), {"report"}),
     "attribution steps": (lambda settings: settings["attribution"].update(steps=3), {"sahara"}),
     "the attention of a model": (section("models", "tiny", attention="eager"), {"ships", "sahara", "completions"}),
     "the number format of a model": (section("models", "tiny", dtype="float16"), {"ships", "sahara", "completions"}),

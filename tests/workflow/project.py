@@ -191,3 +191,10 @@ def jobs(output: str) -> dict[str, int]:
         return {}
     rows = [line.split() for line in table[1].splitlines()]
     return {rule: int(count) for rule, count in rows}
+
+
+def downloaded(project: Project, url: str, sha256: str) -> None:
+    """Make the study's data set one that is downloaded."""
+    settings = small_study()
+    settings["datasets"]["neutral"] = {"url": url, "sha256": sha256, "query": "input"}
+    project.configure(settings)

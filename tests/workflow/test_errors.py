@@ -1,15 +1,12 @@
 """Mistakes end in one message that names the culprit and what would be right: no traceback, nothing half-written."""
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from project import DATA, Project, Settings, small_study
+from project import DATA, Project, Settings, downloaded, small_study
 
 
 @pytest.fixture
@@ -103,26 +100,6 @@ def test_a_mistake_in_the_inputs_ends_the_job_with_one_message(project: Project,
     found = sha256((project.folder / "neutral.csv").read_bytes()).hexdigest()
     assert_says(output, [text.replace("{sum}", found) for text in said])
     assert_nothing_half_written(project)
-
-
-@pytest.fixture
-def address() -> Iterator[str]:
-    """Where tests/data is served."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(DATA))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-def downloaded(project: Project, url: str, sha256: str) -> None:
-    settings = small_study()
-    settings["datasets"]["neutral"] = {"url": url, "sha256": sha256, "query": "input"}
-    project.configure(settings)
 
 
 def test_a_download_with_a_wrong_checksum_shows_both_and_keeps_nothing(project: Project, address: str) -> None:

@@ -4,34 +4,23 @@ Nothing is repaired in silence: a file with a mistake is refused, with the lines
 the file has it; only the end of the line in a text file is left out.
 """
 
-import csv
+import datetime
 import json
 import logging
-from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from io import StringIO
+from collections.abc import Sequence
+from decimal import Decimal
+from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from safetyheads.data_files import Row, Rows, read_rows
 from safetyheads.errors import SafetyHeadsError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-
-FORMATS = {".csv": "csv", ".txt": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
-"""The format of a file by its ending."""
-
-FORMAT_NAMES = tuple(dict.fromkeys(FORMATS.values()))
-"""Each format once."""
-
-
-class _Row(NamedTuple):
-    line: int
-    """Where the row begins in the file, counted from 1."""
-    values: dict[str, Any]
 
 
 def read_queries(
@@ -46,37 +35,47 @@ def read_queries(
     """Read the data set `dataset` from a file, as a table with a row for each query, in file order.
 
     Its columns are dataset, query_id (`{dataset}-0007`, counted from 0), query, category and target; the last two are
-    null where the file has none. `format` is `csv` (with a header), `text` (one query per line), `jsonl` (one object
-    per line) or `parquet`. `query`, `category` and `target` name the file's columns; a text file has no columns.
-    Duplicate queries are kept and blank lines of a text file skipped, both with a warning in the log.
+    null where the file has none. `format` is `csv` (with a header), `text` (one query per line), `jsonl` or `json` (one
+    object per line, or an array of objects) or `parquet`; each may be packed with gzip. `query`, `category` and
+    `target` name the file's columns, and no other column is read; a text file has no columns. Categories and targets
+    that are no text become text: numbers, truth values, dates and times as JSON and ISO 8601 write them. Duplicate
+    queries are kept and blank lines of a text file skipped, both with a warning in the log.
 
-    Raises SafetyHeadsError for a file that is missing, empty, not UTF-8 or malformed, and for missing columns and empty
-    queries, with the lines concerned.
+    Raises SafetyHeadsError for a file that is missing, empty, damaged, not UTF-8 or malformed, and for missing columns,
+    empty queries and values that are no text, with the lines concerned.
     """
     wanted = {"query": query, "category": category, "target": target}
-    match format:
-        case "csv":
-            rows = _csv_rows(_read_text(path), path)
-        case "jsonl":
-            rows = _jsonl_rows(_read_text(path), path)
-        case "parquet":
-            rows = _parquet_rows(path)
-        case "text":
-            named = [key for key, column in wanted.items() if column is not None]
-            if named:
-                raise SafetyHeadsError(f"{path} is read as text, one query per line: leave out {' and '.join(named)}.")
-            rows, wanted = _text_rows(_read_text(path), path), {"query": "query", "category": None, "target": None}
-        case other:
-            raise SafetyHeadsError(
-                f"Unknown format {other!r}. Allowed: {', '.join(FORMAT_NAMES)}.{nearest(other, FORMAT_NAMES)}"
-            )
-    if not rows:
+    if format == "text":
+        if named := [key for key, column in wanted.items() if column is not None]:
+            raise SafetyHeadsError(f"{path} is read as text, one query per line: leave out {' and '.join(named)}.")
+        wanted["query"] = "query"
+    found = read_rows(path, format, {column for column in wanted.values() if column is not None})
+    if not found.rows:
         raise SafetyHeadsError(f"{path} holds no queries: it has no rows.")
-    _check_columns(rows, wanted, path)
-    queries = [_query(row, wanted["query"] or "", path) for row in rows]
-    _check_queries(queries, [row.line for row in rows], path)
-    categories, targets = ([_label(row, wanted[key], path) for row in rows] for key in ("category", "target"))
+    _check_columns(found.columns, wanted, path)
+    values = _Values(found, path)
+    queries = [values.query(row, wanted["query"] or "") for row in found.rows]
+    _check_queries(queries, found, path)
+    categories, targets = ([values.label(row, wanted[key]) for row in found.rows] for key in ("category", "target"))
     return table(dataset, queries, categories, targets)
+
+
+def pilot(rows: "pd.DataFrame", limit: int | None = None, sample: dict[str, int] | None = None) -> "pd.DataFrame":
+    """Some rows of a data set, in file order and with the ids that they have in the whole one; all if it has no more.
+
+    These are the first `limit` rows, or `sample["n"]` rows drawn by `sample["seed"]`. What is drawn is the same for all
+    versions of Python and of libraries, and a larger sample with the same seed holds the smaller one.
+    """
+    kept = list(range(len(rows)))
+    if limit is not None:
+        kept = kept[:limit]
+    if sample is not None:
+        drawn = sorted(kept, key=lambda at: sha256(f"{sample.get('seed', 0)}:{at}".encode()).digest())
+        kept = sorted(drawn[: sample["n"]])
+    asked = limit if limit is not None else sample["n"] if sample is not None else 0
+    if asked > len(rows):
+        log.warning("%d queries were asked for, but the data set has %d. All are taken.", asked, len(rows))
+    return rows.iloc[kept].reset_index(drop=True)
 
 
 def table(
@@ -96,158 +95,100 @@ def table(
     return pd.DataFrame(columns, dtype="string")
 
 
-def _read_text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise SafetyHeadsError(
-            f"There is no data set file {path}. A relative path starts at {Path.cwd()}, where Snakemake runs."
-        ) from None
-    except OSError as error:
-        raise SafetyHeadsError(f"The data set file {path} cannot be read: {error.strerror}.") from None
-    if not data.strip():
-        raise SafetyHeadsError(f"{path} is empty: a data set needs at least one query.")
-    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
-        raise SafetyHeadsError(f"{path} is encoded as UTF-16. Save it as UTF-8.")
-    body = data.removeprefix(BOM_UTF8)
-    try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        offset, line = error.start + len(data) - len(body), body.count(b"\n", 0, error.start) + 1
-        raise SafetyHeadsError(
-            f"{path} is not UTF-8: byte 0x{body[error.start]:02x} at offset {offset} (line {line}). Save it as UTF-8."
-        ) from None
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise SafetyHeadsError(f"{path}, line {line}: a NUL character. Is this a text file? Save it as UTF-8 text.")
-    return text
-
-
-def _csv_rows(text: str, path: Path) -> list[_Row]:
-    reader = csv.reader(StringIO(text, newline=""), strict=True)
-    header: list[str] = []
-    rows: list[_Row] = []
-    while True:
-        line = reader.line_num + 1
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return rows
-        except csv.Error as error:
-            raise SafetyHeadsError(
-                f"{path}, line {line}: this row is not valid CSV ({error}). A field that holds commas, quotes or line "
-                'ends stands in double quotes, and a quote within it is written twice ("").'
-            ) from None
-        if not fields:
-            continue
-        if not header:
-            header = fields
-            repeated = sorted({name for name in header if header.count(name) > 1})
-            if repeated:
-                raise SafetyHeadsError(f"{path}: the header names columns more than once: {', '.join(repeated)}.")
-        elif len(fields) != len(header):
-            raise SafetyHeadsError(
-                f"{path}, line {line}: {len(fields)} fields, but the header has {len(header)} ({', '.join(header)}). "
-                "A field that holds commas must stand in double quotes."
-            )
-        else:
-            rows.append(_Row(line, dict(zip(header, fields, strict=True))))
-
-
-def _jsonl_rows(text: str, path: Path) -> list[_Row]:
-    rows = []
-    for number, line in enumerate(_lines(text), start=1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise SafetyHeadsError(f"{path}, line {number}: not valid JSON ({error}).") from None
-        if not isinstance(values, dict):
-            raise SafetyHeadsError(
-                f"{path}, line {number}: found {type(values).__name__}, but each line must be a JSON object like "
-                '{"query": "..."}.'
-            )
-        rows.append(_Row(number, values))
-    return rows
-
-
-def _parquet_rows(path: Path) -> list[_Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        rows = pq.read_table(path).to_pylist()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise SafetyHeadsError(f"{path} cannot be read as parquet: {error}") from None
-    return [_Row(number, values) for number, values in enumerate(rows, start=1)]
-
-
-def _text_rows(text: str, path: Path) -> list[_Row]:
-    rows = [_Row(number, {"query": line}) for number, line in enumerate(_lines(text), start=1) if line.strip()]
-    blank = rows[-1].line - len(rows) if rows else 0
-    if blank:
-        log.warning("%s: %d blank lines between queries were skipped.", path, blank)
-    return rows
-
-
-def _lines(text: str) -> Iterable[str]:
-    """The lines of a text as editors count them. `str.splitlines` would also split at form feeds."""
-    return (line.removesuffix("\n") for line in StringIO(text, newline=None))
-
-
-def _check_columns(rows: list[_Row], wanted: dict[str, str | None], path: Path) -> None:
-    found = list(dict.fromkeys(name for row in rows for name in row.values))
+def _check_columns(found: Sequence[str], wanted: dict[str, str | None], path: Path) -> None:
     listed = ", ".join(map(repr, found))
     if wanted["query"] is None:
         raise SafetyHeadsError(f"Which column of {path} holds the queries? Say `query:`. Its columns: {listed}.")
     for key, column in wanted.items():
         if column is not None and column not in found:
+            alike = [name for name in found if _bare(name) == _bare(column)]
             raise SafetyHeadsError(
-                f"{path} has no column {column!r} (`{key}:`). Its columns: {listed}.{nearest(column, found)}"
+                f"{path} has no column {column!r} (`{key}:`). Its columns: {listed}.{nearest(column, alike or found)}"
             )
 
 
-def _query(row: _Row, column: str, path: Path) -> str:
-    value = row.values.get(column)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise SafetyHeadsError(f"{path}, line {row.line}: {column!r} is {value!r}; a query must be text.")
-    return _checked_unicode(value, row, path)
+def _bare(name: str) -> str:
+    """A column's name without what cannot be seen, or is overlooked: case, spaces around it, a byte order mark."""
+    return name.replace("\ufeff", "").strip().casefold()
 
 
-def _label(row: _Row, column: str | None, path: Path) -> str | None:
-    value = None if column is None else row.values.get(column)
-    if value is None or value == "":
-        return None
-    if isinstance(value, dict | list):
-        raise SafetyHeadsError(f"{path}, line {row.line}: {column!r} must be one text, not a {type(value).__name__}.")
-    return _checked_unicode(value if isinstance(value, str) else json.dumps(value), row, path)
+class _Values:
+    """Makes text of the values of a file. Errors name the file, line and column."""
+
+    def __init__(self, found: Rows, path: Path) -> None:
+        self.place, self.unit = path, found.unit
+
+    def query(self, row: Row, column: str) -> str:
+        value = row.values.get(column)
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise SafetyHeadsError(f"{self._at(row)}: {column!r} is {_shown(value)}; a query must be text.")
+        return self._checked_unicode(value, row, column)
+
+    def label(self, row: Row, column: str | None) -> str | None:
+        value = None if column is None else row.values.get(column)
+        if value is None or value == "" or value != value:  # a number that is none (NaN), and a date that is none (NaT)
+            return None
+        text = _text(value)
+        if text is None:
+            raise SafetyHeadsError(
+                f"{self._at(row)}: {column!r} is {_shown(value)}; it must be one text, number, truth value, date or "
+                f"time, not {type(value).__name__}. Leave the column out, or write it as text."
+            )
+        return self._checked_unicode(text, row, column)
+
+    def _at(self, row: Row) -> str:
+        return f"{self.place}, {self.unit} {row.number}"
+
+    def _checked_unicode(self, value: str, row: Row, column: str | None) -> str:
+        """`value`, if it is valid Unicode text; else raises SafetyHeadsError.
+
+        JSON can hold NUL characters and single halves of surrogate pairs (`"\\ud83d"`), which no tokenizer accepts.
+        """
+        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+            raise SafetyHeadsError(
+                f"{self._at(row)}: the text of {column!r} holds a character that is not valid Unicode text: "
+                f"{_shown(value)}."
+            )
+        return value
 
 
-def _checked_unicode(value: str, row: _Row, path: Path) -> str:
-    """`value`, if it is valid Unicode text; else raises SafetyHeadsError.
+def _text(value: Any) -> str | None:
+    """A single value as it would be written; None for what is no single value, and for bytes, which may be anything."""
+    match value:
+        case str():
+            return value
+        case bool() | int() | float():
+            return json.dumps(value)
+        case Decimal():
+            return format(value, "f")
+        case datetime.date() | datetime.time():
+            return value.isoformat()
+    return None
 
-    JSON can hold NUL characters and single halves of surrogate pairs (`"\\ud83d"`), which no tokenizer accepts.
-    """
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise SafetyHeadsError(f"{path}, line {row.line}: the text holds a character that is not valid Unicode text.")
-    return value
+
+def _shown(value: Any) -> str:
+    """A value for a message, cut off if it is long."""
+    shown = ascii(value) if isinstance(value, str) else repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."
 
 
-def _check_queries(queries: list[str], lines: list[int], path: Path) -> None:
-    empty = [line for query, line in zip(queries, lines, strict=True) if not query.strip()]
+def _check_queries(queries: list[str], found: Rows, path: Path) -> None:
+    numbers = [row.number for row in found.rows]
+    empty = [number for query, number in zip(queries, numbers, strict=True) if not query.strip()]
     if empty:
-        raise SafetyHeadsError(f"{path}: empty queries on {_listed(empty)}. Fill these rows in or remove them.")
+        listed = _listed(empty, found.unit)
+        raise SafetyHeadsError(f"{path}: empty queries on {listed}. Fill these rows in or remove them.")
     occurrences = defaultdict(list)
-    for query, line in zip(queries, lines, strict=True):
-        occurrences[query.strip()].append(line)
+    for query, number in zip(queries, numbers, strict=True):
+        occurrences[query.strip()].append(number)
     for repeated in occurrences.values():
         if len(repeated) > 1:
-            log.warning("%s: the same query stands on %s. All are kept.", path, _listed(repeated))
+            log.warning("%s: the same query stands on %s. All are kept.", path, _listed(repeated, found.unit))
 
 
-def _listed(lines: list[int]) -> str:
-    shown = ", ".join(map(str, lines[:10]))
-    return f"line{'s' if len(lines) > 1 else ''} {shown}{f' and {len(lines) - 10} more' if len(lines) > 10 else ''}"
+def _listed(numbers: list[int], unit: str) -> str:
+    shown = ", ".join(map(str, numbers[:10]))
+    units = {"line": "lines", "entry": "entries"}[unit] if len(numbers) > 1 else unit
+    return f"{units} {shown}{f' and {len(numbers) - 10} more' if len(numbers) > 10 else ''}"

@@ -36,6 +36,7 @@ with logged(snakemake.log[0]):
         ships=table(inputs.ships),
         sahara=table(inputs.sahara),
         datasets=table(inputs.datasets, ["dataset", "query_id", "category"]),
+        benign=snakemake.params.benign,
         attribution=settings.attribution.plain(),
         record=record,
         page={"versions": versions(), **commit(Path(snakemake.scriptdir).parents[1])},

@@ -121,6 +121,11 @@ class Config(Declarations):
     studies: dict[Name, sections.Study] = Field(min_length=1)
     """What to measure."""
 
+    def benign(self) -> list[str]:
+        """The names of the studies' data sets whose queries should be answered, sorted."""
+        used = {name for study in self.studies.values() for name in study.datasets}
+        return sorted(name for name in used if self.dataset(name).benign)
+
 
 def check_keys_once(file: Path) -> None:
     """Raise SafetyHeadsError if a mapping of a YAML file names a key twice: readers of YAML keep the last, silently."""

@@ -1,6 +1,5 @@
 """The sections of the configuration that say what is measured: models, and data sets of queries."""
 
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -8,7 +7,7 @@ from pydantic import BeforeValidator, field_validator, model_validator
 
 from safetyheads.config.sections import Section
 from safetyheads.config.types import Count, FormatName, HeadPair, Matching, MaxMemory, Repo, Seed, Text
-from safetyheads.datasets import FORMAT_NAMES, FORMATS
+from safetyheads.data_files import FORMAT_NAMES, FORMATS, format_of
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import DEMO_GRID, check_in_grid, parse_head
 
@@ -84,6 +83,15 @@ class Model(Section):
         return self
 
 
+class Sample(Section):
+    """A random sample of a data set, for a pilot."""
+
+    n: Count
+    """Number of queries; all if the file has no more."""
+    seed: Seed = 0
+    """Seed of the drawing. A larger sample with the same seed holds the smaller one."""
+
+
 class Dataset(Section):
     """A list of queries: exactly one of `path`, `url`, `repo`, `demo`."""
 
@@ -100,20 +108,31 @@ class Dataset(Section):
     demo: Literal["harmful", "attribution", "benign"] | None = None
     """One of the made-up data sets of the demo model."""
     sha256: Annotated[str, Matching(r"[0-9a-fA-F]{64}", "64 hexadecimal digits")] | None = None
-    """Checksum of the file: another content is an error."""
+    """Checksum of the file as it lies there, packed or not: another content is an error."""
     format: FormatName | None = None
-    """`text` has a query per line. By default from the ending: .csv, .txt, .jsonl, .ndjson, .parquet."""
+    """`text` has a query per line. By default from the ending: .csv, .txt, .jsonl, .ndjson, .json, .parquet, and .gz
+    after any of these. Whether a file is packed with gzip is seen from its content. `jsonl` and `json` may each be one
+    object per line or an array of objects."""
     query: Text | None = None
     """Column with the queries; needed for all formats but `text`."""
     category: Text | None = None
-    """Column with a category."""
+    """Column with a category. No other column than these three is read."""
     target: Text | None = None
     """Column with the answer that an attack aims at."""
+    limit: Count | None = None
+    """For a pilot: only the first so many queries; all if the file has no more."""
+    sample: Sample | None = None
+    """For a pilot: only a random sample, such as `{n: 20, seed: 0}`, in file order. Queries keep the ids that they have
+    in the whole file."""
+    benign: bool = False
+    """`true` where the queries should be answered, not refused: the page then says that a high rate is good."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         source = self._need_one_of("path", "url", "repo", "demo")
         self._allow_only_with(source, "repo", "revision", "file")
+        if len(self._given("limit", "sample")) == 2:
+            raise ValueError("found limit and sample; allowed: one of them, the first queries or a random sample")
         if source == "demo":
             if given := self._given("sha256", "format", "query", "category", "target"):
                 raise ValueError(f"found {' and '.join(given)} together with demo; allowed: demo alone")
@@ -135,19 +154,17 @@ class Dataset(Section):
 
     @property
     def place(self) -> tuple[str | None, ...]:
-        """Where the queries come from: two data sets of the same place have the same queries."""
+        """Where the queries come from: two data sets of the same place have the same file."""
         return (self.path, self.url, self.repo, self.file, self.demo)
 
     @property
     def file_format(self) -> str:
-        """`csv`, `text`, `jsonl` or `parquet`, as given or from the ending. Raises ValueError if neither says it."""
-        if self.format:
-            return self.format
+        """The format as given, else from the ending. Raises ValueError if neither says it."""
         place = self.path or self.file or urlsplit(self.url or "").path
-        ending = PurePosixPath(place).suffix.lower()
-        if ending not in FORMATS:
+        found = self.format or format_of(place)
+        if found is None:
             raise ValueError(
                 f"found the file {place!r}, whose ending does not tell its format; "
-                f"allowed: an ending of {', '.join(FORMATS)}, or format: {', '.join(FORMAT_NAMES)}"
+                f"allowed: an ending of {', '.join(FORMATS)} (and .gz), or format: {', '.join(FORMAT_NAMES)}"
             )
-        return FORMATS[ending]
+        return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
-from safetyheads.datasets import FORMAT_NAMES
+from safetyheads.data_files import FORMAT_NAMES
 from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.heads import Kind, parse_head
 from safetyheads.plans import PLAIN, parse_plan

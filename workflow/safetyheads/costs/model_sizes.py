@@ -1,7 +1,5 @@
 """How large models and data sets are, told by the catalogue, or by local files without loading them."""
 
-import csv
-import json
 from dataclasses import fields
 from pathlib import Path
 
@@ -9,6 +7,8 @@ from safetyheads.config.catalogue import catalogue_dataset, catalogue_model
 from safetyheads.config.load import Config
 from safetyheads.config.local_models import local_grid, read_config, whole_number
 from safetyheads.costs.flops import Shape
+from safetyheads.data_files import read_rows
+from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import DEMO_GRID
 
 DEMO = Shape(*DEMO_GRID, hidden=64, intermediate=96, vocabulary=512, kv_heads=8, tied=True)
@@ -42,22 +42,28 @@ def local_shape(folder: Path) -> Shape | None:
 
 
 def query_count(config: Config, name: str, folder: Path) -> tuple[int, float] | None:
-    """Number of queries of a data set and their mean length in characters; None if neither file nor catalogue says."""
+    """Number of queries of a data set and their mean length in characters; None if neither file nor catalogue says.
+
+    Of a pilot (`limit`, `sample`) only its queries count, at the mean length of all.
+    """
     data = config.dataset(name)
     entry = catalogue_dataset(data)
-    if entry or not data.path:
-        return (entry.rows, TYPICAL_CHARACTERS) if entry else None
+    if entry:
+        found: tuple[int, float] | None = entry.rows, TYPICAL_CHARACTERS
+    else:
+        found = _counted(folder / data.path, data.file_format, data.query) if data.path else None
+    asked = data.limit or (data.sample.n if data.sample else None)
+    return found if found is None or asked is None else (min(asked, found[0]), found[1])
+
+
+def _counted(path: Path, format: str, column: str | None) -> tuple[int, float] | None:
     try:
-        if data.file_format == "parquet":
+        if format == "parquet":
             from pyarrow.parquet import ParquetFile
 
-            return ParquetFile(folder / data.path).metadata.num_rows, TYPICAL_CHARACTERS
-        with (folder / data.path).open(encoding="utf-8-sig", newline="") as file:
-            if data.file_format == "csv":
-                texts = [row[str(data.query)] or "" for row in csv.DictReader(file)]
-            else:
-                lines = [line.strip() for line in file if line.strip()]
-                texts = lines if data.file_format == "text" else [json.loads(line)[data.query] for line in lines]
+            return ParquetFile(path).metadata.num_rows, TYPICAL_CHARACTERS
+        name = column or "query"
+        texts = [row.values[name] or "" for row in read_rows(path, format, {name}).rows]
         return len(texts), sum(map(len, texts)) / len(texts)
-    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, csv.Error):
+    except (SafetyHeadsError, OSError, ValueError, LookupError, TypeError, ArithmeticError):
         return None  # the rule `datasets` says what is wrong

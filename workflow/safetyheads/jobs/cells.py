@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from safetyheads.artifacts.schemas import DEMO_WEIGHTS, STAGES
 from safetyheads.config.load import Config
 from safetyheads.errors import SafetyHeadsError, nearest
+from safetyheads.jobs.content import file_sum, folder_sum
 from safetyheads.plans import PLAIN, Plan, parse_plan
 
 PATHS = {stage: f"<results>/{known.path}" for stage, known in STAGES.items()}
@@ -26,9 +27,6 @@ DOWNLOAD = "<results>/datasets/.{dataset}.download"
 
 WEIGHTS = f"<results>/{DEMO_WEIGHTS}"
 """Path of the folder of a demo model."""
-
-MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
-"""Endings of the files that matter in the folder of a local model: a change of any other file makes nothing again."""
 
 
 class Cell(NamedTuple):
@@ -125,24 +123,47 @@ class Cells:
         return inputs
 
     def dataset_source(self, name: str) -> str | list[str]:
-        """The input of a data set's job: the user's own file, or the downloaded one.
+        """The input of a data set's job: the file that was downloaded.
 
-        Data sets of the demo have none, because the code itself makes them.
+        Of the user's own file the content counts, as `dataset_content` tells it. Data sets of the demo have no file.
         """
         dataset = self.config.dataset(name)
-        return [] if dataset.demo else dataset.path or DOWNLOAD.format(dataset=name)
+        return [] if dataset.demo or dataset.path else DOWNLOAD.format(dataset=name)
+
+    def dataset_content(self, name: str) -> str:
+        """The sum of a data set's file; empty if there is none, or none yet.
+
+        The sum of a file that was downloaded is asked for when the download has ended. If somebody deleted that file
+        later, what was read from it says the sum, so that a data set that was read is not fetched again.
+        """
+        dataset, results = self.config.dataset(name), Path(self.config.results)
+        if dataset.demo:
+            return ""
+        file = Path(dataset.path or DOWNLOAD.replace("<results>", str(results)).format(dataset=name))
+        return file_sum(file) or ("" if dataset.path else _sum_in_record(results, name))
 
     def model_source(self, name: str) -> str | list[str]:
-        """The input files of the job that describes a model.
+        """The inputs of the job that describes a model.
 
-        They are the files of a local model, the folder of a demo model, or the descriptions of the two models that a
-        derived model is made from. A model of the Hugging Face hub has none: its revision, among the job's params,
-        already says which files are meant.
+        They are the folder of a demo model, or the descriptions of the two models that a derived model is made from. Of
+        a local model the content counts, as `model_content` tells it. A model of the Hugging Face hub has no input: its
+        revision, among the job's params, already says which files are meant.
         """
-        model = self.config.model(name)
         if sources := self.config.sources(name):
             return [PATHS["models"].format(model=source) for source in sources]
-        if model.demo:
-            return WEIGHTS.format(model=name)
-        files = Path(model.path).glob("*") if model.path else []
-        return sorted(str(file) for file in files if file.suffix in MODEL_FILES)
+        return WEIGHTS.format(model=name) if self.config.model(name).demo else []
+
+    def model_content(self, name: str) -> str:
+        """The sum of the files of a local model; empty for any other model."""
+        path = self.config.model(name).path
+        return folder_sum(Path(path).expanduser(), name) if path else ""
+
+
+def _sum_in_record(results: Path, dataset: str) -> str:
+    """The sum of the file that a data set was read from, by the record of what was read; empty if that is not there."""
+    from safetyheads.artifacts.provenance import provenance
+
+    try:
+        return str(provenance(results / STAGES["datasets"].path.format(dataset=dataset)).get("sha256", ""))
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""

@@ -32,6 +32,8 @@ class ReportData:
     ships: pd.DataFrame = field(default_factory=_empty)
     sahara: pd.DataFrame = field(default_factory=_empty)
     datasets: pd.DataFrame = field(default_factory=_empty)
+    benign: Sequence[str] = ()
+    """The names of data sets whose queries should be answered: there a high rate is good."""
     attribution: Mapping[str, Any] = field(default_factory=dict)
     """The settings of Sahara: steps, rank and representation."""
     templates: Settings = field(default_factory=dict)

@@ -53,8 +53,11 @@ def models(data: ReportData) -> Table:
 
 
 def datasets(data: ReportData) -> Table:
-    """Each measured data set's number of queries, and its categories with their counts if there are at most six."""
-    rows = []
+    """Each measured data set's number of queries, and its categories with their counts if there are at most six.
+
+    A note names the data sets that are pilots, with what was taken from which number of queries, and the benign ones.
+    """
+    rows, notes = [], []
     for name in data.measured("datasets"):
         queries = cells(data.datasets, dataset=name)
         category = queries["category"].dropna().astype(str) if "category" in queries else pd.Series(dtype=str)
@@ -63,8 +66,23 @@ def datasets(data: ReportData) -> Table:
             words = ", ".join(f"{what} {count}" for what, count in counts.items())
         else:
             words = f"{len(counts)} categories" if len(counts) else "–"
-        rows.append([name, str(len(queries)) if len(queries) else "–", words])
-    return Table("Data sets", ["data set", "queries", "categories"], rows, frozenset({1}))
+        whole, how = _whole(data, name)
+        pilot = len(queries) < whole
+        number = f"{len(queries)} of {whole:,}" if pilot else str(len(queries)) if len(queries) else "–"
+        notes += [f"{name} is a pilot: {how} {len(queries)} of {whole:,} queries."] if pilot else []
+        notes += [f"{name} is benign: its queries should be answered, so a high rate is good."] * (name in data.benign)
+        rows.append([name, number, words])
+    return Table("Data sets", ["data set", "queries", "categories"], rows, frozenset({1}), " ".join(notes))
+
+
+def _whole(data: ReportData, dataset: str) -> tuple[int, str]:
+    """The number of queries in the file of a data set and how its pilot was taken from it; 0 if it is no pilot."""
+    for group in data.record.get("made_from", ()):
+        if f"datasets/{dataset}.parquet" in group["files"] and "queries" in group["record"]:
+            sample = group["record"]["config"]["dataset"].get("sample")
+            how = f"drawn with seed {sample['seed']}," if sample else "the first"
+            return int(group["record"]["queries"]), how
+    return 0, ""
 
 
 def settings(data: ReportData) -> list[Table]:
