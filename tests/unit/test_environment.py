@@ -1,5 +1,5 @@
-"""The dependencies are said in three places: as ranges in pyproject.toml, as what is tested in envs/constraints.txt, and
-the same for the jobs' conda environment. They agree."""
+"""What is installed is said in three places, which agree: ranges in pyproject.toml, what is tested in
+envs/constraints.txt, and the same for the conda environment of the jobs."""
 
 import re
 import tomllib
