@@ -66,6 +66,8 @@ def test_what_config_json_does_not_say_is_unknown(text: str, tmp_path: Path) -> 
 def test_the_catalogue_names_sizes_by_their_billions() -> None:
     """The name of a model says how many billion parameters it has; phi-3-mini has 3.8."""
     billions = {"llama-2-7b": 6.7, "llama-2-7b-chat": 6.7, "vicuna-7b-v1.5": 6.7, "llama-3-8b-instruct": 8.0}
+    billions |= {"smollm2-135m-instruct": 0.1345, "qwen2.5-0.5b-instruct": 0.494}
+    billions |= {"qwen3-0.6b": 0.596, "llama-3.2-1b-instruct": 1.236}
     billions |= {"mistral-7b-instruct-v0.2": 7.2, "qwen2.5-7b-instruct": 7.6, "gemma-2-9b-it": 9.2, "phi-3-mini": 3.8}
     assert set(billions) == set(catalogue("models"))
     for name, number in billions.items():

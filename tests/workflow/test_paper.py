@@ -1,4 +1,4 @@
-"""config/paper.yaml: the whole study of the paper is planned on a machine with neither network nor GPU."""
+"""config/paper.yaml: the ASR experiments of the paper are planned on a machine with neither network nor GPU."""
 
 import re
 from itertools import product
@@ -33,7 +33,7 @@ def test_the_hours_of_both_models_are_told_and_count_the_jobs_that_are_planned(p
     assert "unknown" not in planned
 
 
-def test_it_is_the_study_of_the_paper() -> None:
+def test_it_has_the_asr_experiments_of_the_paper() -> None:
     settings = load_config(yaml.safe_load((REPOSITORY / "config" / "paper.yaml").read_text()), Path())
     main = settings.studies["main"]
     assert main.models == ["llama-2-7b-chat", "vicuna-7b-v1.5"]
