@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from safetyheads.config import documentation as config_docs
 from safetyheads.config.catalogue import BUILT_IN, CatalogueDataset, catalogue
-from safetyheads.config.load import Config, check_keys_once, load_config
+from safetyheads.config.layers import check_file, put_together, read_words
+from safetyheads.config.load import Config, load_config
 from safetyheads.config.schema import json_schema
 from safetyheads.config.sections import AblationConfig, Decoding, Judge, Template
 from safetyheads.config.sources import Dataset, Model
@@ -555,8 +556,8 @@ def test_a_key_named_twice_is_an_error_with_its_line(tmp_path):
     file = tmp_path / "study.yaml"
     file.write_text("studies:\n  main:\n    judges: [paper]\n    plans: [none]\n    judges: [reference]\n")
     with pytest.raises(SafetyHeadsError, match="line 3: found the key 'judges' 2 times"):
-        check_keys_once(file)
+        check_file(file)
 
 
 def test_the_demo_names_every_key_once():
-    check_keys_once(ROOT / "config" / "config.yaml")
+    check_file(ROOT / "config" / "config.yaml")

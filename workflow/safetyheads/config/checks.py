@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from safetyheads.config.hints import alike, path_hint
 from safetyheads.config.messages import key_path
 from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.heads import parse_head
@@ -26,7 +27,7 @@ class Used(NamedTuple):
 def check_studies(config: "Declarations", values: Mapping[str, Any], folder: Path) -> list[str]:
     """Problems of the studies in `values`, the raw configuration, of which `config` is the valid part."""
     studies = values.get("studies")
-    problems: list[str] = []
+    problems: list[str] = list(alike(config))
     for name, study in studies.items() if isinstance(studies, dict) else ():
         if isinstance(study, dict):
             problems += _study(config, values, folder, str(name), study)
@@ -61,7 +62,8 @@ def _study(
     for name in sets:
         path = config.dataset(name).path
         if path and not (folder / path).is_file():
-            yield f"datasets.{name}.path: found {path!r}, where there is no file ({_at(folder, path)}); allowed: a file"
+            where = f"datasets.{name}.path: found {path!r}, where there is no file ({_at(folder, path)})"
+            yield f"{where}; allowed: a file{path_hint(path)}"
 
 
 def _sources(config: "Declarations", values: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
@@ -147,7 +149,7 @@ def _model_folder(name: str, path: str | None, folder: Path) -> Iterator[str]:
     found, place = folder / path, f"models.{name}.path: found {path!r}"
     allowed = "a folder with config.json, the tokenizer and *.safetensors"
     if not found.is_dir():
-        yield f"{place}, where there is no folder ({_at(folder, path)}); allowed: {allowed}"
+        yield f"{place}, where there is no folder ({_at(folder, path)}); allowed: {allowed}{path_hint(path)}"
     elif not (found / "config.json").is_file():
         yield f"{place}, a folder without config.json; allowed: {allowed}"
     elif not any(found.glob("*.safetensors")):
