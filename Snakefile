@@ -29,6 +29,7 @@ sys.path.insert(0, str(ROOT / "workflow"))
 before = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
 os.environ.update(PYTHONPATH=os.pathsep.join([str(ROOT / "workflow"), *before]))
 
+from safetyheads.config.checks import check_folders
 from safetyheads.config.hints import hints
 from safetyheads.config.layers import (
     check_file,
@@ -48,7 +49,11 @@ if workflow.remote_exec:
 files = [Path(file) for file in workflow.configfiles]
 words = list(workflow.config_settings.config_args)
 if workflow.is_main_process:
-    options = ["--configfile", *map(str, files), *(["--config", *words] if words else [])]
+    options = [
+        "--configfile",
+        *map(str, files),
+        *(["--config", *words] if words else []),
+    ]
     os.environ[CONFIGURATION] = shlex.join(options)
 elif CONFIGURATION in os.environ:
     options = shlex.split(os.environ[CONFIGURATION])
@@ -63,6 +68,7 @@ try:
     layers = [(file.name, load_configfile(file)) for file in files]
     values, changed = put_together([*layers, ("--config", read_words(words))])
     settings = load_config(values)
+    check_folders(Path.cwd(), ROOT)
     # Scripts get `config`, in which Snakemake has put text for the numbers of --config.
     config.clear()
     config.update(values)

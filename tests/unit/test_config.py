@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from safetyheads.config import documentation as config_docs
 from safetyheads.config.catalogue import BUILT_IN, CatalogueDataset, catalogue
-from safetyheads.config.layers import check_file, put_together, read_words
+from safetyheads.config.layers import check_file
 from safetyheads.config.load import Config, load_config
 from safetyheads.config.schema import json_schema
 from safetyheads.config.sections import AblationConfig, Decoding, Judge, Template

@@ -34,6 +34,13 @@ def check_studies(config: "Declarations", values: Mapping[str, Any], folder: Pat
     return list(dict.fromkeys(problems))
 
 
+def check_folders(*folders: Path) -> None:
+    """Raise SafetyHeadsError if Snakemake runs in, or lies in, a folder whose path has braces."""
+    for folder in folders:
+        for problem in braces("The folder in which Snakemake runs", str(folder)):
+            raise SafetyHeadsError(problem)
+
+
 def _study(
     config: "Declarations", values: Mapping[str, Any], folder: Path, study: str, lists: Mapping[str, Any]
 ) -> Iterator[str]:
@@ -61,6 +68,7 @@ def _study(
         yield from _model_folder(name, config.model(name).path, folder)
     for name in sets:
         path = config.dataset(name).path
+        yield from braces(f"datasets.{name}.path", path)
         if path and not (folder / path).is_file():
             where = f"datasets.{name}.path: found {path!r}, where there is no file ({_at(folder, path)})"
             yield f"{where}; allowed: a file{path_hint(path)}"
@@ -147,6 +155,7 @@ def _model_folder(name: str, path: str | None, folder: Path) -> Iterator[str]:
     if path is None:
         return
     found, place = folder / path, f"models.{name}.path: found {path!r}"
+    yield from braces(f"models.{name}.path", path)
     allowed = "a folder with config.json, the tokenizer and *.safetensors"
     if not found.is_dir():
         yield f"{place}, where there is no folder ({_at(folder, path)}); allowed: {allowed}{path_hint(path)}"
@@ -154,6 +163,12 @@ def _model_folder(name: str, path: str | None, folder: Path) -> Iterator[str]:
         yield f"{place}, a folder without config.json; allowed: {allowed}"
     elif not any(found.glob("*.safetensors")):
         yield f"{place}, a folder without *.safetensors; allowed: {allowed}. Other formats of weights are not loaded"
+
+
+def braces(where: str, path: str | None) -> Iterator[str]:
+    """The problem of a path with braces, in which Snakemake looks for a wildcard."""
+    if path and re.search(r"[{}]", path):
+        yield f"{where}: found {path!r}; allowed: a path without '{{' and '}}', which Snakemake fills in. Rename it"
 
 
 def _at(folder: Path, path: str) -> str:

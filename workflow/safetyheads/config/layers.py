@@ -56,6 +56,9 @@ def read_words(words: Sequence[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for word in words:
         key, _, text = word.partition("=")
+        if key == "results" and text:  # the only text at the top, a path: not read as YAML, so that it needs no quotes
+            values[key] = text.strip("'\"")
+            continue
         if "`" in text or "$(" in text or ('"' in text and "'" in text):
             raise SafetyHeadsError(
                 f"--config: found {word!r}, with a backtick, `$(` or both kinds of quotes; allowed: none of them, as "
@@ -78,8 +81,7 @@ def read_words(words: Sequence[str]) -> dict[str, Any]:
                 f"--config: found {word!r}, where {glued!r} is a key without value; allowed: a space after each colon, "
                 f"as in {_EXAMPLE}"
             )
-        # The only value at the top is the folder `results`: a number would be its name.
-        merge(values, {key: text if isinstance(value, int | float) and not isinstance(value, bool) else value})
+        merge(values, {key: value})
     return values
 
 
