@@ -25,6 +25,9 @@ _PLACE = re.compile(
 )
 """How other tools write the place of the query: `{prompt}`, `{{ query }}`, `{}`, `[QUERY]`, `%s`, `$query`."""
 
+_FIELD = re.compile(r"(?<!\w)\{\{?[A-Za-z_]\w{2,}\}?\}")
+"""What looks like a place to be filled in, and is no argument of TeX."""
+
 _VARIABLE = re.compile(r"\$\{?[A-Za-z_]\w*\}?|%[A-Za-z_]\w*%")
 _WINDOWS = re.compile(r"^[A-Za-z]:[\\/]|\\")
 _LISTS = ("models", "datasets", "templates", "ablations", "decodings", "judges")
@@ -72,7 +75,7 @@ def _template_hints(config: "Config") -> Iterator[str]:
                 yield f"{where}: found {query[0]}, which stays as it is here: the query is filled into `text` alone."
             elif "{{query}}" in text:
                 yield f"{where}: found {{{{query}}}}, which puts braces around each query. Write {{query}} alone."
-            elif other := [one for one in re.findall(r"\{\{?[A-Za-z_]\w*\}?\}", text) if one != "{query}"]:
+            elif other := [one for one in _FIELD.findall(text) if one != "{query}"]:
                 yield f"{where}: found {other[0]}, which stays as it is: {{query}} alone is filled in."
 
 
@@ -112,7 +115,7 @@ def _unused_hints(values: Mapping[str, Any], config: "Config") -> Iterator[str]:
 
 def alike(config: Any) -> Iterator[str]:
     """Problems of names that differ by upper and lower case alone: many file systems have one folder for both."""
-    for section in _LISTS:
+    for section in (*_LISTS, "head_sets"):
         known: dict[str, str] = {}
         declared = getattr(config, section)
         for name in [*config.known(section)]:
