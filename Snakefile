@@ -9,6 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from snakemake.common.configfile import load_configfile
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -28,25 +29,55 @@ sys.path.insert(0, str(ROOT / "workflow"))
 before = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
 os.environ.update(PYTHONPATH=os.pathsep.join([str(ROOT / "workflow"), *before]))
 
+from safetyheads.config.checks import check_folders
+from safetyheads.config.hints import hints
+from safetyheads.config.layers import (
+    check_file,
+    check_options_once,
+    put_together,
+    read_words,
+)
+from safetyheads.config.load import load_config
+from safetyheads.errors import SafetyHeadsError
 from safetyheads.jobs.run import CONFIGURATION
 from safetyheads.jobs.slurm_checks import check_profile
-from safetyheads.config.load import check_keys_once, load_config
-from safetyheads.errors import SafetyHeadsError
 
 # A job on a cluster's node finds everything downloaded.
 if workflow.remote_exec:
     os.environ.update(HF_HUB_OFFLINE="1")
 
-os.environ[CONFIGURATION] = shlex.join(map(str, workflow.configfiles))
+files = [Path(file) for file in workflow.configfiles]
+words = list(workflow.config_settings.config_args)
+if workflow.is_main_process:
+    options = [
+        "--configfile",
+        *map(str, files),
+        *(["--config", *words] if words else []),
+    ]
+    os.environ[CONFIGURATION] = shlex.join(options)
+elif CONFIGURATION in os.environ:
+    options = shlex.split(os.environ[CONFIGURATION])
+    words = options[options.index("--config") + 1 :] if "--config" in options else []
 
 try:
     if workflow.is_main_process:
         check_profile(sys.argv[1:], [Path("profiles"), ROOT / "profiles"])
-    for file in workflow.configfiles:
-        check_keys_once(Path(file))
-    settings = load_config(config)
+        check_options_once(sys.argv[1:])
+    for file in files:
+        check_file(file)
+    layers = [(file.name, load_configfile(file)) for file in files]
+    values, changed = put_together([*layers, ("--config", read_words(words))])
+    settings = load_config(values)
+    check_folders(Path.cwd(), ROOT)
+    # Scripts get `config`, in which Snakemake has put text for the numbers of --config.
+    config.clear()
+    config.update(values)
 except SafetyHeadsError as error:
     sys.exit(str(error))
+
+if workflow.is_main_process:
+    for line in [*changed, *hints(values, settings)]:
+        print(line, file=sys.stderr)
 
 
 pathvars:

@@ -3,6 +3,7 @@
 The functions take wildcards as Snakemake hands them over, and ask `safetyheads.jobs`, which knows the answers.
 """
 
+import os
 import sys
 
 from safetyheads.errors import SafetyHeadsError
@@ -11,6 +12,7 @@ from safetyheads.jobs.fingerprint import fingerprint
 from safetyheads.jobs.planning import hours, rates_to_be_gone
 from safetyheads.jobs.resources import Requests, gpu_here, on_gpu
 from safetyheads.jobs.slurm_checks import check_slurm
+from safetyheads.jobs.slurm_requests import request
 
 NAME = r"[A-Za-z0-9][^/]*"
 
@@ -140,16 +142,26 @@ def check_cluster():
     """End the run before the first job is sent if Slurm would refuse a job, or if its end would go unnoticed."""
     if not by_slurm():
         return
-    wanted = {}
+    # The plugin may choose partitions by itself, from a file that says what each of them takes.
+    own_choice = (
+        workflow.executor_settings.partition_config
+        or "SNAKEMAKE_SLURM_PARTITIONS" in os.environ
+    )
+    wanted, sent, clusters = {}, set(), set()
     for job in workflow.dag.needrun_jobs():
         if not workflow.is_local(job.rule):
             for partition in str(job.resources.get("slurm_partition", "")).split(","):
                 models = wanted.setdefault(partition, set())
                 models.update(filter(None, [job.resources.get("gpu_model")]))
+            if job.resources.get("slurm_partition") or not own_choice:
+                sent.add(known(request, job.resources))
+            clusters.add(str(job.resources.get("clusters", "")))
     known(
         check_slurm,
         wanted,
         status_command=workflow.executor_settings.status_command,
         seconds_before_status=workflow.executor_settings.init_seconds_before_status_checks,
         folder=Path(workflow.workdir_init),
+        requests=sorted(sent),
+        cluster=max(clusters, default=""),
     )

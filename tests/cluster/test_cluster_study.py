@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from project import Finished, Project
-from slurm import GPUS, Slurm
+from slurm import CPU_PARTITION, GPUS, PARTITION, Slurm
 from study import MINE, SAHARA, SHIPS, TARGETS
 from watch import Process, Watch
 
@@ -190,6 +190,16 @@ MISTAKES = {
         "gpu_model: h100 ",
         ["'h100'", "gpu:a100:2", "allowed: a100"],
     ),
+    "a feature that no node has": (
+        'gpu_constraint: "" ',
+        "gpu_constraint: a100x ",
+        ["--constraint=a100x", "Invalid feature", "Set constraint and gpu_constraint"],
+    ),
+    "words that sbatch does not know": (
+        'gpu_extra: "" ',
+        "gpu_extra: --licence=x ",
+        ["--licence", "unrecognized option", "Set extra and gpu_extra"],
+    ),
     "accounting that there is not": ("status: squeue ", "status: sacct ", ["no accounting", "allowed: squeue"]),
     "jobs that are forgotten too soon": ("status-checks: 1\n", "status-checks: 101\n", ["101", "at most 100"]),
 }
@@ -209,3 +219,23 @@ def test_what_would_fail_late_or_hang_stops_the_run_before_any_job(
     assert [word for word in said if word not in message] == []
     assert "Traceback" not in result.output
     assert cluster.call("squeue", "--noheader", "--states=all", "--format=%i") == before
+
+
+def test_jobs_go_where_extra_words_say_and_to_the_default_partition_where_none_is_named(
+    project: Project, cluster: Slurm, local: Project
+) -> None:
+    """The GPU's model by --gpus-per-node, for models with a hyphen; its partition is hidden from those not root."""
+    profile = "profiles/slurm/config.yaml"
+    project.edit(profile, f"cpu_partition: {CPU_PARTITION} ", 'cpu_partition: "" ')
+    project.edit(profile, 'gpu_extra: "" ', 'gpu_extra: "--gpus-per-node=a100:1 --nice=7" ')
+    (project.results / "datasets" / "neutral.parquet").unlink()
+    cluster.call("scontrol", "update", f"partition={PARTITION}", "hidden=yes")
+    try:
+        before = set(cluster.jobs("ALL"))
+        project.make(*PROFILE, f"results/{SHIPS}.parquet")
+    finally:
+        cluster.call("scontrol", "update", f"partition={PARTITION}", "hidden=no")
+    sent = [cluster.detail(job) for job in set(cluster.jobs("ALL")) - before]
+    words = {(job["Partition"], job["Nice"], job.get("TresPerNode")) for job in sent}
+    assert words == {(PARTITION, "7", "gres:gpu:a100:1"), (CPU_PARTITION, "0", None)}
+    assert project.artefacts()[SHIPS] == local.artefacts()[SHIPS]

@@ -41,7 +41,7 @@ def test_cells_of_the_same_conditions_pass_and_other_models_and_stages_do_not_ma
 def test_a_cell_that_differs_is_named_with_what_differs_and_the_command(
     change: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(CONFIGURATION, "my-study.yaml")
+    monkeypatch.setenv(CONFIGURATION, "--configfile my-study.yaml")
     with pytest.raises(SafetyHeadsError) as error:
         check_comparable(ALIKE | {SHIPS: record(**change)}, "out")
     said, ((key, value),) = str(error.value), change.items()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from safetyheads.config import documentation as config_docs
 from safetyheads.config.catalogue import BUILT_IN, CatalogueDataset, catalogue
-from safetyheads.config.load import Config, check_keys_once, load_config
+from safetyheads.config.load import Config, load_config
 from safetyheads.config.schema import json_schema
 from safetyheads.config.sections import AblationConfig, Decoding, Judge, Template
 from safetyheads.config.sources import Dataset, Model
@@ -560,14 +560,3 @@ def test_a_name_that_yaml_reads_as_a_truth_value_is_a_problem_like_any_other(nam
     raw = yaml.safe_load(f"models: {{{name}: {{path: somewhere}}}}\nstudies: {{}}")
     with pytest.raises(SafetyHeadsError, match="models"):
         load_config(raw)
-
-
-def test_a_key_named_twice_is_an_error_with_its_line(tmp_path):
-    file = tmp_path / "study.yaml"
-    file.write_text("studies:\n  main:\n    judges: [paper]\n    plans: [none]\n    judges: [reference]\n")
-    with pytest.raises(SafetyHeadsError, match="line 3: found the key 'judges' 2 times"):
-        check_keys_once(file)
-
-
-def test_the_demo_names_every_key_once():
-    check_keys_once(ROOT / "config" / "config.yaml")

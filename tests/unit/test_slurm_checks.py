@@ -1,6 +1,7 @@
 """Checks before a run on a cluster: what they let pass, and what they say."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from safetyheads.jobs.slurm_checks import (
     min_job_age,
     offered,
 )
+from safetyheads.jobs.slurm_requests import request
 
 SINFO = """gpu|gpu:a100:8(S:0-3),gpu:h100:4
 gpu|gpu:A100:4
@@ -77,7 +79,7 @@ def test_partitions_and_their_gpus_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "wanted", [{}, {"gpu": ["a100"]}, {"gpu": ["A100"], "cpu": []}, {"untyped": []}, {"cpu": ["a100"]}]
+    "wanted", [{}, {"gpu": ["a100"]}, {"gpu": ["A100"], "cpu": []}, {"untyped": []}, {"cpu": ["a100"]}, {"": ["a100"]}]
 )
 def test_partitions_that_have_what_is_wanted_pass(wanted: dict[str, list[str]]) -> None:
     """`cpu` tells nothing about GPUs: some clusters hide them."""
@@ -88,7 +90,6 @@ def test_partitions_that_have_what_is_wanted_pass(wanted: dict[str, list[str]]) 
     ("wanted", "said"),
     [
         ({"gpuu": ["a100"]}, r"'gpuu'.*allowed: cpu \(no GPU\), gpu \(.*gpu:a100:8.*\), untyped.*Did you mean 'gpu'\?"),
-        ({"": ["a100"]}, r"no partition.*allowed: cpu"),
         ({"gpu": ["v100"]}, r"'v100'.*'gpu'.*allowed: a100, h100"),
         ({"untyped": ["a100"]}, r"'a100'.*'untyped'.*allowed: \"\""),
     ],
@@ -137,3 +138,105 @@ def test_a_machine_without_slurm_says_so(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SafetyHeadsError, match="login node"):
         check_slurm({}, status_command="sacct", seconds_before_status=40, folder=tmp_path)
+
+
+@pytest.fixture
+def login_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of Slurm's commands as scripts, alone in PATH: partition `secret` is hidden, accounting answers."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    show(
+        folder,
+        "sinfo",
+        'case "$*" in *%P*) echo "cpu*"; exit;; *--all*) echo "secret|gpu:a100:4";; esac',
+        'echo "cpu|(null)"',
+    )
+    show(
+        folder,
+        "scontrol",
+        'case "$*" in *--all*partition*) echo "PartitionName=secret TRES=cpu=4,gres/gpu:a100=4";; esac',
+    )
+    show(
+        folder,
+        "sbatch",
+        f'echo "$@" >> {tmp_path}/asked',
+        'case "$*" in *wrong*) echo "Invalid qos specification" >&2; exit 1;; esac',
+    )
+    show(folder, "sacct")
+    show(folder, "squeue")
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def show(folder: Path, name: str, *lines: str) -> None:
+    (folder / name).write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    (folder / name).chmod(0o755)
+
+
+def check(wanted: dict[str, set[str]], *jobs: dict[str, Any], status: str = "sacct", cluster: str = "") -> None:
+    check_slurm(
+        wanted,
+        status_command=status,
+        seconds_before_status=30,
+        folder=Path.cwd(),
+        requests=[request(job) for job in jobs],
+        cluster=cluster,
+    )
+
+
+def test_a_hidden_partition_passes(login_node: Path) -> None:
+    check({"secret": {"a100"}}, {"slurm_partition": "secret", "gpu": 1, "gpu_model": "a100"})
+
+
+def test_a_hidden_partition_passes_without_sinfo(login_node: Path) -> None:
+    (login_node / "sinfo").unlink()
+    check({"secret": {"a100"}})
+    with pytest.raises(SafetyHeadsError, match=r"'secrt'.*secret \(gpu:a100:1\).*Did you mean 'secret'"):
+        check({"secrt": set()})
+
+
+def test_no_partition_passes_and_slurm_is_asked_as_the_plugin_sends_it(login_node: Path, tmp_path: Path) -> None:
+    check({"": {"a100"}}, {"qos": "gpu", "gpu": 1, "gpu_model": "a100"})
+    asked = (tmp_path / "asked").read_text()
+    assert asked == "--test-only --partition=cpu --qos=gpu --gpus=a100:1 --ntasks=1 --wrap=true\n"
+
+
+def test_no_partition_without_sinfo_is_refused_because_the_plugin_would_fail_at_each_job(login_node: Path) -> None:
+    (login_node / "sinfo").unlink()
+    with pytest.raises(SafetyHeadsError, match="found no partition, but sinfo.*Set gpu_partition"):
+        check({"": set()})
+
+
+def test_what_slurm_refuses_for_good_stops_the_run_and_nodes_that_are_down_do_not(login_node: Path) -> None:
+    with pytest.raises(SafetyHeadsError, match=r"refuses jobs with .*--qos=wrong.*Invalid qos.*Set qos and gpu_qos"):
+        check({}, {"slurm_partition": "cpu", "qos": "wrong"})
+    show(login_node, "sbatch", 'echo "allocation failure: Requested node configuration is not available" >&2; exit 1')
+    check({}, {"slurm_partition": "cpu"})
+
+
+def test_another_cluster_is_asked_and_needs_accounting(login_node: Path, tmp_path: Path) -> None:
+    show(
+        login_node,
+        "sinfo",
+        'case "$*" in *--clusters=far*) echo "CLUSTER: far"; echo "gpu|gpu:4";; *) echo "cpu|";; esac',
+    )
+    check({"gpu": set()}, {"slurm_partition": "gpu", "clusters": "far"}, cluster="far")
+    assert "--clusters=far" in (tmp_path / "asked").read_text()
+    with pytest.raises(SafetyHeadsError, match=r"status: squeue.*cluster: far.*allowed: sacct"):
+        check({"gpu": set()}, cluster="far", status="squeue")
+
+
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        ({"gpu_model": "a100-sxm4-80gb"}, 'gpu_model to "" and gpu_extra to "--gpus-per-node=a100-sxm4-80gb:1"'),
+        ({"gres": "gpu:a100-sxm:2"}, 'gres to "" and gpu_extra to "--gpus-per-node=a100-sxm:2"'),
+        ({"gres": "gpu:a100:1,scratch:1"}, "found gres"),
+        ({"slurm_extra": "--nice=1 --qos=x"}, "found --qos among extra words.*allowed: qos and gpu_qos"),
+        ({"slurm_extra": "-pgpu"}, "found -pgpu among extra words.*gpu_partition and cpu_partition"),
+        ({"slurm_extra": "--gres gpu:1"}, "found --gres.*allowed: gres, or --gpus-per-node"),
+    ],
+)
+def test_what_the_plugin_would_refuse_at_each_job_is_told_before(job: dict[str, Any], said: str) -> None:
+    with pytest.raises(SafetyHeadsError, match=said):
+        request(job)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from safetyheads.config.hints import alike, path_hint
 from safetyheads.config.messages import key_path
 from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.heads import parse_head
@@ -26,11 +27,18 @@ class Used(NamedTuple):
 def check_studies(config: "Declarations", values: Mapping[str, Any], folder: Path) -> list[str]:
     """Problems of the studies in `values`, the raw configuration, of which `config` is the valid part."""
     studies = values.get("studies")
-    problems: list[str] = []
+    problems: list[str] = list(alike(config))
     for name, study in studies.items() if isinstance(studies, dict) else ():
         if isinstance(study, dict):
             problems += _study(config, values, folder, str(name), study)
     return list(dict.fromkeys(problems))
+
+
+def check_folders(*folders: Path) -> None:
+    """Raise SafetyHeadsError if Snakemake runs in, or lies in, a folder whose path has braces."""
+    for folder in folders:
+        for problem in braces("The folder in which Snakemake runs", str(folder)):
+            raise SafetyHeadsError(problem)
 
 
 def _study(
@@ -60,8 +68,10 @@ def _study(
         yield from _model_folder(name, config.model(name).path, folder)
     for name in sets:
         path = config.dataset(name).path
+        yield from braces(f"datasets.{name}.path", path)
         if path and not (folder / path).is_file():
-            yield f"datasets.{name}.path: found {path!r}, where there is no file ({_at(folder, path)}); allowed: a file"
+            where = f"datasets.{name}.path: found {path!r}, where there is no file ({_at(folder, path)})"
+            yield f"{where}; allowed: a file{path_hint(path)}"
 
 
 def _sources(config: "Declarations", values: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
@@ -145,13 +155,20 @@ def _model_folder(name: str, path: str | None, folder: Path) -> Iterator[str]:
     if path is None:
         return
     found, place = folder / path, f"models.{name}.path: found {path!r}"
+    yield from braces(f"models.{name}.path", path)
     allowed = "a folder with config.json, the tokenizer and *.safetensors"
     if not found.is_dir():
-        yield f"{place}, where there is no folder ({_at(folder, path)}); allowed: {allowed}"
+        yield f"{place}, where there is no folder ({_at(folder, path)}); allowed: {allowed}{path_hint(path)}"
     elif not (found / "config.json").is_file():
         yield f"{place}, a folder without config.json; allowed: {allowed}"
     elif not any(found.glob("*.safetensors")):
         yield f"{place}, a folder without *.safetensors; allowed: {allowed}. Other formats of weights are not loaded"
+
+
+def braces(where: str, path: str | None) -> Iterator[str]:
+    """The problem of a path with braces, in which Snakemake looks for a wildcard."""
+    if path and re.search(r"[{}]", path):
+        yield f"{where}: found {path!r}; allowed: a path without '{{' and '}}', which Snakemake fills in. Rename it"
 
 
 def _at(folder: Path, path: str) -> str:

@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from pydantic import Field, ValidationError
 
 from safetyheads.config import sections
-from safetyheads.config.catalogue import BUILT_IN, catalogue, catalogue_model, yaml_loader
+from safetyheads.config.catalogue import BUILT_IN, catalogue, catalogue_model
 from safetyheads.config.checks import check_studies
 from safetyheads.config.local_models import local_grid
 from safetyheads.config.messages import describe, prune
@@ -125,24 +124,6 @@ class Config(Declarations):
         """The names of the studies' data sets whose queries should be answered, sorted."""
         used = {name for study in self.studies.values() for name in study.datasets}
         return sorted(name for name in used if self.dataset(name).benign)
-
-
-def check_keys_once(file: Path) -> None:
-    """Raise SafetyHeadsError if a mapping of a YAML file names a key twice: readers of YAML keep the last, silently."""
-    nodes = [yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml_loader())]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, yaml.MappingNode):
-            keys = [key.value for key, _ in node.value]
-            for (key, value), name in zip(node.value, keys):
-                if keys.count(name) > 1:
-                    raise SafetyHeadsError(
-                        f"{file}, line {key.start_mark.line + 1}: found the key {name!r} {keys.count(name)} times in "
-                        "one section; allowed: once. Put its values together, or rename one."
-                    )
-                nodes.append(value)
-        elif isinstance(node, yaml.SequenceNode):
-            nodes.extend(node.value)
 
 
 def load_config(raw: Mapping[str, Any], folder: Path | None = None) -> Config:

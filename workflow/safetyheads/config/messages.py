@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from typing import Any, get_args, get_origin
 
+import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
@@ -73,6 +75,8 @@ def _problem(one: ErrorDetails, root: type[BaseModel]) -> str:
         about = getattr(_annotation_at(root, place), "unknown", "")
         more = nearest(str(key), allowed) or (f" {about}" if about else "")
         return f"found the unknown key {key!r}; allowed here: {', '.join(allowed)}.{more}"
+    if key == "[key]" and kind != "value_error":
+        return f"found the name {found!r} ({_kind_of(found)}); allowed: text{_hint(kind, found)}"
     if kind == "missing":
         field = _field(root, one["loc"])
         about = " ".join((field.description or "").split()) if field else ""
@@ -86,7 +90,8 @@ def _problem(one: ErrorDetails, root: type[BaseModel]) -> str:
     if kind == "literal_error":
         allowed = re.findall(r"'([^']*)'", context["expected"])
         meant = _MEANT.get(str(found).lower(), str(found))
-        return f"found {found!r}; allowed: {', '.join(allowed)}.{nearest(meant, allowed)}"
+        guessed = _hint("string_type", found)
+        return f"found {found!r}; allowed: {', '.join(allowed)}{guessed}.{nearest(meant, allowed)}"
     if kind in ("too_short", "too_long"):
         count = (
             "1 entry" if (limit := context.get("min_length", context.get("max_length"))) == 1 else f"{limit} entries"
@@ -99,15 +104,29 @@ def _problem(one: ErrorDetails, root: type[BaseModel]) -> str:
 def _hint(kind: str, found: Any) -> str:
     if kind == "list_type" and isinstance(found, str):
         return f". Write [{found}]"
-    if kind in ("string_type", "invalid_key") and isinstance(found, int | float):
+    if kind in ("string_type", "invalid_key") and not isinstance(found, str | list | dict):
         return f". YAML reads this as {_kind_of(found)}: put it in quotes"
+    if kind == "bool_type" and isinstance(found, str) and isinstance(yaml.safe_load(found or "''"), bool):
+        return f". Write {str(yaml.safe_load(found)).lower()}, without quotes"
+    if kind in ("int_type", "int_from_float", "float_type") and (number := _number(found)) is not None:
+        return f". Write {number}" if kind != "float_type" else f". Write {number}, without quotes"
     return ""
+
+
+def _number(found: Any) -> int | None:
+    """The whole number that a text or a number such as 1e4, '512' or 8192.0 means; None if it means none."""
+    try:
+        number = float(found)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return int(number) if not isinstance(found, bool) and number.is_integer() else None
 
 
 def _kind_of(value: Any) -> str:
     if isinstance(value, bool):
         return "a truth value"
-    names = {str: "text", int: "a number", float: "a number", list: "a list", dict: "a mapping"}
+    names = {str: "text", int: "a number", float: "a number", list: "a list", dict: "a mapping", date: "a date"}
+    names |= {datetime: "a date", type(None): "no value"}
     return names.get(type(value), type(value).__name__)
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from safetyheads import plans, templates
+from safetyheads.config.hints import place_hint
 from safetyheads.config.types import (
     ChatArguments,
     Count,
@@ -96,6 +97,7 @@ class Template(Section):
         if self.text is not None and "{query}" not in self.text:
             raise ValueError(
                 f"found text {self.text!r} without {{query}}; allowed: text with {{query}} where the query goes"
+                f"{place_hint(self.text)}"
             )
         return self
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
+from safetyheads.config.hints import path_hint
 from safetyheads.data_files import FORMAT_NAMES
 from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.heads import Kind, parse_head
@@ -96,14 +97,17 @@ _TAKEN = frozenset(
 """What a chat template is given besides the arguments of the configuration."""
 
 
-def _without_slash(path: str) -> str:
+def _folder(path: str) -> str:
+    """The path without slashes at its end, if it is one that all jobs understand alike."""
+    if hint := path_hint(path):
+        raise ValueError(f"found {path!r}; allowed: the path of a folder, without variables{hint}")
     return path.rstrip("/")
 
 
 def _no_plan(name: str) -> str:
     """Raise ValueError if `name` means a built-in plan."""
     try:
-        built_in = parse_plan(name).kind != "head_set"
+        built_in = parse_plan(name.lower()).kind != "head_set"
     except SafetyHeadsError:
         built_in = True
     if built_in:
@@ -112,8 +116,8 @@ def _no_plan(name: str) -> str:
 
 
 def _not_plain(name: str) -> str:
-    if name == PLAIN:
-        raise ValueError(f"found {PLAIN!r}; allowed: another name, `{PLAIN}` is the model without ablation")
+    if name.casefold() == PLAIN:
+        raise ValueError(f"found {name!r}; allowed: another name, `{PLAIN}` is the model without ablation")
     return name
 
 
@@ -139,8 +143,8 @@ ChatArguments = Annotated[
 Text = Annotated[str, Matching(r"[\s\S]*\S[\s\S]*", "text that is not empty")]
 Folder = Annotated[
     str,
-    AfterValidator(_without_slash),
-    Matching(r"(?!~)[^{}]*[^{}/\s]", "the path of a folder, without '{', '}' and '~'"),
+    AfterValidator(_folder),
+    Matching(r"(?!~)[^{}]*[^{}/\s]", "the path of a folder, without '{' and '}': Snakemake gives them a meaning"),
 ]
 Repo = Annotated[
     str,
@@ -185,6 +189,8 @@ ListName = Literal["paper", "reference"]
 
 def _keywords(value: Any) -> Any:
     known = get_args(ListName)
+    if isinstance(value, list) and (guessed := [v for v in value if not isinstance(v, str)]):
+        raise ValueError(f"found {value!r}; allowed: a list of keywords. YAML reads {guessed[0]!r}, no text: quote it")
     if value in known or (isinstance(value, list) and value and all(isinstance(v, str) and v.strip() for v in value)):
         return value
     raise ValueError(

@@ -86,12 +86,11 @@ def check_comparable(records: Mapping[str, Mapping[str, Any]], results: str) -> 
     if len(found) > SHOWN:
         lines.append(f"  and {len(found) - SHOWN} more")
     anew = shlex.join(f"{results}/{path}" for path in _to_be_made_anew(found))
-    files = os.environ.get(CONFIGURATION, "")
-    command = f"snakemake --cores 1{f' --configfile {files}' if files else ''} --forcerun {anew}"
+    command = " ".join(filter(None, ["snakemake --cores 1", os.environ.get(CONFIGURATION), f"--forcerun {anew}"]))
     raise SafetyHeadsError(
         "These completions and those of their plain model were made under different conditions, so that they may "
         "differ by rounding alone:\n" + "\n".join(lines) + f"\nMake them anew: {command}\n"
-        "(with --workflow-profile and --config, if you use them). Or allow it by `compute: {mixed: true}`; the page "
+        "(with --workflow-profile, if you use it). Or allow it by `compute: {mixed: true}`; the page "
         "then says so at its top."
     )
 

@@ -12,7 +12,10 @@ from typing import Any
 from safetyheads.errors import SafetyHeadsError
 
 CONFIGURATION = "SAFETYHEADS_CONFIGURATION"
-"""The environment variable in which a run hands the names of its configuration files to its jobs."""
+"""The environment variable in which a run hands its options --configfile and --config to its jobs.
+
+Snakemake hands them on as well, but through a shell that changes some words of --config.
+"""
 
 
 @contextmanager

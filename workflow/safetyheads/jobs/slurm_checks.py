@@ -7,14 +7,14 @@ the commands of Slurm. All of its checks raise SafetyHeadsError, which says what
 import getpass
 import re
 import shutil
-import subprocess
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from safetyheads.errors import SafetyHeadsError, nearest
+from safetyheads.jobs.slurm_commands import SETTINGS, said, works
+from safetyheads.jobs.slurm_requests import check_request
 
 OPTION = "--workflow-profile"
-SETTINGS = "profiles/slurm/config.yaml"
 
 
 def check_profile(arguments: Sequence[str], folders: Collection[Path]) -> None:
@@ -44,27 +44,61 @@ def _profiles(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def check_slurm(
-    partitions: Mapping[str, Collection[str]], *, status_command: str, seconds_before_status: int, folder: Path
+    partitions: Mapping[str, Collection[str]],
+    *,
+    status_command: str,
+    seconds_before_status: int,
+    folder: Path,
+    requests: Collection[Sequence[str]] = (),
+    cluster: str = "",
 ) -> None:
     """Raise SafetyHeadsError if Slurm would refuse jobs sent from `folder`, or if their end would go unnoticed.
 
-    `partitions` maps each partition that jobs ask for to the GPU models that they ask for there (such as `a100`).
-    `status_command` is the profile's way to ask for the state of jobs, and `seconds_before_status` the seconds until it
-    is first used.
+    `partitions` maps each partition that jobs ask for to the GPU models that they ask for there (such as `a100`). The
+    name `""` stands for no partition, where Slurm, a QOS or a constraint chooses. `requests` are the words that
+    different jobs are sent with, as `request` gives them. `status_command` is the profile's way to ask for the state of
+    jobs, and `seconds_before_status` the seconds until it is first used. `cluster` is the cluster that jobs are sent
+    to, if it is another one than that of this machine.
     """
     if shutil.which("sbatch") is None:
         raise SafetyHeadsError(
             "Slurm's commands (sbatch and others) are not on this machine. Run on the cluster's login node, or leave "
             f"out `{OPTION} slurm` to compute here."
         )
-    check_partitions(partitions, offered(_said("sinfo", "--noheader", "--format=%R|%G")))
+    there = _partitions(cluster)
+    if there:
+        check_partitions(partitions, there)
+    if "" in partitions and shutil.which("sinfo") is None:
+        raise SafetyHeadsError(
+            f"{SETTINGS}: found no partition, but sinfo, which tells the cluster's own choice, is not on this machine; "
+            "allowed: a partition. Set gpu_partition and cpu_partition in the first lines of that file."
+        )
+    for one in requests:
+        check_request(one)
+    sacct = works("sacct", "--noheader", "--allocations", "--starttime=now")
+    if cluster and status_command == "squeue":
+        raise SafetyHeadsError(
+            f"{SETTINGS}: found `status: squeue` with `cluster: {cluster}`, but squeue is asked for jobs of this "
+            "cluster alone, so the run would wait for ever; allowed: sacct."
+        )
     check_status(
         status_command,
-        sacct=_works("sacct", "--noheader", "--allocations", "--starttime=now"),
-        min_job_age=min_job_age(_said("scontrol", "show", "config")),
+        sacct=sacct,
+        min_job_age=None if sacct else min_job_age(said("scontrol", "show", "config")),
         seconds=seconds_before_status,
     )
-    check_alone(folder, _said("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%F|%Z|%k"))
+    options = [f"--clusters={cluster}"] if cluster else []
+    check_alone(folder, said("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%F|%Z|%k", *options))
+
+
+def _partitions(cluster: str) -> dict[str, set[str]]:
+    """All partitions, hidden ones too, as `offered` gives them; none where no command of this machine tells them."""
+    options = [f"--clusters={cluster}"] if cluster else []
+    if shutil.which("sinfo"):
+        return offered(said("sinfo", "--all", "--noheader", "--format=%R|%G", *options))
+    if shutil.which("scontrol"):
+        return _configured(said("scontrol", "--all", "--oneliner", *options, "show", "partition"))
+    return {}
 
 
 def offered(sinfo: str) -> dict[str, set[str]]:
@@ -74,33 +108,46 @@ def offered(sinfo: str) -> dict[str, set[str]]:
     """
     found: dict[str, set[str]] = {}
     for line in sinfo.splitlines():
-        partition, _, resources = line.strip().partition("|")
+        partition, bar, resources = line.strip().partition("|")
+        if not bar:  # the name of a cluster
+            continue
         parts = re.sub(r"\([^)]*\)", "", resources).split(",")
         found.setdefault(partition, set()).update(part for part in parts if part.startswith("gpu"))
     return found
 
 
+def _configured(scontrol: str) -> dict[str, set[str]]:
+    """The same from `scontrol show partition`, which names models of GPUs only where they are accounted for."""
+    lines = [line for line in scontrol.splitlines() if line.startswith("PartitionName=")]
+    return {
+        line.split()[0].partition("=")[2]: {f"gpu:{model}:1" for model in re.findall(r"gres/gpu:([^=,\s]+)=", line)}
+        for line in lines
+    }
+
+
 def check_partitions(wanted: Mapping[str, Collection[str]], there: Mapping[str, Collection[str]]) -> None:
     """Raise SafetyHeadsError if a wanted partition does not exist, or has GPUs but none of a wanted model.
+
+    The name `""` stands for no partition, about which nothing can be said here.
 
     `wanted` maps partitions to GPU models, `there` maps the cluster's partitions to their GPUs, as `offered` gives
     them.
     """
     for partition, models in wanted.items():
-        if partition not in there:
+        if partition and partition not in there:
             listed = ", ".join(f"{name} ({' '.join(sorted(gpus)) or 'no GPU'})" for name, gpus in sorted(there.items()))
-            found = f"the partition {partition!r}, which is not there" if partition else "no partition"
             raise SafetyHeadsError(
-                f"{SETTINGS}: found {found}; allowed: {listed}.{nearest(partition, there)} "
-                "Set gpu_partition and cpu_partition in the first lines of that file."
+                f"{SETTINGS}: found the partition {partition!r}, which is not there; allowed: {listed}."
+                f"{nearest(partition, there)} Set gpu_partition and cpu_partition in the first lines of that file."
             )
-        known = {gpu.split(":")[1].lower() for gpu in there[partition] if gpu.count(":") > 1}
+        gpus = there.get(partition, ())
+        known = {gpu.split(":")[1].lower() for gpu in gpus if gpu.count(":") > 1}
         for model in models:
-            if there[partition] and model.lower() not in known:
+            if gpus and model.lower() not in known:
                 allowed = ", ".join(sorted(known)) or '""'
                 raise SafetyHeadsError(
                     f"{SETTINGS}: found gpu_model {model!r}, but partition {partition!r} has "
-                    f"{' '.join(sorted(there[partition]))}; allowed: {allowed}."
+                    f"{' '.join(sorted(gpus))}; allowed: {allowed}."
                 )
 
 
@@ -145,24 +192,3 @@ def check_alone(folder: Path, squeue: str) -> None:
             f"twice. Either wait until they have ended (`squeue`): what they make is used. Or end them: `scancel "
             f"{' '.join(jobs)}`: finished batches are kept. Then start again."
         )
-
-
-def _works(*command: str) -> bool:
-    try:
-        return subprocess.run(command, capture_output=True, timeout=60).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-
-
-def _said(*command: str) -> str:
-    """The output of one of Slurm's commands. Raises SafetyHeadsError if it fails or does not answer in a minute."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise SafetyHeadsError(f"Slurm does not answer: {error}. Is this the cluster's login node?") from None
-    if done.returncode != 0:
-        said = done.stderr.strip()
-        raise SafetyHeadsError(
-            f"Slurm does not answer: `{' '.join(command)}` says {said!r}. Is this the cluster's login node?"
-        )
-    return done.stdout
