@@ -44,7 +44,7 @@ class StandIn:
 
     `refuse(method, path)` gives the answer to a request that is not to be served. `tampered` files are sent with their
     last byte changed. Of large files, no more than `stop_at` bytes are sent while it is set: then the server is silent,
-    or with `breaks`, the connection does, and the next one gets so many bytes more.
+    or with `breaks`, the connection does, and the next one gets so many bytes more. Parts are sent if `ranges` is set.
     """
 
     repositories: dict[str, Path]
@@ -54,6 +54,7 @@ class StandIn:
     refuse: Callable[[str, str], Answer | None] = lambda method, path: None
     tampered: set[str] = field(default_factory=set)
     stop_at: int | None = None
+    ranges: bool = True
     breaks: int = 0
     requests: list[Request] = field(default_factory=list)
     url: str = ""
@@ -125,10 +126,11 @@ class _Handler(BaseHTTPRequestHandler):
         if file.name in self.hub.tampered:
             content = content[:-1] + bytes([content[-1] ^ 1])
         status, asked = 200, self.headers.get("Range")
-        if asked is not None:
-            status, first = 206, int(asked.removeprefix("bytes=").split("-")[0])
-            headers = {**headers, "Content-Range": f"bytes {first}-{len(content) - 1}/{len(content)}"}
-            self.request_.first, content = first, content[first:]
+        if asked is not None and self.hub.ranges:
+            whole, (begin, _, end) = len(content), asked.removeprefix("bytes=").partition("-")
+            status, first, last = 206, int(begin), min(int(end or whole), whole - 1)
+            headers = {**headers, "Content-Range": f"bytes {first}-{last}/{whole}"}
+            self.request_.first, content = first, content[first : last + 1]
         self.answer(status, {**headers, "Content-Length": str(len(content)), "Accept-Ranges": "bytes"})
         if self.command == "HEAD":
             return

@@ -5,13 +5,14 @@ replaced in between are noticed instead of being mixed into one study.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetyheads.artifacts import files
 from safetyheads.artifacts.schemas import DEMO_WEIGHTS
 from safetyheads.config.load import Config
-from safetyheads.models.describe import verify
+from safetyheads.models.describe import check_before_weights, verify
 from safetyheads.models.find import locate
 from safetyheads.models.tokenizer import is_of_tokenizer, load_tokenizer
 
@@ -28,7 +29,8 @@ def model_folder(settings: Config, name: str, revision: str | None = None, *, do
     model = settings.model(name)
     if model.demo:
         return Path(settings.results, DEMO_WEIGHTS.format(model=name))
-    return locate(path=model.path, repo=model.repo, revision=revision or model.revision, download=download)
+    inspect = partial(check_before_weights, chat_template=settings.chat_template(name)) if download else None
+    return locate(path=model.path, repo=model.repo, revision=revision or model.revision, inspect=inspect)
 
 
 def tokenizer_of(settings: Config, name: str, description: Path) -> "PreTrainedTokenizerBase":

@@ -5,7 +5,7 @@ since.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +15,7 @@ from safetyheads.errors import SafetyHeadsError
 from safetyheads.models.download import sha256_of
 from safetyheads.models.files import INDEX, architecture, has_other_senses, read_json, weight_files
 from safetyheads.models.hugging_face import cached_sha256
-from safetyheads.models.tensors import check_index, check_tensors, stored
+from safetyheads.models.tensors import Header, by_name, check_index, check_tensors, stored
 from safetyheads.models.tokenizer import check_vocabulary, describe_tokenizer, is_of_tokenizer, tokenizer_files
 
 if TYPE_CHECKING:
@@ -75,15 +75,21 @@ def describe(
     }
 
 
-def check_before_weights(folder: Path, chat_template: str | None = None) -> None:
+def check_before_weights(
+    folder: Path, headers: Callable[[], Mapping[str, Header]] = dict, *, chat_template: str | None = None
+) -> None:
     """Raise SafetyHeadsError for what can be seen to be wrong with a model before its weights are there.
 
     In `folder` are config.json, the files of the tokenizer and, where the weights are in several files, their index.
+    `headers` asks for what the weights' own headers say, by file; it gives nothing where that is not known.
     """
+    where = f"The model folder {folder}"
     config, class_ = architecture(folder)
-    if (folder / INDEX).is_file():
-        check_index(f"The model folder {folder}", read_json(folder / INDEX).get("weight_map", {}), config, class_)
+    index = read_json(folder / INDEX).get("weight_map", {}) if (folder / INDEX).is_file() else None
+    check_index(where, index or {}, config, class_)
     _tokenizer(folder, config, chat_template)
+    if known := headers():
+        check_tensors(where, by_name(where, known, index), config, class_, senses=has_other_senses(folder))
 
 
 def _tokenizer(

@@ -4,13 +4,15 @@ from pathlib import Path
 
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.models import hugging_face
-from safetyheads.models.files import architecture
 
 
-def locate(*, path: str | None, repo: str | None, revision: str | None, download: bool = False) -> Path:
+def locate(
+    *, path: str | None, repo: str | None, revision: str | None, inspect: hugging_face.Inspect | None = None
+) -> Path:
     """The folder of a model: `path` if it is given, else the Hugging Face cache's snapshot of `repo` at `revision`.
 
-    The network is used only if `download` is true, for files that the cache lacks. Raises SafetyHeadsError if there is
+    The network is used only with `inspect`, for files that the cache lacks (see `hugging_face.snapshot`). Raises
+    SafetyHeadsError if there is
     no such folder, or if the repository is not in the cache and cannot be fetched.
     """
     if path is not None:
@@ -23,4 +25,4 @@ def locate(*, path: str | None, repo: str | None, revision: str | None, download
         return folder
     if repo is None:
         raise SafetyHeadsError("A model needs `path:` (a folder) or `repo:` (a name on Hugging Face).")
-    return hugging_face.snapshot(repo, revision, architecture) if download else hugging_face.cached(repo, revision)
+    return hugging_face.snapshot(repo, revision, inspect) if inspect else hugging_face.cached(repo, revision)

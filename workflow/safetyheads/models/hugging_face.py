@@ -1,26 +1,28 @@
 """Fetch models and files from Hugging Face into its normal cache, whole and with the right checksum.
 
-The small files of a model come first, so that a model that cannot be measured is refused before its weights are
-fetched. Files of weights are fetched by this module itself: huggingface_hub begins an interrupted download again from
-the start, while this one goes on where it ended, even after kill -9.
+huggingface_hub fetches: it goes on where a connection broke, takes the quicker way of Xet where there is one, and does
+not rely on locks of files, which some file systems of clusters only seem to grant. The small files of a model come
+first, so that a model that cannot be measured is refused before its weights are fetched.
 """
 
 import logging
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
-from tqdm import tqdm
 
 from safetyheads.artifacts import files
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.models.download import PATIENCE, Patience, sha256_of, verify
 from safetyheads.models.files import INDEX, weight_names
 from safetyheads.models.hugging_face_errors import Wanted, asked_wait, cause_of, hub_errors, reason, status_of
+from safetyheads.models.tensors import Header, read_header
+from safetyheads.models.tokenizer import TEMPLATE_FOLDER
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -31,6 +33,9 @@ VOCABULARIES = ("merges.txt", "vocab.txt")
 FIRST = ["config.json", INDEX]
 """Fetched before all others: they say whether the model can be measured, and which files hold its weights."""
 
+Inspect = Callable[[Path, Callable[[], Mapping[str, Header]]], Any]
+"""Looks at a model before its weights are fetched: at its folder, and, if it wants, at what its weights say."""
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -38,16 +43,18 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 def snapshot(
     repo: str,
     revision: str | None,
-    inspect: Callable[[Path], Any],
+    inspect: Inspect,
     *,
     patience: Patience = PATIENCE,
 ) -> Path:
     """The folder of a model in the cache, at `revision` (a branch, tag or commit; None is `main`).
 
-    Files that are missing there are fetched. Before the weights are, `inspect(folder)` is called, which can read
-    config.json and raise an error for a model that is not wanted. `patience` says how often requests are tried. The
-    network is not used if HF_HUB_OFFLINE=1, or if `revision` is a commit and all files are in the cache. Raises
-    SafetyHeadsError if the model cannot be fetched, lacks files, does not fit on the disk or has a wrong checksum.
+    Files that are missing there are fetched. Before the weights are, `inspect(folder, headers)` is called, which can
+    raise an error for a model that is not wanted. All small files are in `folder` then, and `headers()` asks for what
+    the files of weights say of their tensors, by file; nothing where that cannot be asked or no weights are missing.
+    `patience` says how often requests are tried. The network is not used if HF_HUB_OFFLINE=1, or if `revision` is a
+    commit and all files are in the cache. Raises SafetyHeadsError if the model cannot be fetched, lacks files, does not
+    fit on the disk or has a wrong checksum.
     """
     from huggingface_hub import snapshot_download
 
@@ -55,18 +62,20 @@ def snapshot(
         retry = _Retry(patience)
         commit = _commit(repo, revision or "main", retry)
         folder = Path(retry(snapshot_download, repo, revision=commit, allow_patterns=FIRST))
-        sizes = _listing(repo, folder)
-        where = f"The repository {repo} (commit {folder.name[:12]})"
+        commit, sizes = folder.name, _listing(repo, folder)
+        where = f"The repository {repo} (commit {commit[:12]})"
         if "config.json" not in sizes:
             raise SafetyHeadsError(f"{where} has no config.json: it does not hold a model of transformers.")
         weights = [name for name in weight_names(where, sizes, folder / INDEX) if name != INDEX]
-        inspect(folder)
-        missing = [name for name in weights if not (folder / name).exists()]
-        _check_space(folder, sum(sizes[name] or 0 for name in missing))
-        for name in missing:
-            _fetch(repo, name, folder, retry)
         small = [name for name in sizes if name.endswith(SMALL) or name in VOCABULARIES]
-        return Path(retry(snapshot_download, repo, revision=folder.name, allow_patterns=[*small, *weights]))
+        retry(snapshot_download, repo, revision=commit, allow_patterns=[*small, f"{TEMPLATE_FOLDER}/*.jinja"])
+        missing = [name for name in weights if not (folder / name).exists()]
+        inspect(folder, partial(_headers, repo, folder, weights if missing else [], retry))
+        _check_space(folder, sum(sizes[name] or 0 for name in missing))
+        retry(snapshot_download, repo, revision=commit, allow_patterns=weights)
+        for name in missing:
+            _check_sum(repo, folder / name)
+        return folder
 
 
 def cached(repo: str, revision: str | None) -> Path:
@@ -149,76 +158,39 @@ def _check_space(folder: Path, needed: int) -> None:
         )
 
 
-def _fetch(repo: str, name: str, folder: Path, retry: "_Retry") -> None:
-    """Put a file of a snapshot's repository into the cache, continuing a download that was interrupted before.
+def _headers(repo: str, folder: Path, names: Sequence[str], retry: "_Retry") -> dict[str, Header]:
+    """What files of weights say of their tensors, read from their beginnings alone; nothing if that fails.
 
-    What has come so far is in a file `*.incomplete`, from which the finished one is made by renaming. If the checksum
-    of a continued file is wrong, the part from before may have been damaged, so the file is fetched once more as a
-    whole. If a file that came whole has a wrong checksum, SafetyHeadsError is raised. A lock keeps other processes from
-    fetching the same file.
+    Files that are not in `folder`, the snapshot, yet are asked for it where they are.
     """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+    from huggingface_hub import HfApi
 
-    url = hf_hub_url(repo, name, revision=folder.name)
-    metadata = retry(get_hf_file_metadata, url)
-    if metadata.etag is None:
-        raise httpx2.HTTPError("no ETag")
-    storage = folder.parents[1]
-    blob = storage / "blobs" / metadata.etag
-    partial = blob.with_name(f"{metadata.etag}.incomplete")
-    lock = storage.parent / ".locks" / storage.name / f"{metadata.etag}.lock"
-    for place in (blob.parent, lock.parent):
-        place.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(lock):
-        while not blob.exists():
-            resumed = partial.exists()
-            retry.while_it_grows(partial, _append, url, partial, metadata.size, retry.patience.timeout, name)
-            found = sha256_of(partial) if _SHA256.fullmatch(metadata.etag) else metadata.etag
-            if found == metadata.etag:
-                partial.replace(blob)
-                return
-            partial.unlink()
-            if not resumed:
-                raise SafetyHeadsError(
-                    f"Wrong checksum for {name} of {repo} (commit {folder.name[:12]}): expected sha256 "
-                    f"{metadata.etag}, found {found}. The file changed on its way here; nothing of it was "
-                    "kept. Run again; if it comes out the same, ask those who run the network's proxy or mirror."
-                )
-            log.warning("%s was damaged where its download was interrupted; it is fetched again as a whole.", name)
+    found: dict[str, Header] = {}
+    for name in names:
+        if (folder / name).exists():
+            found[name] = read_header(folder / name)
+            continue
+        try:
+            read = retry(HfApi().parse_safetensors_file_metadata, repo, name, revision=folder.name)
+        except Exception as error:  # a mirror may not serve parts of files; the whole files are looked at later
+            log.info("What %s holds is looked at when it is here (%s).", name, type(error).__name__)
+            return {}
+        found[name] = {key: {"dtype": str(of.dtype), "shape": list(of.shape)} for key, of in read.tensors.items()}
+    return found
 
 
-def _append(url: str, path: Path, size: int | None, timeout: float, name: str) -> None:
-    """Fetch the bytes that are missing at the end of the file `path`, and write each as it comes.
-
-    `size` is the whole file's in bytes, if known; `timeout` is in seconds; `name` is shown beside the progress bar. A
-    server that does not support ranges sends the whole file, which then replaces what was there.
-    """
-    from huggingface_hub import get_session
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
-
-    there = path.stat().st_size if path.exists() else 0
-    if size is not None and there > size:
-        path.unlink()
-        there = 0
-    if there and there == size:
+def _check_sum(repo: str, path: Path) -> None:
+    """Raise SafetyHeadsError, and delete the file, if a file that was just fetched is not the one that was promised."""
+    expected = cached_sha256(path)
+    if expected is None or (found := sha256_of(path)) == expected:
         return
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-    if there:
-        headers["Range"] = f"bytes={there}-"
-        log.info("%s: going on after the first %d bytes.", name, there)
-    with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=timeout) as response:
-        hf_raise_for_status(response)
-        whole = response.status_code != 206
-        with (
-            path.open("wb" if whole else "ab", buffering=0) as file,
-            tqdm(desc=name, total=size, initial=0 if whole else there, unit="B", unit_scale=True) as bar,
-        ):
-            for chunk in response.iter_raw():
-                file.write(chunk)
-                bar.update(len(chunk))
-    if size is not None and path.stat().st_size != size:
-        raise httpx2.ReadError(f"{path.stat().st_size} bytes of {size}")
+    path.resolve().unlink()
+    path.unlink()
+    raise SafetyHeadsError(
+        f"Wrong checksum for {path.name} of {repo} (commit {path.parent.name[:12]}): expected sha256 {expected}, found "
+        f"{found}. The file changed on its way here; nothing of it was kept. Run again; if it comes out the same, ask "
+        "those who run the network's proxy or mirror."
+    )
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -242,18 +214,3 @@ class _Retry:
             return call(*args, **kwargs)
 
         return self.patience.retrying(_may_pass, reason, asked_wait)(attempt)
-
-    def while_it_grows(self, file: Path, call: Callable[..., None], *args: Any) -> None:
-        """Call again as above, but start counting attempts anew whenever `file` has grown.
-
-        A download of hours over a poor network may fail many times. It is given up only if all attempts in a row bring
-        no further byte.
-        """
-        while True:
-            before = file.stat().st_size if file.exists() else 0
-            try:
-                return self(call, *args)
-            except httpx2.HTTPError as error:
-                after = file.stat().st_size if file.exists() else 0
-                if after <= before or not _may_pass(error):
-                    raise
