@@ -18,8 +18,9 @@ from safetyheads.attribution.ships import divergence, ships
 from safetyheads.engine.ablated import ablated
 from safetyheads.engine.ablation import install
 from safetyheads.engine.batches import padded
+from safetyheads.engine.context import context_length
 from safetyheads.engine.generation import Row
-from safetyheads.engine.positions import Border, borders, context_length, probes, side
+from safetyheads.engine.positions import Border, borders, probes, side
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Ablation, Head, Kind, all_heads
 from safetyheads.plans import Decoding
