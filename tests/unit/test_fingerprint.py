@@ -149,7 +149,9 @@ FOUND_BY = {
     "attribution/ships": {"ships"},
     "attribution/sahara": {"sahara"},
     "attribution/scoring_passes": {"ships", "sahara"},
-    **dict.fromkeys(("models/describe", "models/tokenizer", "models/files", "models/find"), "all that open models"),
+    **dict.fromkeys(
+        ("models/describe", "models/tokenizer", "models/files", "models/find", "engine/context"), "all that open models"
+    ),
     "models/derived": {"models"},
     **{name: set() for name in ("engine/kernels", "engine/ablated", "attribution/from_queries")},
     **{f"models/{name}": set() for name in ("download", "hugging_face", "hugging_face_errors", "quiet", "tensors")},

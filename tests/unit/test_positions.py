@@ -18,8 +18,9 @@ from safetyheads.attribution.ships import divergence, ships
 from safetyheads.engine.ablated import ablated
 from safetyheads.engine.ablation import install
 from safetyheads.engine.batches import padded
+from safetyheads.engine.context import context_length
 from safetyheads.engine.generation import Row
-from safetyheads.engine.positions import Border, borders, context_length, probes, side
+from safetyheads.engine.positions import Border, borders, probes, side
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Ablation, Head, Kind, all_heads
 from safetyheads.plans import Decoding
@@ -229,7 +230,14 @@ def fresh(request: pytest.FixtureRequest) -> PreTrainedModel:
     with torch.no_grad():
         for weight in model.parameters():
             weight.copy_(1.0 + 0.2 * torch.randn_like(weight) if weight.dim() == 1 else 0.3 * torch.randn_like(weight))
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    used = deepcopy(model)
+    try:
+        for _ in range(2):
+            used(torch.ones(1, BORDER + 1, dtype=torch.long))
+    except UnboundLocalError:
+        pytest.skip("this transformers cannot compute a second long text with long rope by kind of layers (5.17)")
+    return model
 
 
 def prompts(lengths: tuple[int, ...]) -> list[list[int]]:

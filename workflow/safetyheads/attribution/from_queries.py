@@ -20,7 +20,7 @@ from safetyheads.attribution.sahara import Representation
 from safetyheads.attribution.sahara import sahara as sahara_of_prompts
 from safetyheads.attribution.ships import ships as ships_of_prompts
 from safetyheads.engine.ablated import ablation_of, prepared
-from safetyheads.engine.positions import context_length
+from safetyheads.engine.context import context_length
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Ablation
 

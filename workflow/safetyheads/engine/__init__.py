@@ -3,7 +3,8 @@
 Read it in this order; each module uses only those before it:
 
 1. `supported_families`, `ablation`: heads are ablated where attention happens, in each row of a batch its own.
-2. `decoder`, `positions`, `layer_shortcuts`, `partial_forward`: passes leave out what an ablation does not change.
+2. `context`, `positions`: how long a text may be, and where the model's rotary frequencies change.
+   `decoder`, `layer_shortcuts`, `partial_forward`: passes leave out what an ablation does not change.
 3. `self_checks`: these shortcuts, tried on the loaded model. `kernels`: which attention kernels it runs.
 4. `batches`, `out_of_memory`: which rows are computed together, and what if they do not fit.
 5. `kv_cache`, `prefill`, `shared_rows`: prompts are computed once for the rows that share them, and rows that say what

@@ -1,4 +1,4 @@
-"""How far a model's positions reach: its context length, and the borders at which rotary frequencies change.
+"""Borders: numbers of tokens above which a model's rotary frequencies are others.
 
 Most models turn queries and keys by the same frequencies however long a text is. Two kinds of rope scaling do not:
 
@@ -12,26 +12,15 @@ would have been turned by other frequencies than its last ones. (What families d
 prompt anew, Llama goes on with keys of both kinds.)
 """
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
+from safetyheads.engine.context import kind_of, ropes, setting
 from safetyheads.errors import SafetyHeadsError
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel
-
-_LENGTHS = (
-    "max_position_embeddings",
-    "n_positions",
-    "max_seq_len",
-    "max_seq_length",
-    "max_sequence_length",
-    "seq_length",
-    "seq_len",
-    "n_ctx",
-)
-"""What families call the number of their positions; the first that a configuration has counts."""
 
 
 class Border(NamedTuple):
@@ -43,49 +32,15 @@ class Border(NamedTuple):
     """Whether every further token changes the frequencies once more (`dynamic`), or one set holds for all of them."""
 
 
-def context_length(config: "PreTrainedConfig") -> int | None:
-    """The most tokens, prompt and completion together, that a model is made for; None if its config does not say.
-
-    `max_position_embeddings` is what a model was made for before its rope was scaled, or after, which depends on the
-    kind of scaling:
-
-    - `yarn`: `original_max_position_embeddings` times `factor`, because some write the length before scaling (Qwen)
-      and others the one after it (DeepSeek, GPT-OSS).
-    - `linear`: times `factor` (Vicuna-16k). But where the settings differ between kinds of layers (Gemma 3), it is the
-      length after scaling.
-    - `dynamic`: times `factor`, as scaling begins where that length ends.
-    - `llama3`, `longrope` and others: it is the length after scaling.
-
-    Positions that were learned cannot be scaled: there `max_position_embeddings` is the size of a table. Cohere says in
-    `model_max_length` what its rope was trained for.
-    """
-    text = config.get_text_config(decoder=True)
-    length = next((int(found) for name in _LENGTHS if (found := _get(text, name))), None)
-    ropes = list(_ropes(text))
-    if not ropes:
-        return length
-    if trained := _get(text, "model_max_length"):
-        return int(trained)
-    lengths = [_scaled(rope, length, by_layer=name is not None) for name, rope in ropes]
-    return max((found for found in lengths if found is not None), default=None)
-
-
-def _scaled(rope: Mapping[str, Any], length: int | None, *, by_layer: bool) -> int | None:
-    """The context length with one rope's settings, where the configuration says `length`."""
-    kind, factor, original = _kind(rope), rope.get("factor"), rope.get("original_max_position_embeddings") or length
-    stretched = kind == "yarn" or "dynamic" in kind or (kind == "linear" and not by_layer)
-    return int(original * factor) if stretched and factor and original else length
-
-
 def borders(config: "PreTrainedConfig") -> tuple[Border, ...]:
     """Where a model's rotary frequencies change, from the shortest on; nothing for almost all models."""
     text = config.get_text_config(decoder=True)
-    length = _get(text, "max_position_embeddings")
+    length = setting(text, "max_position_embeddings")
     found: set[Border] = set()
-    for _, rope in _ropes(text):
-        if _kind(rope) == "longrope":
+    for _, rope in ropes(text):
+        if kind_of(rope) == "longrope":
             found.add(Border(int(rope.get("original_max_position_embeddings") or length), stretching=False))
-        elif "dynamic" in _kind(rope):
+        elif "dynamic" in kind_of(rope):
             found.add(Border(int(length), stretching=True))
     return tuple(sorted(found))
 
@@ -138,9 +93,9 @@ def stretching_ropes(model: "PreTrainedModel") -> list["nn.Module"]:
     return [module for module in model.modules() if any("dynamic" in kind for _, kind in _kinds_of(module))]
 
 
-def relax(ropes: Sequence["nn.Module"]) -> None:
+def relax(modules: Sequence["nn.Module"]) -> None:
     """Forget what earlier texts have stretched: the next one gets its frequencies as if it were the model's first."""
-    for module in ropes:
+    for module in modules:
         for layers, _ in _kinds_of(module):
             prefix = f"{layers}_" if layers else ""
             found, original = (getattr(module, f"{prefix}{name}") for name in ("inv_freq", "original_inv_freq"))
@@ -154,25 +109,3 @@ def _kinds_of(module: "nn.Module") -> list[tuple[str, str]]:
     if not hasattr(module, "original_max_seq_len") or not isinstance(kinds, str | Mapping):
         return []
     return [("", kinds)] if isinstance(kinds, str) else list(kinds.items())
-
-
-def _ropes(text: "PreTrainedConfig") -> Iterator[tuple[str | None, Mapping[str, Any]]]:
-    """The settings of each rope of a text model, and the kind of layers that it is for: None stands for all layers.
-
-    A family without rope has none, whatever its config.json says.
-    """
-    rope = (getattr(text, "rope_parameters", None) if hasattr(type(text), "rope_parameters") else None) or {}
-    by_layer = {name: settings for name, settings in rope.items() if isinstance(settings, Mapping)}
-    yield from by_layer.items() if by_layer else [(None, rope)] if rope else []
-
-
-def _kind(rope: Mapping[str, Any]) -> str:
-    return str(rope.get("rope_type") or rope.get("type") or "default")
-
-
-def _get(config: "PreTrainedConfig", name: str) -> Any:
-    """A setting of a configuration, or None: some families raise an error where it differs between layers."""
-    try:
-        return getattr(config, name, None)
-    except RuntimeError:
-        return None

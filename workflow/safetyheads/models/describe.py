@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from safetyheads.engine.positions import context_length
+from safetyheads.engine.context import context_length
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.models.download import sha256_of
 from safetyheads.models.files import INDEX, architecture, has_other_senses, read_json, weight_files
