@@ -1,5 +1,6 @@
 """Sizes of models and data sets: what config.json says is what transformers builds, and every query is counted."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,15 @@ def test_a_file_without_queries_has_an_unknown_number_of_them(format: str, text:
     with pytest.raises(SafetyHeadsError):
         read_queries(path, dataset="q", format=format, query=column)
     assert queries(path, format, column) is None
+
+
+@pytest.mark.parametrize("pilot", [{"limit": 20}, {"sample": {"n": 20}}])
+def test_of_a_pilot_only_its_queries_count(pilot: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "mine.json.gz").write_bytes(gzip.compress(json.dumps([{"q": "abcd"}] * 30).encode()))
+    mine = {"path": str(tmp_path / "mine.json.gz"), "query": "q"}
+    for source in ({"demo": "harmful"}, catalogue("datasets")["advbench"].plain(), mine):
+        found = query_count(config(datasets={"x": source | pilot}), "x", Path())
+        assert found is not None
+        assert found[0] == 20
+    few = query_count(config(datasets={"x": mine | {"limit": 31}}), "x", Path())
+    assert few == (30, 4.0), "no more than there are"

@@ -490,3 +490,31 @@ def test_mixed_conditions_are_told_at_the_top() -> None:
     assert words[4] in text
     assert words[5] not in text
     assert "and 2 more" in text
+
+
+@pytest.mark.parametrize(
+    ("pilot", "said"),
+    [
+        ({"limit": 40}, "demo_harmful is a pilot: the first 40 of 1,520 queries."),
+        ({"sample": {"n": 40, "seed": 3}}, "demo_harmful is a pilot: drawn with seed 3, 40 of 1,520 queries."),
+    ],
+)
+def test_a_pilot_is_told_where_the_data_set_is_described(pilot: dict[str, Any], said: str) -> None:
+    data = demo(harmful="demo_harmful")
+    made: dict[str, Any] = {"config": {"dataset": pilot}, "queries": 1520, "versions": {}}
+    files = ["datasets/demo_harmful.parquet"]
+    record = {**data.record, "made_from": [*data.record["made_from"], {"record": made, "files": files}]}
+    html = build(replace(data, record=record))
+    assert said in html
+    assert ">40 of 1,520<" in html
+    assert "is a pilot" not in build(data)
+    made["queries"] = 40
+    assert "is a pilot" not in build(replace(data, record=record)), "all of its queries were taken"
+
+
+def test_a_benign_data_set_is_told_to_be_one_and_no_other() -> None:
+    data = demo(harmful="demo_harmful")
+    assert "benign requests; " not in build(data)
+    html = build(replace(data, benign=["demo_benign"]))
+    assert html.count("These requests are benign") == html.count("benign requests; ") == 1
+    assert "demo_benign is benign: its queries should be answered" in html
