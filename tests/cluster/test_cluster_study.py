@@ -228,7 +228,7 @@ def test_jobs_go_where_extra_words_say_and_to_the_default_partition_where_none_i
     profile = "profiles/slurm/config.yaml"
     project.edit(profile, f"cpu_partition: {CPU_PARTITION} ", 'cpu_partition: "" ')
     project.edit(profile, 'gpu_extra: "" ', 'gpu_extra: "--gpus-per-node=a100:1 --nice=7" ')
-    (project.results / "datasets" / "neutral.parquet").unlink()
+    (project.results / "prompts" / "tiny" / "neutral" / "plainly.parquet").unlink()
     cluster.call("scontrol", "update", f"partition={PARTITION}", "hidden=yes")
     try:
         before = set(cluster.jobs("ALL"))

@@ -3,15 +3,13 @@
 import re
 import shlex
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from project import Project
 
-SBATCH = """#!/bin/sh
-for word in "$@"; do case "$word" in --wrap=*) ;; *) printf "%s\\n" "$word" >> {calls}/$$;; esac; done
+SBATCH = """for word in "$@"; do case "$word" in --wrap=*) ;; *) printf "%s\\n" "$word" >> {calls}/$$;; esac; done
 case "$1" in --test-only) exit 0;; esac
-echo "no job is taken here" >&2
-exit 1
 """
 
 WORDS: dict[str, tuple[dict[str, str], set[str], set[str]]] = {
@@ -40,37 +38,54 @@ WORDS: dict[str, tuple[dict[str, str], set[str], set[str]]] = {
 }
 
 
+def put_commands(project: Project, sbatch: str) -> Path:
+    """Scripts in place of Slurm's commands. Returns a folder with a file for each call of sbatch: a word per line."""
+    commands, calls = project.folder / "bin", project.folder / "calls"
+    commands.mkdir()
+    calls.mkdir()
+    for name, script in {
+        "sbatch": SBATCH.format(calls=shlex.quote(str(calls))) + sbatch,
+        "sinfo": 'case "$*" in *%R*) echo "gpu|gpu:a100:8"; echo "cpu|";; *) echo "usual*";; esac',
+        "scontrol": "",
+        "squeue": "",
+        "srun": 'while case "$1" in -*) true;; *) false;; esac; do shift; done; exec "$@"',  # its options have one word
+        "sacct": f'case "$*" in *--name*) for call in {calls}/*; do echo "${{call##*/}}|COMPLETED"; done;; esac',
+        **dict.fromkeys(["sacctmgr", "sshare"], "echo 2024-05"),
+    }.items():
+        (commands / name).write_text(f"#!/bin/sh\n{script}\n")
+        (commands / name).chmod(0o755)
+    project.environment["PATH"] = f"{commands}:/usr/bin:/bin"
+    project.edit("profiles/slurm/config.yaml", "status-checks: 30", "status-checks: 1")
+    return calls
+
+
 @pytest.mark.parametrize("words", WORDS)
 def test_jobs_are_sent_with_the_words_that_slurm_was_asked_about(words: str, project: Project) -> None:
     changes, with_gpu, without = WORDS[words]
-    commands = project.folder / "bin"
-    commands.mkdir()
-    calls = project.folder / "calls"
-    calls.mkdir()
-    for name, script in {
-        "sbatch": SBATCH.format(calls=shlex.quote(str(calls))),
-        "sinfo": '#!/bin/sh\ncase "$*" in *%R*) echo "gpu|gpu:a100:8"; echo "cpu|";; *) echo "usual*";; esac\n',
-        **dict.fromkeys(["scontrol", "squeue", "sacct"], "#!/bin/sh\n"),
-        **dict.fromkeys(["sacctmgr", "sshare"], "#!/bin/sh\necho 2024-05\n"),
-    }.items():
-        (commands / name).write_text(script)
-        (commands / name).chmod(0o755)
+    calls = put_commands(project, 'echo "no job is taken here" >&2\nexit 1')
     profile = project.folder / "profiles" / "slurm" / "config.yaml"
     text = profile.read_text()
     for name, value in changes.items():
         text, count = re.subn(rf"(?m)^  {name}: \S+", f"  {name}: {value!r}", text)
         assert count == 1, f"the profile has no word {name}"
-    profile.write_text(text.replace("status-checks: 30", "status-checks: 1"))
+    profile.write_text(text)
     for artefact in ("ships", "verdicts"):
         for file in (project.results / artefact).rglob("*.parquet"):
             file.unlink()
-    project.environment["PATH"] = f"{commands}:/usr/bin:/bin"
     result = project.run("--workflow-profile", "slurm", "--retries", "0", "attribution", "measure")
     assert "no job is taken here" in result.output, result.output[-3000:]
     made = [file.read_text().splitlines() for file in calls.iterdir()]
     asked = {frozenset(call[1:-1]) for call in made if call[0] == "--test-only"}
     assert asked == {frozenset(with_gpu), frozenset(without)}
     assert {frozenset(_words(call)) for call in made if call[0] != "--test-only"} == asked
+
+
+def test_a_job_of_slurm_gets_what_the_command_line_says_whatever_a_shell_would_make_of_it(project: Project) -> None:
+    put_commands(project, 'for word in "$@"; do wrap=${word#--wrap=}; done\nsh -c "$wrap" >&2 || exit 1\necho $$')
+    text = "templates={plainly: {text: 'Say $HOME {query}'}}"
+    target = "prompts/tiny/neutral/plainly"
+    project.make("--workflow-profile", "slurm", f"results/{target}.parquet", "--config", text, "compute={threads: 2}")
+    assert all(made.startswith("Say $HOME ") for made in project.read(target)["text"])
 
 
 def _words(call: list[str]) -> set[str]:

@@ -41,7 +41,7 @@ def check_file(file: Path) -> None:
     750, and a name such as `no` for a truth value. The message has the line.
     """
     try:
-        node = yaml.compose(file.read_text(encoding="utf-8-sig"), Loader=yaml_loader())
+        node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml_loader())
     except yaml.YAMLError:
         return  # JSON that is no YAML, which Snakemake has read as JSON
     if problems := list(_misread(node)):
