@@ -187,7 +187,7 @@ def test_checksums_are_those_of_the_bytes_in_either_case(tmp_path):
         verify(path, SHA256, "q.csv")
 
 
-MODEL = "from safetyheads.models.find import locate; locate(path=None, repo='some/thing', revision={!r}, download={})"
+MODEL = "from safetyheads.models.find import locate; locate(path=None, repo='some/thing', revision={!r}, inspect={})"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILE = """
 from pathlib import Path
@@ -222,7 +222,7 @@ def hub_problem(code: str, endpoint: str, home: Path, **environment: str) -> str
     return message
 
 
-@pytest.mark.parametrize("code", [MODEL.format("main", True), MODEL.format(COMMIT, True), FILE])
+@pytest.mark.parametrize("code", [MODEL.format("main", "print"), MODEL.format(COMMIT, "print"), FILE])
 @pytest.mark.parametrize(
     ("answer", "advice"),
     [
@@ -240,7 +240,7 @@ def test_an_absent_file_of_a_data_set_is_named(serve, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "code", [pytest.param(code, marks=pytest.mark.slow) for code in (MODEL.format("main", True), FILE)]
+    "code", [pytest.param(code, marks=pytest.mark.slow) for code in (MODEL.format("main", "print"), FILE)]
 )
 def test_without_network_the_way_around_is_shown(tmp_path, code):
     message = hub_problem(code, "http://127.0.0.1:9", tmp_path)
@@ -251,8 +251,8 @@ def test_without_network_the_way_around_is_shown(tmp_path, code):
 @pytest.mark.parametrize(
     ("code", "environment"),
     [
-        (MODEL.format("main", False), {}),
-        (MODEL.format(COMMIT, True), {"HF_HUB_OFFLINE": "1"}),
+        (MODEL.format("main", None), {}),
+        (MODEL.format(COMMIT, "print"), {"HF_HUB_OFFLINE": "1"}),
         (FILE, {"HF_HUB_OFFLINE": "1"}),
     ],
 )

@@ -3,14 +3,13 @@
 Snakemake counts GPUs, and starts a second job while one is free, but it does not tell a job which one to use. Without
 this module both would take GPU 0.
 
-A job holds an advisory lock on a file for each of its GPUs. The kernel frees the locks when the process ends, even if
-it is killed, so no GPU stays taken by mistake. The lock files are a user's own. Where several users share a machine, a
-scheduler such as Slurm must give each job GPUs of its own.
+A job holds a lock on a file for each of its GPUs, in the machine's own folder for temporary files. The kernel frees the
+locks when the process ends, even if it is killed, so no GPU stays taken by mistake. The lock files are a user's own.
+Where several users share a machine, a scheduler such as Slurm must give each job GPUs of its own.
 """
 
 import atexit
 import csv
-import fcntl
 import logging
 import os
 import shutil
@@ -20,7 +19,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 log = logging.getLogger(__name__)
 
@@ -64,20 +64,20 @@ def lease(devices: Sequence[str], count: int, folder: Path) -> Iterator[list[str
         raise ValueError(f"{count} of {len(devices)} devices cannot be leased")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as locks:
-        with (folder / "queue.lock").open("a") as queue:
-            told = not _locked(queue)
-            if told:
-                log.info("Waiting for a GPU: other jobs are before this one.")
-                fcntl.flock(queue, fcntl.LOCK_EX)
-            held: dict[str, IO[str]] = {}
+        queue, told = FileLock(folder / "queue.lock"), False
+        if not _acquired(queue):
+            log.info("Waiting for a GPU: other jobs are before this one.")
+            told = True
+            queue.acquire()
+        with ExitStack() as waiting:
+            waiting.callback(queue.release)
+            held: set[str] = set()
             while len(held) < count:
                 for device in devices:
-                    if len(held) < count and device not in held:
-                        file = (folder / f"{device.replace('/', '-')}.lock").open("a")
-                        if _locked(file):
-                            held[device] = locks.enter_context(file)
-                        else:
-                            file.close()
+                    lock = FileLock(folder / f"{device.replace('/', '-')}.lock")
+                    if len(held) < count and device not in held and _acquired(lock):
+                        locks.callback(lock.release)
+                        held.add(device)
                 if len(held) < count:
                     if not told:
                         log.info("Waiting for a GPU: %d of %d are free, of %d.", len(held), count, len(devices))
@@ -86,11 +86,11 @@ def lease(devices: Sequence[str], count: int, folder: Path) -> Iterator[list[str
         yield [device for device in devices if device in held]
 
 
-def _locked(file: IO[str]) -> bool:
-    """Try to lock a file, without waiting. Returns whether it succeeded."""
+def _acquired(lock: BaseFileLock) -> bool:
+    """Try to take a lock, without waiting. Returns whether it succeeded."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        lock.acquire(blocking=False)
+    except Timeout:
         return False
     return True
 

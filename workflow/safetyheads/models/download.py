@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
 
-import httpx2
+import requests
 import tenacity
+from pooch import HTTPDownloader
 
 from safetyheads.artifacts import files
 from safetyheads.errors import SafetyHeadsError
@@ -112,12 +113,12 @@ def download(
 
     try:
         files.replace(destination, write_to)
-    except httpx2.HTTPStatusError as error:
+    except requests.HTTPError as error:
         raise SafetyHeadsError(
             f"{shown} cannot be downloaded: {_reason(error)}. Check the address, or fetch the file yourself and name "
             "it with `path:`."
         ) from None
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+    except requests.RequestException as error:
         raise SafetyHeadsError(
             f"{shown} cannot be downloaded: {_reason(error)}. Check the address, the network and the proxy, or fetch "
             "the file on another machine and name it with `path:`."
@@ -130,26 +131,30 @@ def _without_secrets(url: str) -> str:
 
 
 def _fetch(url: str, path: Path, timeout: float) -> None:
-    headers = {"Accept-Encoding": "identity"}
-    with httpx2.stream("GET", url, headers=headers, follow_redirects=True, timeout=timeout) as response:
-        response.raise_for_status()
-        with path.open("wb") as file:
-            for chunk in response.iter_bytes():
-                file.write(chunk)
+    HTTPDownloader(headers={"Accept-Encoding": "identity"}, timeout=timeout)(url, str(path), None)
 
 
 def _may_pass(error: BaseException) -> bool:
-    if isinstance(error, httpx2.HTTPStatusError):
-        return error.response.status_code in _BUSY or error.response.status_code >= 500
-    return isinstance(error, httpx2.TransportError) and not isinstance(error, httpx2.UnsupportedProtocol)
+    if (status := _status(error)) is not None:
+        return status in _BUSY or status >= 500
+    broken = requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError
+    return isinstance(error, broken)
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that an error comes from; None if there was no answer."""
+    response = getattr(error, "response", None)
+    return None if response is None else int(response.status_code)
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, httpx2.HTTPStatusError):
-        return f"HTTP {error.response.status_code} {error.response.reason_phrase}".rstrip()
-    return str(error) or type(error).__name__
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"HTTP {error.response.status_code} {error.response.reason}".rstrip()
+    cause = error.args[0] if error.args else error
+    return _without_secrets(str(getattr(cause, "reason", cause)) or type(error).__name__)
 
 
 def _asked_wait(error: BaseException) -> float | None:
-    asked = error.response.headers.get("Retry-After", "") if isinstance(error, httpx2.HTTPStatusError) else ""
+    response = getattr(error, "response", None)
+    asked = "" if response is None else response.headers.get("Retry-After", "")
     return float(asked) if asked.isascii() and asked.isdigit() else None
