@@ -153,3 +153,23 @@ def test_a_value_that_yaml_reads_in_its_own_way_is_told_with_what_to_write(secti
     with pytest.raises(SafetyHeadsError) as error:
         load_config({section: entry, "studies": {"main": STUDY}})
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "attribution", "expected"),
+    [
+        ({"plans": ["sahara-1"]}, {}, "sahara-1. With steps: 1 the search takes 1/3 of the time."),
+        ({"plans": ["sahara-1", "sahara-2@jailbreakbench"]}, {"rank": 2}, "With steps: 2 the search takes 2/3"),
+        ({"plans": ["sahara-1"]}, {"steps": 3}, None),
+        ({"plans": ["sahara-3"]}, {}, None),
+        ({"plans": ["ships-1"]}, {}, None),
+        ({"plans": ["sahara-1"], "models": ["demo"]}, {}, None),
+    ],
+)
+def test_steps_of_sahara_that_no_plan_uses_are_told(
+    changes: dict[str, Any], attribution: dict[str, Any], expected: str | None
+) -> None:
+    values = {"studies": {"main": STUDY | changes}, "models": {"demo": {"demo": True}}, "attribution": attribution}
+    found = [line for line in hints(values, load_config(values)) if "attribution.steps" in line]
+    assert len(found) == (expected is not None)
+    assert expected is None or expected in found[0]

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from safetyheads.config.messages import key_path
+from safetyheads.plans import parse_plan
 
 if TYPE_CHECKING:
     from safetyheads.config.load import Config
@@ -38,7 +39,12 @@ def hints(values: Mapping[str, Any], config: "Config") -> list[str]:
 
     `values` are the raw values of `config`.
     """
-    found = [*_template_hints(config), *_escape_hints(config), *_unused_hints(values, config)]
+    found = [
+        *_template_hints(config),
+        *_escape_hints(config),
+        *_unused_hints(values, config),
+        *_steps_hints(values, config),
+    ]
     return [f"Is this meant? {line}" for line in dict.fromkeys(found)]
 
 
@@ -111,6 +117,23 @@ def _unused_hints(values: Mapping[str, Any], config: "Config") -> Iterator[str]:
                     f"{key_path((section, name))}: no study uses it; one uses {close[0]!r}, which is built in or in "
                     "the catalogue."
                 )
+
+
+def _steps_hints(values: Mapping[str, Any], config: "Config") -> Iterator[str]:
+    """Steps of Sahara that were not asked for, and that no plan uses: each costs as much as the first."""
+    plans = [
+        parse_plan(plan)
+        for study in config.studies.values()
+        if not all(config.model(name).demo for name in study.models)
+        for plan in study.plans
+    ]
+    largest = max((plan.n or 0 for plan in plans if plan.kind == "sahara"), default=0)
+    if 0 < largest < config.attribution.steps and "steps" not in (values.get("attribution") or {}):
+        yield (
+            f"attribution.steps: it is {config.attribution.steps} unless set, but the largest group of the plans is "
+            f"sahara-{largest}. With steps: {largest} the search takes {largest}/{config.attribution.steps} of the "
+            "time."
+        )
 
 
 def alike(config: Any) -> Iterator[str]:
