@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
 
-import httpx2
 import tenacity
 
 from safetyheads.artifacts import files
@@ -15,7 +14,8 @@ from safetyheads.errors import SafetyHeadsError
 
 log = logging.getLogger(__name__)
 
-_BUSY = {408, 425, 429}
+BUSY = {408, 425, 429}
+"""HTTP answers that may pass by themselves, besides 5xx."""
 _LONGEST_WAIT = 60.0  # seconds
 
 
@@ -103,7 +103,9 @@ def download(
     Proxies come from the environment. Raises SafetyHeadsError for any other answer of the server, after the last
     attempt, and for a wrong checksum.
     """
-    shown = _without_secrets(url)
+    from requests import RequestException
+
+    shown = without_secrets(url)
     retrying = patience.retrying(_may_pass, lambda error: f"{shown}: {_reason(error)}", _asked_wait)
 
     def write_to(temporary: Path) -> None:
@@ -112,44 +114,48 @@ def download(
 
     try:
         files.replace(destination, write_to)
-    except httpx2.HTTPStatusError as error:
+    except RequestException as error:
+        network = "" if error.response is not None else ", the network and the proxy"
         raise SafetyHeadsError(
-            f"{shown} cannot be downloaded: {_reason(error)}. Check the address, or fetch the file yourself and name "
-            "it with `path:`."
-        ) from None
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise SafetyHeadsError(
-            f"{shown} cannot be downloaded: {_reason(error)}. Check the address, the network and the proxy, or fetch "
-            "the file on another machine and name it with `path:`."
+            f"{shown} cannot be downloaded: {_reason(error)}. Check the address{network}, or fetch the file on another "
+            "machine and name it with `path:`."
         ) from None
 
 
-def _without_secrets(url: str) -> str:
-    """An address that can be shown: without user, password and query, which may be a signature."""
-    return re.sub(r"(?<=[?#]).+", "...", re.sub(r"(?<=//)[^/?#]*@", "", url))
+def without_secrets(text: str) -> str:
+    """A text whose addresses can be shown: without user, password and query, which may be a signature."""
+    return re.sub(r"(?<=//)[^/?#\s]*@", "", re.sub(r"(//[^\s?#]*[?#])[^\s'\"]+", r"\1...", text))
 
 
 def _fetch(url: str, path: Path, timeout: float) -> None:
-    headers = {"Accept-Encoding": "identity"}
-    with httpx2.stream("GET", url, headers=headers, follow_redirects=True, timeout=timeout) as response:
-        response.raise_for_status()
-        with path.open("wb") as file:
-            for chunk in response.iter_bytes():
-                file.write(chunk)
+    from pooch import HTTPDownloader
+
+    # A server must not compress what it sends: the checksum is that of the file as it lies there.
+    HTTPDownloader(True, 2**16, timeout=timeout, headers={"Accept-Encoding": "identity"})(url, str(path), None)
 
 
 def _may_pass(error: BaseException) -> bool:
-    if isinstance(error, httpx2.HTTPStatusError):
-        return error.response.status_code in _BUSY or error.response.status_code >= 500
-    return isinstance(error, httpx2.TransportError) and not isinstance(error, httpx2.UnsupportedProtocol)
+    from requests import exceptions
+
+    response = getattr(error, "response", None)
+    if response is not None:
+        return response.status_code in BUSY or response.status_code >= 500
+    return isinstance(error, exceptions.ConnectionError | exceptions.Timeout | exceptions.ChunkedEncodingError)
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, httpx2.HTTPStatusError):
-        return f"HTTP {error.response.status_code} {error.response.reason_phrase}".rstrip()
-    return str(error) or type(error).__name__
+    """Why there was no file, in a few words. Only the innermost error's text is shown: others hold the address."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"HTTP {response.status_code} {response.reason}".rstrip()
+    if isinstance(error, ValueError):  # requests says so of what is no address
+        return "this is not an address that begins with http:// or https://"
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _asked_wait(error: BaseException) -> float | None:
-    asked = error.response.headers.get("Retry-After", "") if isinstance(error, httpx2.HTTPStatusError) else ""
+    response = getattr(error, "response", None)
+    asked = "" if response is None else response.headers.get("Retry-After", "")
     return float(asked) if asked.isascii() and asked.isdigit() else None

@@ -1,37 +1,39 @@
-"""Fetch models and files from Hugging Face into its normal cache, whole and with the right checksum.
+"""Fetch models and files from Hugging Face into its normal cache, by huggingface_hub, and check what came.
 
 The small files of a model come first, so that a model that cannot be measured is refused before its weights are
-fetched. Files of weights are fetched by this module itself: huggingface_hub begins an interrupted download again from
-the start, while this one goes on where it ended, even after kill -9.
+fetched. Of an interrupted download, the files that are whole are kept. huggingface_hub never continues the part of a
+file that another process began: on Lustre, GPFS and NFS file locks can fail silently, and two processes would write
+into one part.
 """
 
 import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
-from tqdm import tqdm
 
 from safetyheads.artifacts import files
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.models.download import PATIENCE, Patience, sha256_of, verify
+from safetyheads.models.download import PATIENCE, Patience, sha256_of, verify, without_secrets
 from safetyheads.models.files import INDEX, weight_names
-from safetyheads.models.hugging_face_errors import Wanted, asked_wait, cause_of, hub_errors, reason, status_of
+from safetyheads.models.hugging_face_errors import Wanted, asked_wait, hub_errors, may_pass, reason
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
 
-SMALL = (".json", ".jinja", ".model")
-"""Endings of the files that are fetched besides the weights. Pickled weights (.bin, .pt) and code (.py) never are."""
-VOCABULARIES = ("merges.txt", "vocab.txt")
-FIRST = ["config.json", INDEX]
-"""Fetched before all others: they say whether the model can be measured, and which files hold its weights."""
+SMALL = ["*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt"]
+"""The files that are fetched before the weights. Pickled weights (.bin, .pt) and code (.py) never are."""
+OF_OTHER_FORMATS = ["*/*.json", "*/*.model"]
+"""Files in folders belong to other formats of the model, such as onnx/. Only named chat templates are kept in one."""
+ABANDONED = 24 * 3600.0
+"""Seconds after which a part of a file is taken for abandoned, if nothing was written to it: its process was killed."""
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -45,28 +47,32 @@ def snapshot(
     """The folder of a model in the cache, at `revision` (a branch, tag or commit; None is `main`).
 
     Files that are missing there are fetched. Before the weights are, `inspect(folder)` is called, which can read
-    config.json and raise an error for a model that is not wanted. `patience` says how often requests are tried. The
-    network is not used if HF_HUB_OFFLINE=1, or if `revision` is a commit and all files are in the cache. Raises
-    SafetyHeadsError if the model cannot be fetched, lacks files, does not fit on the disk or has a wrong checksum.
+    config.json and the tokenizer's files and raise an error for a model that is not wanted. `patience` says how often
+    requests are tried that huggingface_hub itself does not repeat. The network is not used if HF_HUB_OFFLINE=1, or if
+    `revision` is a commit and all files are in the cache. If the server does not answer, the commit of a branch or tag
+    is taken from the cache, and the log says so. Raises SafetyHeadsError if the model cannot be fetched, lacks files,
+    does not fit on the disk or has a wrong checksum.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import resolve_revision, snapshot_download
 
-    with hub_errors(Wanted("model", repo, revision)):
-        retry = _Retry(patience)
-        commit = _commit(repo, revision or "main", retry)
-        folder = Path(retry(snapshot_download, repo, revision=commit, allow_patterns=FIRST))
-        sizes = _listing(repo, folder)
-        where = f"The repository {repo} (commit {folder.name[:12]})"
-        if "config.json" not in sizes:
-            raise SafetyHeadsError(f"{where} has no config.json: it does not hold a model of transformers.")
-        weights = [name for name in weight_names(where, sizes, folder / INDEX) if name != INDEX]
-        inspect(folder)
-        missing = [name for name in weights if not (folder / name).exists()]
-        _check_space(folder, sum(sizes[name] or 0 for name in missing))
-        for name in missing:
-            _fetch(repo, name, folder, retry)
-        small = [name for name in sizes if name.endswith(SMALL) or name in VOCABULARIES]
-        return Path(retry(snapshot_download, repo, revision=folder.name, allow_patterns=[*small, *weights]))
+    asked = partial(_asked, Wanted("model", repo, revision), patience)
+    commit = asked(resolve_revision, repo, revision=revision).resolved
+    fetch = partial(asked, snapshot_download, repo, revision=commit)
+    folder = Path(fetch(allow_patterns=SMALL, ignore_patterns=OF_OTHER_FORMATS))
+    sizes = _listing(repo, folder)
+    where = f"The repository {repo} (commit {folder.name[:12]})"
+    if "config.json" not in sizes:
+        raise SafetyHeadsError(f"{where} has no config.json: it does not hold a model of transformers.")
+    weights = weight_names(where, sizes, folder / INDEX)
+    inspect(folder)
+    missing = [name for name in weights if not (folder / name).exists()]
+    _remove_abandoned(folder.parents[1] / "blobs")
+    _check_space(folder, sum(sizes[name] or 0 for name in missing))
+    # One file at a time: hf_xet fetches the parts of a file side by side anyway, and a kill loses no more than one.
+    fetch(allow_patterns=weights, max_workers=1)
+    for name in missing:
+        _check_sum(folder / name, f"{name} of {repo} (commit {folder.name[:12]})")
+    return folder
 
 
 def cached(repo: str, revision: str | None) -> Path:
@@ -74,7 +80,8 @@ def cached(repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     with hub_errors(Wanted("model", repo, revision)):
-        return Path(snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=FIRST))
+        only = ["config.json", INDEX]
+        return Path(snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=only))
 
 
 def download_from_hub(repo: str, revision: str | None, file: str, destination: Path, sha256: str | None = None) -> None:
@@ -85,9 +92,11 @@ def download_from_hub(repo: str, revision: str | None, file: str, destination: P
     """
     from huggingface_hub import hf_hub_download
 
-    with hub_errors(Wanted("dataset", repo, revision, file)):
-        cached = Path(hf_hub_download(repo, file, repo_type="dataset", revision=revision))
-    verify(cached, sha256, f"{file} of the data set {repo} at revision {revision or 'main'}")
+    name = f"{file} of the data set {repo} at revision {revision or 'main'}"
+    wanted = Wanted("dataset", repo, revision, file)
+    cached = Path(_asked(wanted, PATIENCE, hf_hub_download, repo, file, repo_type="dataset", revision=revision))
+    _check_sum(cached, name)
+    verify(cached, sha256, name)
     files.replace(destination, lambda temporary: shutil.copyfile(cached, temporary))
 
 
@@ -101,31 +110,30 @@ def cached_sha256(path: Path) -> str | None:
     return blob if _SHA256.fullmatch(blob) else None
 
 
-def _commit(repo: str, revision: str, retry: "_Retry") -> str:
-    """The commit that a revision stands for. Offline it is the revision itself, which the cache can resolve.
+def _asked(wanted: Wanted, patience: Patience, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Call a function of huggingface_hub, again and again as long as its errors may pass by themselves.
 
-    If the server does not answer, the commit of this revision in the cache is used, and the log says so. The answer is
-    also noted in the cache, as huggingface_hub does, so that later jobs find the same commit offline.
+    Raises SafetyHeadsError, in words about `wanted`, for what goes wrong in the end.
     """
-    from huggingface_hub import HfApi, constants
+    with hub_errors(wanted):
+        _limit_waits(patience.timeout)
+        return patience.retrying(may_pass, reason, asked_wait)(call, *args, **kwargs)
 
-    if _COMMIT.fullmatch(revision) or constants.is_offline_mode():
-        return revision
-    try:
-        commit = str(retry(HfApi().model_info, repo, revision=revision, timeout=retry.patience.timeout).sha)
-    except httpx2.HTTPError as error:
-        if not _may_pass(error):
-            raise
-        try:
-            folder = cached(repo, revision)
-        except SafetyHeadsError:
-            raise error from None
-        log.warning("%s: going on with %s of the cache for %s of %s.", reason(error), folder.name, revision, repo)
-        return folder.name
-    ref = Path(constants.HF_HUB_CACHE, f"models--{repo.replace('/', '--')}", "refs", revision)
-    ref.parent.mkdir(parents=True, exist_ok=True)
-    files.replace(ref, lambda temporary: temporary.write_text(commit))
-    return commit
+
+@cache
+def _limit_waits(timeout: float) -> None:
+    """End requests without an answer after `timeout` seconds, where huggingface_hub would wait for ever."""
+    from huggingface_hub import get_session, set_client_factory
+
+    hooks = get_session().event_hooks["request"]
+
+    def limit(request: httpx2.Request) -> None:
+        limits = request.extensions.get("timeout", {})
+        request.extensions["timeout"] = {
+            kind: timeout if seconds is None else seconds for kind, seconds in limits.items()
+        }
+
+    set_client_factory(lambda: httpx2.Client(event_hooks={"request": [*hooks, limit]}, follow_redirects=True))
 
 
 def _listing(repo: str, folder: Path) -> dict[str, int | None]:
@@ -140,6 +148,14 @@ def _listing(repo: str, folder: Path) -> dict[str, int | None]:
     return {name: size for name, size in files.items() if "/" not in name}
 
 
+def _remove_abandoned(blobs: Path) -> None:
+    """Delete the parts of files that killed processes left behind: nobody continues them, and they can be gigabytes."""
+    for part in blobs.glob("*.incomplete"):
+        with suppress(OSError):  # another process was faster, or it is another user's
+            if time.time() - part.stat().st_mtime > ABANDONED:
+                part.unlink()
+
+
 def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -149,111 +165,28 @@ def _check_space(folder: Path, needed: int) -> None:
         )
 
 
-def _fetch(repo: str, name: str, folder: Path, retry: "_Retry") -> None:
-    """Put a file of a snapshot's repository into the cache, continuing a download that was interrupted before.
+def _check_sum(path: Path, name: str) -> None:
+    """Delete a file of the cache, and raise SafetyHeadsError, if its SHA-256 is not the one that the hub told.
 
-    What has come so far is in a file `*.incomplete`, from which the finished one is made by renaming. If the checksum
-    of a continued file is wrong, the part from before may have been damaged, so the file is fetched once more as a
-    whole. If a file that came whole has a wrong checksum, SafetyHeadsError is raised. A lock keeps other processes from
-    fetching the same file.
+    huggingface_hub compares only the sizes of files that come over plain HTTP.
     """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
-
-    url = hf_hub_url(repo, name, revision=folder.name)
-    metadata = retry(get_hf_file_metadata, url)
-    if metadata.etag is None:
-        raise httpx2.HTTPError("no ETag")
-    storage = folder.parents[1]
-    blob = storage / "blobs" / metadata.etag
-    partial = blob.with_name(f"{metadata.etag}.incomplete")
-    lock = storage.parent / ".locks" / storage.name / f"{metadata.etag}.lock"
-    for place in (blob.parent, lock.parent):
-        place.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(lock):
-        while not blob.exists():
-            resumed = partial.exists()
-            retry.while_it_grows(partial, _append, url, partial, metadata.size, retry.patience.timeout, name)
-            found = sha256_of(partial) if _SHA256.fullmatch(metadata.etag) else metadata.etag
-            if found == metadata.etag:
-                partial.replace(blob)
-                return
-            partial.unlink()
-            if not resumed:
-                raise SafetyHeadsError(
-                    f"Wrong checksum for {name} of {repo} (commit {folder.name[:12]}): expected sha256 "
-                    f"{metadata.etag}, found {found}. The file changed on its way here; nothing of it was "
-                    "kept. Run again; if it comes out the same, ask those who run the network's proxy or mirror."
-                )
-            log.warning("%s was damaged where its download was interrupted; it is fetched again as a whole.", name)
+    expected = cached_sha256(path)
+    found = sha256_of(path) if expected else None
+    if found != expected:
+        path.resolve().unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        raise SafetyHeadsError(
+            f"Wrong checksum for {name}: expected sha256 {expected}, found {found}. The file changed on its way here; "
+            "nothing of it was kept. Run again; if it comes out the same, ask those who run the network's proxy or "
+            "mirror."
+        )
 
 
-def _append(url: str, path: Path, size: int | None, timeout: float, name: str) -> None:
-    """Fetch the bytes that are missing at the end of the file `path`, and write each as it comes.
-
-    `size` is the whole file's in bytes, if known; `timeout` is in seconds; `name` is shown beside the progress bar. A
-    server that does not support ranges sends the whole file, which then replaces what was there.
-    """
-    from huggingface_hub import get_session
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
-
-    there = path.stat().st_size if path.exists() else 0
-    if size is not None and there > size:
-        path.unlink()
-        there = 0
-    if there and there == size:
-        return
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-    if there:
-        headers["Range"] = f"bytes={there}-"
-        log.info("%s: going on after the first %d bytes.", name, there)
-    with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=timeout) as response:
-        hf_raise_for_status(response)
-        whole = response.status_code != 206
-        with (
-            path.open("wb" if whole else "ab", buffering=0) as file,
-            tqdm(desc=name, total=size, initial=0 if whole else there, unit="B", unit_scale=True) as bar,
-        ):
-            for chunk in response.iter_raw():
-                file.write(chunk)
-                bar.update(len(chunk))
-    if size is not None and path.stat().st_size != size:
-        raise httpx2.ReadError(f"{path.stat().st_size} bytes of {size}")
+def _hide_secrets(record: logging.LogRecord) -> bool:
+    record.msg, record.args = without_secrets(record.getMessage()), ()
+    return True
 
 
-def _may_pass(error: BaseException) -> bool:
-    status = status_of(error)
-    if status is not None:
-        return status in (408, 425, 429) or status >= 500
-    return isinstance(cause_of(error), httpx2.TransportError)
-
-
-class _Retry:
-    """Calls a function again, after longer and longer waits, as long as its errors may pass by themselves."""
-
-    def __init__(self, patience: Patience) -> None:
-        self.patience = patience
-
-    def __call__(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        def attempt() -> T:
-            from huggingface_hub import get_session
-
-            get_session().timeout = self.patience.timeout  # without it, huggingface_hub waits for ever
-            return call(*args, **kwargs)
-
-        return self.patience.retrying(_may_pass, reason, asked_wait)(attempt)
-
-    def while_it_grows(self, file: Path, call: Callable[..., None], *args: Any) -> None:
-        """Call again as above, but start counting attempts anew whenever `file` has grown.
-
-        A download of hours over a poor network may fail many times. It is given up only if all attempts in a row bring
-        no further byte.
-        """
-        while True:
-            before = file.stat().st_size if file.exists() else 0
-            try:
-                return self(call, *args)
-            except httpx2.HTTPError as error:
-                after = file.stat().st_size if file.exists() else 0
-                if after <= before or not _may_pass(error):
-                    raise
+for _module in ("file_download", "hf_api", "_snapshot_download", "utils._http"):
+    # The addresses in huggingface_hub's warnings hold signatures, and credentials if HF_ENDPOINT has some.
+    logging.getLogger(f"huggingface_hub.{_module}").addFilter(_hide_secrets)
