@@ -43,8 +43,9 @@ class StandIn:
     """The hub: its repositories, what it was asked for, and what it refuses.
 
     `refuse(method, path)` gives the answer to a request that is not to be served. `tampered` files are sent with their
-    last byte changed. Of large files, no more than `stop_at` bytes are sent while it is set: then the server is silent,
-    or with `breaks`, the connection does, and the next one gets so many bytes more. Parts are sent if `ranges` is set.
+    last byte changed, `cut` ones without it. If `xet` is set, large files are said to lie in Xet, at this address. Of
+    large files, no more than `stop_at` bytes are sent while it is set: then the server is silent, or with `breaks`, the
+    connection does, and the next one gets so many bytes more.
     """
 
     repositories: dict[str, Path]
@@ -53,6 +54,8 @@ class StandIn:
     )  # revisions of all repositories; main if nothing else is given
     refuse: Callable[[str, str], Answer | None] = lambda method, path: None
     tampered: set[str] = field(default_factory=set)
+    cut: set[str] = field(default_factory=set)
+    xet: str = ""
     stop_at: int | None = None
     ranges: bool = True
     breaks: int = 0
@@ -125,6 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
         content = file.read_bytes()
         if file.name in self.hub.tampered:
             content = content[:-1] + bytes([content[-1] ^ 1])
+        if file.name in self.hub.cut:
+            content = content[:-1]
         status, asked = 200, self.headers.get("Range")
         if asked is not None and self.hub.ranges:
             whole, (begin, _, end) = len(content), asked.removeprefix("bytes=").partition("-")
@@ -169,6 +174,14 @@ def _hub(stand_in: StandIn) -> type[_Handler]:
             folder = stand_in.repositories.get("/".join(parts[:2]))
             if folder is None:
                 return self.answer(404, {"X-Error-Code": "RepoNotFound"})
+            if len(parts) > 2 and parts[2] == "xet-read-token":
+                expires = str(int(time.time()) + 3600)
+                where = {
+                    "X-Xet-Cas-Url": stand_in.xet,
+                    "X-Xet-Access-Token": "of-xet",
+                    "X-Xet-Token-Expiration": expires,
+                }
+                return self.answer(200, where)
             what, revision = parts[2:4] if len(parts) > 3 else ("revision", "main")
             name = "/".join(parts[4:])
             commit = stand_in.commit(revision)
@@ -187,6 +200,9 @@ def _hub(stand_in: StandIn) -> type[_Handler]:
             digest = sha256(file.read_bytes()).hexdigest()
             where = f"{stand_in.cdn}/{file.parent.name}/{file.name}?Signature=of-the-CDN"
             linked = {"X-Linked-ETag": f'"{digest}"', "X-Linked-Size": str(file.stat().st_size)}
+            if stand_in.xet:
+                token = f"{stand_in.url}/api/models/some/{file.parent.name}/xet-read-token/{commit}"
+                linked |= {"X-Xet-Hash": digest, "X-Xet-Refresh-Route": token}
             return self.answer(302, {**headers, **linked, "ETag": '"of-the-redirect"', "Location": where})
 
     return Hub

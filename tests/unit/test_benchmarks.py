@@ -29,8 +29,8 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Module:
     return importlib.import_module
 
 
-ABSENT = ("snakemake", "pydantic", "tenacity")
-"""Packages that no benchmark needs. (huggingface_hub has httpx2.)"""
+ABSENT = ("snakemake", "pydantic", "tenacity", "pooch")
+"""Packages that no benchmark needs."""
 
 
 @pytest.fixture(scope="module")

@@ -204,6 +204,7 @@ def hub_problem(code: str, endpoint: str, home: Path, **environment: str) -> str
         "HF_HOME": str(home),
         "HF_TOKEN": TOKEN,
         "HF_HUB_ETAG_TIMEOUT": "2",
+        "HF_HUB_OFFLINE": "0",
         **environment,
     }
     done = subprocess.run(

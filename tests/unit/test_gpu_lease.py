@@ -14,7 +14,10 @@ import pytest
 from safetyheads.jobs.gpu_lease import lease, list_gpus, visible
 
 HOLD = """
-import logging, sys
+import fcntl, logging, os, sys
+if "WITHOUT_FLOCK" in os.environ:
+    def flock(*_): raise OSError(38, "Function not implemented")
+    fcntl.flock = flock
 from pathlib import Path
 from safetyheads.jobs import gpu_lease
 gpu_lease.PAUSE = 0.02
@@ -73,6 +76,18 @@ def test_a_killed_jobs_device_is_free_again(start: Start) -> None:
     waits(waiting)
     os.kill(jobs[2].pid, signal.SIGKILL)
     assert chosen(waiting) == devices[2]
+
+
+def test_where_a_file_system_has_no_locks_devices_are_shared_out_all_the_same(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WITHOUT_FLOCK", "1")
+    jobs = [start(devices="a,b") for _ in range(2)]
+    assert sorted(chosen(job)[0] for job in jobs) == ["a", "b"]
+    waiting = start(devices="a,b")
+    jobs[0].kill()
+    jobs[0].wait(60)
+    assert chosen(waiting) in (["a"], ["b"])
 
 
 def test_more_jobs_than_devices_queue_and_all_get_their_turn(start: Start) -> None:

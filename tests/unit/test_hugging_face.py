@@ -20,6 +20,9 @@ from safetyheads.models.describe import describe
 TINY = Path(__file__).parents[1] / "data" / "tiny_a"
 TOKEN = "hf_aVerySecretTokenOfTheUser"
 FETCH = """
+import os, time
+sleep, hurry = time.sleep, float(os.environ.get("HURRY", 1))
+time.sleep = lambda seconds: sleep(seconds / hurry)  # huggingface_hub's own patience cannot be set
 from safetyheads.models.describe import check_before_weights
 from safetyheads.models.download import Patience
 from safetyheads.models.hugging_face import snapshot
@@ -46,6 +49,7 @@ class Fetching:
         self.output, self.home = home.with_suffix(".out"), home
         settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_TOKEN": TOKEN, "HF_HUB_ETAG_TIMEOUT": "2"}
         settings |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        settings |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DOWNLOAD_TIMEOUT": "2"}
         settings |= {"PYTHONPATH": str(Path(safetyheads.__file__).parents[1])}
         code = FETCH.format(revision, "check_before_weights" if inspected else "lambda *_: None")
         with self.output.open("w") as file:
@@ -54,11 +58,13 @@ class Fetching:
             )
 
     def end(self) -> tuple[int, str]:
-        """Its exit status and last line. The token is nowhere."""
+        """Its exit status and last line. The token is nowhere, and no address's signature is shown."""
         self.process.wait(120)
         for path in (self.output, *self.home.rglob("*")):
             assert not path.is_file() or TOKEN.encode() not in path.read_bytes(), path
-        return self.process.returncode, self.output.read_text().strip().splitlines()[-1]
+        said = self.output.read_text()
+        assert "Signature=of" not in said
+        return self.process.returncode, said.strip().splitlines()[-1]
 
 
 def fetch(hub: StandIn, home: Path, revision: str | None = None, **environment: str) -> Path:
@@ -117,8 +123,7 @@ def test_a_branch_that_moved_is_fetched_and_the_old_commit_stays(hub, model, tmp
     (model / "generation_config.json").write_text('{"eos_token_id": 3}')
     assert fetch(hub, tmp_path / "home").name == "f" * 40
     assert old.is_dir()
-    size = (model / "model.safetensors").stat().st_size
-    assert len([request for request in hub.asked(".safetensors") if request.sent == size]) == 1
+    assert len([request for request in hub.requests if request.sent and request.path.endswith(".safetensors")]) == 1
 
 
 def test_when_the_hub_is_down_the_cache_will_do(hub, tmp_path):
@@ -135,7 +140,7 @@ def test_the_token_goes_to_the_hub_alone(hub, tmp_path):
 
 
 @pytest.mark.parametrize("signal", ["kill", "terminate"])
-def test_a_download_that_was_killed_keeps_the_files_that_are_whole(hub, model, tmp_path, signal):
+def test_of_a_download_that_was_killed_whole_files_are_kept_and_others_begin_anew(hub, model, tmp_path, signal):
     in_shards(model, 4)
     size = (model / "model-00002-of-00002.safetensors").stat().st_size
     hub.stop_at = size // 2
@@ -143,25 +148,61 @@ def test_a_download_that_was_killed_keeps_the_files_that_are_whole(hub, model, t
     deadline = time.monotonic() + 100
     while hub.sent("2-of-00002.safetensors") < size // 2 and time.monotonic() < deadline:
         time.sleep(0.02)
-    time.sleep(0.5)
+    time.sleep(0.3)
     getattr(fetching.process, signal)()
     fetching.process.wait(30)
     hub.stop_at = None
-    before = hub.sent("1-of-00002.safetensors")
     folder = fetch(hub, tmp_path / "home", COMMIT)
     for name in ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"):
         assert (folder / name).read_bytes() == (model / name).read_bytes()
-    assert hub.sent("1-of-00002.safetensors") == before
+    assert size * 1.5 <= hub.sent("2-of-00002.safetensors") <= size * 1.5 + 2**16
+    assert hub.sent("1-of-00002.safetensors") == (model / "model-00001-of-00002.safetensors").stat().st_size
+
+
+def test_a_part_is_deleted_once_nobody_has_written_to_it_for_a_day(hub, tmp_path):
+    folder = fetch(hub, tmp_path / "home", COMMIT)
+    young, old = (folder.parents[1] / "blobs" / f"{name}.incomplete" for name in ("young", "old"))
+    for part in (young, old):
+        part.write_text("")
+    os.utime(old, (time.time() - 25 * 3600,) * 2)
+    fetch(hub, tmp_path / "home", COMMIT)
+    assert (young.exists(), old.exists()) == (True, False)
 
 
 def test_a_connection_that_breaks_again_and_again_is_gone_on_with(hub, model, tmp_path):
-    in_shards(model, 40)
-    size = (model / "model-00002-of-00002.safetensors").stat().st_size
-    hub.stop_at, hub.breaks = size // 3, size // 3
-    folder = fetch(hub, tmp_path / "home", COMMIT)
+    """huggingface_hub writes 10 MiB at a time. What it had of the next ones is sent again."""
+    in_shards(model, 30)
     name = "model-00002-of-00002.safetensors"
+    size = (model / name).stat().st_size
+    hub.stop_at, hub.breaks = 12 * 2**20, 12 * 2**20
+    folder = fetch(hub, tmp_path / "home", COMMIT)
     assert (folder / name).read_bytes() == (model / name).read_bytes()
-    assert hub.sent("2-of-00002.safetensors") <= size + 3 * 10 * 2**20  # huggingface_hub writes pieces of 10 MiB
+    begun = [request.first for request in hub.requests if request.path.endswith(name) and request.sent]
+    assert begun == [0, 10 * 2**20, 20 * 2**20]
+    assert size < hub.sent(name) < size + 2 * 10 * 2**20
+
+
+def test_where_the_parts_of_a_file_lie_in_xet_and_that_is_out_of_reach_the_way_around_is_told(hub, tmp_path):
+    hub.xet = "http://127.0.0.1:9"
+    message = problem(hub, tmp_path / "home", HF_XET_CLIENT_RETRY_MAX_ATTEMPTS="1")
+    assert "HF_HUB_DISABLE_XET=1" in message
+    assert hub.sent() == 0
+    fetch(hub, tmp_path / "home", HF_HUB_DISABLE_XET="1")
+    assert hub.sent() > 0
+
+
+def test_a_file_that_comes_with_fewer_bytes_than_the_hub_has_is_not_kept(hub, tmp_path):
+    hub.cut.add("model.safetensors")
+    assert "fewer bytes" in problem(hub, tmp_path / "home")
+    hub.cut.clear()
+    fetch(hub, tmp_path / "home")
+
+
+def test_named_chat_templates_come_with_the_tokenizer(hub, model, tmp_path):
+    (model / "additional_chat_templates").mkdir()
+    (model / "additional_chat_templates" / "tools.jinja").write_text("{{ messages }}")
+    folder = fetch(hub, tmp_path / "home")
+    assert (folder / "additional_chat_templates" / "tools.jinja").read_text() == "{{ messages }}"
 
 
 def test_a_file_that_changes_on_its_way_is_not_kept(hub, tmp_path):
@@ -187,7 +228,7 @@ REFUSED = {
 def test_what_the_hub_refuses_comes_with_advice(hub, tmp_path, case, where):
     answer, said = REFUSED[case]
     hub.refuse = lambda _, path: answer if where == "everywhere" or "safetensors" in path else None
-    message = problem(hub, tmp_path / "home")
+    message = problem(hub, tmp_path / "home", HURRY="50")
     assert [text for text in said if text not in message] == []
     without_port = re.sub(r"127\.0\.0\.1:\d+", "", message)  # which may hold any number
     assert [other for other in REFUSED if other in without_port and other != case[-3:]] == []
@@ -304,7 +345,8 @@ def test_a_mirror_that_serves_no_parts_of_files_is_no_hindrance(hub, tmp_path):
 
 
 def test_other_formats_of_the_weights_stay_where_they_are(hub, model, tmp_path):
-    for name in ("consolidated.safetensors", "pytorch_model.bin", "onnx/model.safetensors", "model.fp16.safetensors"):
+    others = ("consolidated.safetensors", "pytorch_model.bin", "model.fp16.safetensors")
+    for name in (*others, "onnx/model.safetensors", "onnx/config.json", "onnx/tokenizer.model"):
         (model / name).parent.mkdir(exist_ok=True)
         shutil.copy(model / "model.safetensors", model / name)
     (model / "mine.py").write_text("")

@@ -3,21 +3,25 @@
 Snakemake counts GPUs, and starts a second job while one is free, but it does not tell a job which one to use. Without
 this module both would take GPU 0.
 
-A job holds a lock on a file for each of its GPUs, in the machine's own folder for temporary files. The kernel frees the
-locks when the process ends, even if it is killed, so no GPU stays taken by mistake. The lock files are a user's own.
-Where several users share a machine, a scheduler such as Slurm must give each job GPUs of its own.
+A job holds a lock on a file for each of its GPUs, by filelock. These are locks of the kernel (flock), which frees them
+when the process ends, even if it is killed, so no GPU stays taken by mistake. The files lie in the machine's folder for
+temporary files, which is on a local disk as a rule. GPUs are shared out within one machine, so that it does no harm if
+that folder is on a network file system whose locks hold on each machine by itself. Where it has no such locks at all,
+filelock uses files as locks, and takes over those of a process that is gone. The lock files are a user's own. Where
+several users share a machine, a scheduler such as Slurm must give each job GPUs of its own.
 """
 
 import atexit
 import csv
 import logging
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
@@ -44,7 +48,7 @@ def take(device: str, count: int) -> str:
     if not devices or len(devices) < count:
         return device
     if len(devices) > count or "SLURM_JOB_ID" not in os.environ:  # else Slurm gave exactly these to this job alone
-        folder = Path(tempfile.gettempdir()) / f"safetyheads-gpus-{os.getuid()}"
+        folder = Path(tempfile.gettempdir()) / f"safetyheads-gpus-{os.getuid()}-{platform.node()}"
         devices = _held.enter_context(lease(devices, count, folder))
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
     log.info("GPUs of this job: %s", ", ".join(devices))
@@ -63,36 +67,36 @@ def lease(devices: Sequence[str], count: int, folder: Path) -> Iterator[list[str
     if not 1 <= count <= len(devices):
         raise ValueError(f"{count} of {len(devices)} devices cannot be leased")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with ExitStack() as locks:
-        queue, told = FileLock(folder / "queue.lock"), False
-        if not _acquired(queue):
+    locks = {device: FileLock(folder / f"{device.replace('/', '-')}.lock") for device in devices}
+    queue = FileLock(folder / "queue.lock")
+    with ExitStack() as held:
+        told = not _locked(queue)
+        if told:
             log.info("Waiting for a GPU: other jobs are before this one.")
-            told = True
-            queue.acquire()
-        with ExitStack() as waiting:
-            waiting.callback(queue.release)
-            held: set[str] = set()
-            while len(held) < count:
+            queue.acquire(poll_interval=PAUSE)
+        try:
+            taken: set[str] = set()
+            while True:
                 for device in devices:
-                    lock = FileLock(folder / f"{device.replace('/', '-')}.lock")
-                    if len(held) < count and device not in held and _acquired(lock):
-                        locks.callback(lock.release)
-                        held.add(device)
-                if len(held) < count:
-                    if not told:
-                        log.info("Waiting for a GPU: %d of %d are free, of %d.", len(held), count, len(devices))
-                        told = True
-                    time.sleep(PAUSE)
-        yield [device for device in devices if device in held]
+                    if len(taken) < count and device not in taken and _locked(locks[device]):
+                        held.callback(locks[device].release)
+                        taken.add(device)
+                if len(taken) == count:
+                    break
+                if not told:
+                    log.info("Waiting for a GPU: %d of %d are free, of %d.", len(taken), count, len(devices))
+                    told = True
+                time.sleep(PAUSE)
+        finally:
+            queue.release()
+        yield [device for device in devices if device in taken]
 
 
-def _acquired(lock: BaseFileLock) -> bool:
+def _locked(lock: BaseFileLock) -> bool:
     """Try to take a lock, without waiting. Returns whether it succeeded."""
-    try:
+    with suppress(Timeout):
         lock.acquire(blocking=False)
-    except Timeout:
-        return False
-    return True
+    return lock.is_locked
 
 
 def visible(environment: Mapping[str, str], gpus: Sequence[str]) -> list[str]:

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
 
-import requests
 import tenacity
-from pooch import HTTPDownloader
 
 from safetyheads.artifacts import files
 from safetyheads.errors import SafetyHeadsError
 
 log = logging.getLogger(__name__)
 
-_BUSY = {408, 425, 429}
+BUSY = {408, 425, 429}
+"""HTTP answers that may pass by themselves, besides 5xx."""
 _LONGEST_WAIT = 60.0  # seconds
 
 
@@ -104,7 +103,9 @@ def download(
     Proxies come from the environment. Raises SafetyHeadsError for any other answer of the server, after the last
     attempt, and for a wrong checksum.
     """
-    shown = _without_secrets(url)
+    from requests import RequestException
+
+    shown = without_secrets(url)
     retrying = patience.retrying(_may_pass, lambda error: f"{shown}: {_reason(error)}", _asked_wait)
 
     def write_to(temporary: Path) -> None:
@@ -113,45 +114,45 @@ def download(
 
     try:
         files.replace(destination, write_to)
-    except requests.HTTPError as error:
+    except RequestException as error:
+        network = "" if error.response is not None else ", the network and the proxy"
         raise SafetyHeadsError(
-            f"{shown} cannot be downloaded: {_reason(error)}. Check the address, or fetch the file yourself and name "
-            "it with `path:`."
-        ) from None
-    except requests.RequestException as error:
-        raise SafetyHeadsError(
-            f"{shown} cannot be downloaded: {_reason(error)}. Check the address, the network and the proxy, or fetch "
-            "the file on another machine and name it with `path:`."
+            f"{shown} cannot be downloaded: {_reason(error)}. Check the address{network}, or fetch the file on another "
+            "machine and name it with `path:`."
         ) from None
 
 
-def _without_secrets(url: str) -> str:
-    """An address that can be shown: without user, password and query, which may be a signature."""
-    return re.sub(r"(?<=[?#]).+", "...", re.sub(r"(?<=//)[^/?#]*@", "", url))
+def without_secrets(text: str) -> str:
+    """A text whose addresses can be shown: without user, password and query, which may be a signature."""
+    return re.sub(r"(?<=//)[^/?#\s]*@", "", re.sub(r"(//[^\s?#]*[?#])[^\s'\"]+", r"\1...", text))
 
 
 def _fetch(url: str, path: Path, timeout: float) -> None:
-    HTTPDownloader(headers={"Accept-Encoding": "identity"}, timeout=timeout)(url, str(path), None)
+    from pooch import HTTPDownloader
+
+    # A server must not compress what it sends: the checksum is that of the file as it lies there.
+    HTTPDownloader(True, 2**16, timeout=timeout, headers={"Accept-Encoding": "identity"})(url, str(path), None)
 
 
 def _may_pass(error: BaseException) -> bool:
-    if (status := _status(error)) is not None:
-        return status in _BUSY or status >= 500
-    broken = requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError
-    return isinstance(error, broken)
+    from requests import exceptions
 
-
-def _status(error: BaseException) -> int | None:
-    """The HTTP status that an error comes from; None if there was no answer."""
     response = getattr(error, "response", None)
-    return None if response is None else int(response.status_code)
+    if response is not None:
+        return response.status_code in BUSY or response.status_code >= 500
+    return isinstance(error, exceptions.ConnectionError | exceptions.Timeout | exceptions.ChunkedEncodingError)
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return f"HTTP {error.response.status_code} {error.response.reason}".rstrip()
-    cause = error.args[0] if error.args else error
-    return _without_secrets(str(getattr(cause, "reason", cause)) or type(error).__name__)
+    """Why there was no file, in a few words. Only the innermost error's text is shown: others hold the address."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"HTTP {response.status_code} {response.reason}".rstrip()
+    if isinstance(error, ValueError):  # requests says so of what is no address
+        return "this is not an address that begins with http:// or https://"
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _asked_wait(error: BaseException) -> float | None:

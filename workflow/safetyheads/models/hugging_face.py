@@ -1,16 +1,19 @@
-"""Fetch models and files from Hugging Face into its normal cache, whole and with the right checksum.
+"""Fetch models and files from Hugging Face into its normal cache, by huggingface_hub, and check what came.
 
-huggingface_hub fetches: it goes on where a connection broke, takes the quicker way of Xet where there is one, and does
-not rely on locks of files, which some file systems of clusters only seem to grant. The small files of a model come
-first, so that a model that cannot be measured is refused before its weights are fetched.
+The small files of a model come first, so that a model that cannot be measured is refused before its weights are
+fetched. Of an interrupted download, the files that are whole are kept. huggingface_hub never continues the part of a
+file that another process began: on Lustre, GPFS and NFS file locks can fail silently, and two processes would write
+into one part.
 """
 
 import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,25 +21,24 @@ import httpx2
 
 from safetyheads.artifacts import files
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.models.download import PATIENCE, Patience, sha256_of, verify
+from safetyheads.models.download import PATIENCE, Patience, sha256_of, verify, without_secrets
 from safetyheads.models.files import INDEX, weight_names
-from safetyheads.models.hugging_face_errors import Wanted, asked_wait, cause_of, hub_errors, reason, status_of
+from safetyheads.models.hugging_face_errors import Wanted, asked_wait, hub_errors, may_pass, reason
 from safetyheads.models.tensors import Header, read_header
-from safetyheads.models.tokenizer import TEMPLATE_FOLDER
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-SMALL = (".json", ".jinja", ".model")
-"""Endings of the files that are fetched besides the weights. Pickled weights (.bin, .pt) and code (.py) never are."""
-VOCABULARIES = ("merges.txt", "vocab.txt")
-FIRST = ["config.json", INDEX]
-"""Fetched before all others: they say whether the model can be measured, and which files hold its weights."""
-
 Inspect = Callable[[Path, Callable[[], Mapping[str, Header]]], Any]
 """Looks at a model before its weights are fetched: at its folder, and, if it wants, at what its weights say."""
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+SMALL = ["*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt"]
+"""The files that are fetched before the weights. Pickled weights (.bin, .pt) and code (.py) never are."""
+OF_OTHER_FORMATS = ["*/*.json", "*/*.model"]
+"""Files in folders belong to other formats of the model, such as onnx/. Only named chat templates are kept in one."""
+ABANDONED = 24 * 3600.0
+"""Seconds after which a part of a file is taken for abandoned, if nothing was written to it: its process was killed."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -52,30 +54,52 @@ def snapshot(
     Files that are missing there are fetched. Before the weights are, `inspect(folder, headers)` is called, which can
     raise an error for a model that is not wanted. All small files are in `folder` then, and `headers()` asks for what
     the files of weights say of their tensors, by file; nothing where that cannot be asked or no weights are missing.
-    `patience` says how often requests are tried. The network is not used if HF_HUB_OFFLINE=1, or if `revision` is a
-    commit and all files are in the cache. Raises SafetyHeadsError if the model cannot be fetched, lacks files, does not
-    fit on the disk or has a wrong checksum.
+    `patience` says how often requests are tried that huggingface_hub itself does not repeat. The network is not used if
+    HF_HUB_OFFLINE=1, or if `revision` is a commit and all files are in the cache. If the server does not answer, the
+    commit of a branch or tag is taken from the cache, and the log says so. Raises SafetyHeadsError if the model cannot
+    be fetched, lacks files, does not fit on the disk or has a wrong checksum.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import resolve_revision, snapshot_download
 
-    with hub_errors(Wanted("model", repo, revision)):
-        retry = _Retry(patience)
-        commit = _commit(repo, revision or "main", retry)
-        folder = Path(retry(snapshot_download, repo, revision=commit, allow_patterns=FIRST))
-        commit, sizes = folder.name, _listing(repo, folder)
-        where = f"The repository {repo} (commit {commit[:12]})"
-        if "config.json" not in sizes:
-            raise SafetyHeadsError(f"{where} has no config.json: it does not hold a model of transformers.")
-        weights = [name for name in weight_names(where, sizes, folder / INDEX) if name != INDEX]
-        small = [name for name in sizes if name.endswith(SMALL) or name in VOCABULARIES]
-        retry(snapshot_download, repo, revision=commit, allow_patterns=[*small, f"{TEMPLATE_FOLDER}/*.jinja"])
-        missing = [name for name in weights if not (folder / name).exists()]
-        inspect(folder, partial(_headers, repo, folder, weights if missing else [], retry))
-        _check_space(folder, sum(sizes[name] or 0 for name in missing))
-        retry(snapshot_download, repo, revision=commit, allow_patterns=weights)
-        for name in missing:
-            _check_sum(repo, folder / name)
-        return folder
+    asked = partial(_asked, Wanted("model", repo, revision), patience)
+    commit = asked(resolve_revision, repo, revision=revision).resolved
+    fetch = partial(asked, snapshot_download, repo, revision=commit)
+    folder = Path(fetch(allow_patterns=SMALL, ignore_patterns=OF_OTHER_FORMATS))
+    sizes = _listing(repo, folder)
+    where = f"The repository {repo} (commit {folder.name[:12]})"
+    if "config.json" not in sizes:
+        raise SafetyHeadsError(f"{where} has no config.json: it does not hold a model of transformers.")
+    weights = [name for name in weight_names(where, sizes, folder / INDEX) if name != INDEX]
+    missing = [name for name in weights if not (folder / name).exists()]
+    inspect(folder, partial(_headers, repo, folder, weights if missing else [], asked))
+    _remove_abandoned(folder.parents[1] / "blobs")
+    _check_space(folder, sum(sizes[name] or 0 for name in missing))
+    # One file at a time: hf_xet fetches the parts of a file side by side anyway, and a kill loses no more than one.
+    fetch(allow_patterns=weights, max_workers=1)
+    for name in missing:
+        _check_sum(folder / name, f"{name} of {repo} (commit {folder.name[:12]})")
+    return folder
+
+
+def _headers(repo: str, folder: Path, names: Sequence[str], asked: Callable[..., Any]) -> dict[str, Header]:
+    """What files of weights say of their tensors, read from their beginnings alone; nothing if that fails.
+
+    Files that are not in `folder`, the snapshot, yet are asked for it where they are, by `asked`.
+    """
+    from huggingface_hub import HfApi
+
+    found: dict[str, Header] = {}
+    for name in names:
+        if (folder / name).exists():
+            found[name] = read_header(folder / name)
+            continue
+        try:
+            read = asked(HfApi().parse_safetensors_file_metadata, repo, name, revision=folder.name)
+        except Exception as error:  # a mirror may not serve parts of files; the whole files are looked at later
+            log.info("What %s holds is looked at when it is here (%s).", name, type(error).__name__)
+            return {}
+        found[name] = {key: {"dtype": str(of.dtype), "shape": list(of.shape)} for key, of in read.tensors.items()}
+    return found
 
 
 def cached(repo: str, revision: str | None) -> Path:
@@ -83,7 +107,8 @@ def cached(repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     with hub_errors(Wanted("model", repo, revision)):
-        return Path(snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=FIRST))
+        only = ["config.json", INDEX]
+        return Path(snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=only))
 
 
 def download_from_hub(repo: str, revision: str | None, file: str, destination: Path, sha256: str | None = None) -> None:
@@ -94,9 +119,11 @@ def download_from_hub(repo: str, revision: str | None, file: str, destination: P
     """
     from huggingface_hub import hf_hub_download
 
-    with hub_errors(Wanted("dataset", repo, revision, file)):
-        cached = Path(hf_hub_download(repo, file, repo_type="dataset", revision=revision))
-    verify(cached, sha256, f"{file} of the data set {repo} at revision {revision or 'main'}")
+    name = f"{file} of the data set {repo} at revision {revision or 'main'}"
+    wanted = Wanted("dataset", repo, revision, file)
+    cached = Path(_asked(wanted, PATIENCE, hf_hub_download, repo, file, repo_type="dataset", revision=revision))
+    _check_sum(cached, name)
+    verify(cached, sha256, name)
     files.replace(destination, lambda temporary: shutil.copyfile(cached, temporary))
 
 
@@ -110,31 +137,30 @@ def cached_sha256(path: Path) -> str | None:
     return blob if _SHA256.fullmatch(blob) else None
 
 
-def _commit(repo: str, revision: str, retry: "_Retry") -> str:
-    """The commit that a revision stands for. Offline it is the revision itself, which the cache can resolve.
+def _asked(wanted: Wanted, patience: Patience, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Call a function of huggingface_hub, again and again as long as its errors may pass by themselves.
 
-    If the server does not answer, the commit of this revision in the cache is used, and the log says so. The answer is
-    also noted in the cache, as huggingface_hub does, so that later jobs find the same commit offline.
+    Raises SafetyHeadsError, in words about `wanted`, for what goes wrong in the end.
     """
-    from huggingface_hub import HfApi, constants
+    with hub_errors(wanted):
+        _limit_waits(patience.timeout)
+        return patience.retrying(may_pass, reason, asked_wait)(call, *args, **kwargs)
 
-    if _COMMIT.fullmatch(revision) or constants.is_offline_mode():
-        return revision
-    try:
-        commit = str(retry(HfApi().model_info, repo, revision=revision, timeout=retry.patience.timeout).sha)
-    except httpx2.HTTPError as error:
-        if not _may_pass(error):
-            raise
-        try:
-            folder = cached(repo, revision)
-        except SafetyHeadsError:
-            raise error from None
-        log.warning("%s: going on with %s of the cache for %s of %s.", reason(error), folder.name, revision, repo)
-        return folder.name
-    ref = Path(constants.HF_HUB_CACHE, f"models--{repo.replace('/', '--')}", "refs", revision)
-    ref.parent.mkdir(parents=True, exist_ok=True)
-    files.replace(ref, lambda temporary: temporary.write_text(commit))
-    return commit
+
+@cache
+def _limit_waits(timeout: float) -> None:
+    """End requests without an answer after `timeout` seconds, where huggingface_hub would wait for ever."""
+    from huggingface_hub import get_session, set_client_factory
+
+    hooks = get_session().event_hooks["request"]
+
+    def limit(request: httpx2.Request) -> None:
+        limits = request.extensions.get("timeout", {})
+        request.extensions["timeout"] = {
+            kind: timeout if seconds is None else seconds for kind, seconds in limits.items()
+        }
+
+    set_client_factory(lambda: httpx2.Client(event_hooks={"request": [*hooks, limit]}, follow_redirects=True))
 
 
 def _listing(repo: str, folder: Path) -> dict[str, int | None]:
@@ -149,6 +175,14 @@ def _listing(repo: str, folder: Path) -> dict[str, int | None]:
     return {name: size for name, size in files.items() if "/" not in name}
 
 
+def _remove_abandoned(blobs: Path) -> None:
+    """Delete the parts of files that killed processes left behind: nobody continues them, and they can be gigabytes."""
+    for part in blobs.glob("*.incomplete"):
+        with suppress(OSError):  # another process was faster, or it is another user's
+            if time.time() - part.stat().st_mtime > ABANDONED:
+                part.unlink()
+
+
 def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -158,59 +192,28 @@ def _check_space(folder: Path, needed: int) -> None:
         )
 
 
-def _headers(repo: str, folder: Path, names: Sequence[str], retry: "_Retry") -> dict[str, Header]:
-    """What files of weights say of their tensors, read from their beginnings alone; nothing if that fails.
+def _check_sum(path: Path, name: str) -> None:
+    """Delete a file of the cache, and raise SafetyHeadsError, if its SHA-256 is not the one that the hub told.
 
-    Files that are not in `folder`, the snapshot, yet are asked for it where they are.
+    huggingface_hub compares only the sizes of files that come over plain HTTP.
     """
-    from huggingface_hub import HfApi
-
-    found: dict[str, Header] = {}
-    for name in names:
-        if (folder / name).exists():
-            found[name] = read_header(folder / name)
-            continue
-        try:
-            read = retry(HfApi().parse_safetensors_file_metadata, repo, name, revision=folder.name)
-        except Exception as error:  # a mirror may not serve parts of files; the whole files are looked at later
-            log.info("What %s holds is looked at when it is here (%s).", name, type(error).__name__)
-            return {}
-        found[name] = {key: {"dtype": str(of.dtype), "shape": list(of.shape)} for key, of in read.tensors.items()}
-    return found
-
-
-def _check_sum(repo: str, path: Path) -> None:
-    """Raise SafetyHeadsError, and delete the file, if a file that was just fetched is not the one that was promised."""
     expected = cached_sha256(path)
-    if expected is None or (found := sha256_of(path)) == expected:
-        return
-    path.resolve().unlink()
-    path.unlink()
-    raise SafetyHeadsError(
-        f"Wrong checksum for {path.name} of {repo} (commit {path.parent.name[:12]}): expected sha256 {expected}, found "
-        f"{found}. The file changed on its way here; nothing of it was kept. Run again; if it comes out the same, ask "
-        "those who run the network's proxy or mirror."
-    )
+    found = sha256_of(path) if expected else None
+    if found != expected:
+        path.resolve().unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        raise SafetyHeadsError(
+            f"Wrong checksum for {name}: expected sha256 {expected}, found {found}. The file changed on its way here; "
+            "nothing of it was kept. Run again; if it comes out the same, ask those who run the network's proxy or "
+            "mirror."
+        )
 
 
-def _may_pass(error: BaseException) -> bool:
-    status = status_of(error)
-    if status is not None:
-        return status in (408, 425, 429) or status >= 500
-    return isinstance(cause_of(error), httpx2.TransportError)
+def _hide_secrets(record: logging.LogRecord) -> bool:
+    record.msg, record.args = without_secrets(record.getMessage()), ()
+    return True
 
 
-class _Retry:
-    """Calls a function again, after longer and longer waits, as long as its errors may pass by themselves."""
-
-    def __init__(self, patience: Patience) -> None:
-        self.patience = patience
-
-    def __call__(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        def attempt() -> T:
-            from huggingface_hub import get_session
-
-            get_session().timeout = self.patience.timeout  # without it, huggingface_hub waits for ever
-            return call(*args, **kwargs)
-
-        return self.patience.retrying(_may_pass, reason, asked_wait)(attempt)
+for _module in ("file_download", "hf_api", "_snapshot_download", "utils._http"):
+    # The addresses in huggingface_hub's warnings hold signatures, and credentials if HF_ENDPOINT has some.
+    logging.getLogger(f"huggingface_hub.{_module}").addFilter(_hide_secrets)

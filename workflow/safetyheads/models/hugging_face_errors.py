@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from safetyheads.errors import SafetyHeadsError
+from safetyheads.models.download import BUSY
 
 
 @dataclass(frozen=True)
@@ -50,32 +51,63 @@ class Wanted:
 
 @contextmanager
 def hub_errors(wanted: Wanted) -> Iterator[None]:
-    """Turn the errors of huggingface_hub within the block into SafetyHeadsErrors, without the original traceback."""
+    """Turn the errors of huggingface_hub within the block into SafetyHeadsErrors, without the original traceback.
+
+    Most of what goes wrong within hf_xet is a RuntimeError; the rest are OSErrors of its own.
+    """
     from huggingface_hub import errors
 
     try:
         yield
-    except (OSError, httpx2.HTTPError, errors.HFValidationError, errors.XetDownloadError) as error:
+    except (
+        OSError,
+        httpx2.HTTPError,
+        errors.HFValidationError,
+        errors.RevisionResolutionError,
+        RuntimeError,
+    ) as error:
         problem = explain(error, wanted)
     else:
         return
-    raise SafetyHeadsError(problem)
+    raise SafetyHeadsError(problem) from None
 
 
 def cause_of(error: BaseException) -> BaseException:
     """The error behind an error.
 
-    If the network fails, huggingface_hub says that a file is not in its cache; what went wrong is the cause of that.
+    If the network fails, huggingface_hub says that a file or a revision is not in its cache; what went wrong is the
+    cause of that.
     """
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError, RevisionResolutionError
 
-    return error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
+    absent = isinstance(error, LocalEntryNotFoundError | RevisionResolutionError)
+    return error.__cause__ if absent and error.__cause__ else error
 
 
 def status_of(error: BaseException) -> int | None:
     """The HTTP status that an error comes from; None if there was no answer."""
     response = getattr(cause_of(error), "response", None)
     return None if response is None else int(response.status_code)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether a call that ended with this error is worth repeating.
+
+    If huggingface_hub gave up and looked into its cache (LocalEntryNotFoundError), it has repeated the call itself.
+    """
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if isinstance(error, LocalEntryNotFoundError):
+        return False
+    status = status_of(error)
+    if status is not None:
+        return status in BUSY or status >= 500
+    return isinstance(cause_of(error), httpx2.TransportError) or _cut_off(error)
+
+
+def _cut_off(error: BaseException) -> bool:
+    """Whether a file came with fewer bytes than the hub told: the one error of this class that has no number."""
+    return type(error) is OSError and error.errno is None
 
 
 def explain(error: BaseException, wanted: Wanted) -> str:
@@ -126,14 +158,20 @@ def explain(error: BaseException, wanted: Wanted) -> str:
         later = f"It asks to wait {wait:g} seconds." if wait else "Wait some minutes."
         return (
             f"Hugging Face got too many requests from you, also after a while, and refuses the {wanted.at} (HTTP 429). "
-            f"{later} Then run again: what has come so far is kept. Logged in (`hf auth login`) one may ask more often."
+            f"{later} Then run again: files that are whole are kept. One may ask more often after `hf auth login`."
         )
     if isinstance(error, errors.HFValidationError):
         return f"{wanted.repo!r} is not the name of a repository. Write owner/name, as in the address of its page."
-    if isinstance(error, httpx2.HTTPError | errors.XetDownloadError):
+    if isinstance(error, RuntimeError) or type(error).__module__.startswith("hf_xet"):
+        return (
+            f"The {wanted.at} cannot be fetched from Xet, the storage of Hugging Face. Check whether the network or "
+            "the proxy lets this machine reach hosts of xethub.hf.co, or set HF_HUB_DISABLE_XET=1, and run again "
+            f"(files that are whole are kept); or {wanted.by_hand}."
+        )
+    if isinstance(error, httpx2.HTTPError) or _cut_off(error):
         return (
             f"Hugging Face cannot be reached for the {wanted.at}: {reason(error)}. Check the network and the proxy and "
-            f"run again (what has come so far is kept), or {wanted.by_hand}."
+            f"run again (files that are whole are kept), or {wanted.by_hand}."
         )
     if isinstance(error, errors.FileMetadataError):
         return (
@@ -167,6 +205,8 @@ def reason(error: BaseException) -> str:
     status = status_of(error)
     if status is not None:
         return f"{endpoint()} answers with HTTP {status}"
+    if _cut_off(error):
+        return f"a file of {endpoint()} came with fewer bytes than it has there"
     if isinstance(error, httpx2.TimeoutException):
         return f"{endpoint()} does not answer in time"
     said = str(error)  # searched, never shown: httpx2 keeps of the system's error nothing but its text
