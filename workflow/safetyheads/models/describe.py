@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from safetyheads.engine.context import context_length
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.models.download import sha256_of
-from safetyheads.models.files import INDEX, architecture, has_other_senses, read_json, weight_files
+from safetyheads.models.files import INDEX, architecture, has_other_senses, read_index, read_json, weight_files
 from safetyheads.models.hugging_face import cached_sha256
 from safetyheads.models.tensors import Header, by_name, check_index, check_tensors, stored
 from safetyheads.models.tokenizer import check_vocabulary, describe_tokenizer, is_of_tokenizer, tokenizer_files
@@ -85,11 +85,11 @@ def check_before_weights(
     """
     where = f"The model folder {folder}"
     config, class_ = architecture(folder)
-    index = read_json(folder / INDEX).get("weight_map", {}) if (folder / INDEX).is_file() else None
-    check_index(where, index or {}, config, class_)
+    index, senses = read_index(folder / INDEX) if (folder / INDEX).is_file() else None, has_other_senses(folder)
+    check_index(where, index or {}, config, class_, senses=senses)
     _tokenizer(folder, config, chat_template)
     if known := headers():
-        check_tensors(where, by_name(where, known, index), config, class_, senses=has_other_senses(folder))
+        check_tensors(where, by_name(where, known, index), config, class_, senses=senses)
 
 
 def _tokenizer(

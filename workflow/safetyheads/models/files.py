@@ -5,7 +5,8 @@ These checks take seconds, so a mistake is reported before gigabytes are downloa
 
 import json
 import re
-from collections.abc import Collection, Iterator
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,30 @@ if TYPE_CHECKING:
 _WEIGHTS = "model.safetensors"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _QUANTISED = re.compile(
-    r"quantization(_config)?|quanti[sz]e(d|_config)?|quant_(config|method|algo)|compression_config|is_quanti[sz]ed"
-    r"|load_in_[48]bit|w?_?bits?"
+    r"(?!.*(cache|kv_))(.*quanti[sz](e|ed|ation)?(_|$)|(.*_)?quant(_|$)|compression_config$|load_in_[48]bit$|w?_?bits?$"
+    r"|(.*_)?(fp|int|nf)[48](_|$))",
+    re.IGNORECASE,
 )
 """Keys of config.json by which tools say that weights are quantised."""
+_FILE_OF_QUANTISATION = re.compile(r"(.*quant.*|qconfig.*|compression_config)\.json", re.IGNORECASE)
+_RUNNING = frozenset(
+    {
+        *(
+            f"{prefix}{part}_implementation{end}"
+            for prefix in ("", "_")
+            for part in ("attn", "experts")
+            for end in ("", "_internal", "_autoset")
+        ),
+        *("return_dict", "use_return_dict", "output_attentions", "_output_attentions", "output_hidden_states"),
+        *("use_cache", "torchscript", "dtype", "torch_dtype", "quantization_config"),
+        *("id2label", "label2id", "num_labels", "problem_type"),
+    }
+)
+"""Keys of config.json that do not matter.
+
+Which attention and which number format compute is the study's word, and what a pass returns is the engine's. Labels are
+those of classifiers. A way of quantisation that is still there when these are taken out is an empty one.
+"""
 INDEX = "model.safetensors.index.json"
 """The file that lists the shards of a model whose weights are in several files."""
 
@@ -60,6 +81,11 @@ def weight_names(where: str, names: Collection[str], index: Path) -> list[str]:
     if "adapter_config.json" in names:
         raise SafetyHeadsError(f"{where} holds a PEFT adapter. Merge it into its model and save that as safetensors.")
     if _WEIGHTS in names:
+        if others := sorted({*(read_index(index).values() if INDEX in names else ())} & {*names} - {_WEIGHTS}):
+            raise SafetyHeadsError(
+                f"{where} has {_WEIGHTS}, and {INDEX} names other files that are there ({', '.join(others)}). Which "
+                "of them are the model's is not clear. Delete those that are not, in a copy of your own if need be."
+            )
         return [_WEIGHTS]
     if INDEX not in names:
         pickled = sorted(name for name in names if name.endswith(_PICKLED) or ".bin." in name)
@@ -69,14 +95,33 @@ def weight_names(where: str, names: Collection[str], index: Path) -> list[str]:
             ".pt) are never loaded: choose a repository or revision with safetensors, or convert the model with "
             "`save_pretrained` of transformers and name the new folder with `path:`."
         )
-    shards = sorted(set(read_json(index).get("weight_map", {}).values()))
+    shards = sorted(set(read_index(index).values()))
     missing = [name for name in shards if name not in names]
-    if missing or not shards:
+    if missing:
         raise SafetyHeadsError(
             f"{where} has {INDEX}, which lists {len(shards)} files of weights, of which {len(missing)} are missing: "
             f"{', '.join(missing)}. Copy or download them again."
         )
     return [INDEX, *shards]
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """The file of each tensor, by the index of a model's weights at `path`.
+
+    Raises SafetyHeadsError if it names no tensors, or a file that is not one beside it.
+    """
+    places = read_json(path).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise SafetyHeadsError(
+            f"{path} has no `weight_map` that names the file of each tensor. Copy or download it again."
+        )
+    for name, file in places.items():
+        if not isinstance(file, str) or not file.endswith(".safetensors") or re.search(r"[/\\]", file):
+            raise SafetyHeadsError(
+                f"{path} says that the tensor {name!r} is in {file!r}. Allowed is the name of a safetensors file that "
+                "lies beside the index. Copy or download it again."
+            )
+    return places
 
 
 def architecture(folder: Path) -> tuple["PreTrainedConfig", "type[PreTrainedModel]"]:
@@ -101,9 +146,9 @@ def architecture(folder: Path) -> tuple["PreTrainedConfig", "type[PreTrainedMode
             f"{folder / 'config.json'}: transformers has no model type {raw.get('model_type')!r}. {advice}"
         )
     check_not_quantised(folder)
-    with _valid(folder / "config.json", model_type):
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        _without_ways_of_running(config)
+    with _valid(folder / "config.json", model_type), tempfile.TemporaryDirectory(prefix="safetyheads-") as cleaned:
+        Path(cleaned, "config.json").write_text(json.dumps(_without_ways_of_running(raw)), encoding="utf-8")
+        config = AutoConfig.from_pretrained(cleaned, local_files_only=True, trust_remote_code=False)
     named = (raw.get("architectures") or [f"{model_type} model"])[0]
     what = f"{folder} holds a {named}, which"
     if config.is_encoder_decoder or type(config) not in AutoModelForCausalLM._model_mapping:
@@ -120,15 +165,14 @@ def architecture(folder: Path) -> tuple["PreTrainedConfig", "type[PreTrainedMode
 
 def check_not_quantised(folder: Path) -> None:
     """Raise SafetyHeadsError if config.json, or a file beside it that is made for this, says so of the weights."""
-    raw = read_json(folder / "config.json")
-    inner = raw.get("text_config")
+    made_for_it = (path for path in sorted(folder.iterdir()) if _FILE_OF_QUANTISATION.fullmatch(path.name))
     for path, values in [
-        (folder / "config.json", {**raw, **(inner if isinstance(inner, dict) else {})}),
-        *((path, {"quantization": read_json(path)}) for path in sorted(folder.glob("*quant*.json"))),
+        (folder / "config.json", read_json(folder / "config.json")),
+        *((path, {"quantization": read_json(path)}) for path in made_for_it),
     ]:
-        for key, value in values.items():
-            number = str(value) if key in ("dtype", "torch_dtype") else ""
-            if (_QUANTISED.fullmatch(key) and _says_so(value)) or re.search(r"int|float8|float4|fp8|fp4", number):
+        for key, value in _settings(values):
+            number = str(value) if key.endswith("dtype") else ""
+            if (_QUANTISED.match(key) and _says_so(value)) or re.search(r"int|(float|fp|nf)[48]", number):
                 how = _method(value) or number or "some method"
                 raise SafetyHeadsError(
                     f"{path}: the weights are quantised ({how}), which is not supported: its heads would be those of "
@@ -136,11 +180,21 @@ def check_not_quantised(folder: Path) -> None:
                 )
 
 
+def _settings(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The keys and values of a config.json, and of its parts, such as that of the text decoder."""
+    for key, value in values.items():
+        yield key, value
+        if isinstance(value, dict) and not _QUANTISED.match(key):
+            yield from _settings(value)
+
+
 def _says_so(value: Any) -> bool:
     """Whether a setting says that weights are quantised. It may say so of the key/value cache alone."""
     if isinstance(value, dict) and isinstance(value.get("quantization"), dict):
         value = value["quantization"]  # as in hf_quant_config.json
-    return bool(value.get("quant_algo")) if isinstance(value, dict) and "quant_algo" in value else bool(value)
+    if isinstance(value, dict) and "quant_algo" in value:
+        value = value["quant_algo"]
+    return bool(value) and str(value).lower() not in ("none", "no", "false")
 
 
 def _method(value: Any) -> str | None:
@@ -158,17 +212,13 @@ def has_other_senses(folder: Path) -> bool:
     return any(re.search(r"vision|visual|image|audio|speech|video", part) for part in parts)
 
 
-def _without_ways_of_running(config: "PreTrainedConfig") -> None:
-    """Forget what a config.json says of how the model is to be run.
-
-    Which attention computes it is the study's word, and what a pass returns is the engine's. A way of quantisation that
-    is left here is an empty one.
-    """
-    for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
-        if part is not None:
-            part._attn_implementation = None
-            part.return_dict, part.output_attentions, part.output_hidden_states = True, False, False
-            part.__dict__.pop("quantization_config", None)
+def _without_ways_of_running(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a config.json and of its parts without what does not matter here."""
+    return {
+        key: _without_ways_of_running(value) if isinstance(value, dict) else value
+        for key, value in raw.items()
+        if key not in _RUNNING
+    }
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from safetyheads.errors import SafetyHeadsError
 from safetyheads.models.device_map import MaxMemory, Placement
 from safetyheads.models.files import architecture, has_other_senses
 from safetyheads.models.quiet import quiet
-from safetyheads.models.tensors import check_loaded, stored
+from safetyheads.models.tensors import check_loaded, check_tensors, stored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,6 +49,8 @@ def load(
 
     tensors = stored(folder)
     config, class_ = architecture(folder)
+    named, senses = f"The model folder {folder}", has_other_senses(folder)
+    check_tensors(named, tensors, config, class_, senses=senses)
     placement = Placement(device, gpus, max_memory)
     where = placement.first
     precision = AUTOMATIC[where.type] if dtype == "auto" else dtype
@@ -84,7 +86,7 @@ def load(
         raise SafetyHeadsError(f"The model in {folder} needs a package that is not installed: {error}") from None
     loaded: PreTrainedModel = result[0]
     report: dict[str, Any] = result[1]
-    check_loaded(f"The model folder {folder}", loaded, report, tensors, senses=has_other_senses(folder))
+    check_loaded(named, loaded, report, tensors, senses=senses)
     placement.check(loaded)
     loaded.requires_grad_(False)
     install(loaded)

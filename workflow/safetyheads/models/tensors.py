@@ -8,12 +8,12 @@ headers say them, so that this takes a second, however large the model is.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.models.files import INDEX, read_json, weight_files
+from safetyheads.models.files import INDEX, read_index, weight_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -32,17 +32,20 @@ Header = Mapping[str, Mapping[str, Any]]
 
 _FLOATS = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _QUANTISED = re.compile(
-    r"(^|[._])(scales?|scale_inv|scale_\d|zero_points?|packed|blocks|g_idx|qweight|qzeros|qscales?|biases|SCB|CB"
-    r"|weight_format|absmax|(nested_)?(absmax|quant_map)|quant_state\S*|weight\._data)$"
+    r"(^|[._:])(w?scales?|scale_inv|scale_\d|scale_weight|zero_points?|packed|blocks|g_idx|qweight|qzeros|qscales?|biases"
+    r"|SCB|CB|weight_(format|shape|offset|_data)|input_offset|absmax|(nested_)?(absmax|quant_map)|quant_state\S*|_?amax"
+    r"|weight\._data|qdata|W_q|Qidxs|codebooks?|codes|trellis|su|sv|suh|svh|SU|SV|q_(weight|scale\w*|perm|invperm|groups)"
+    r"|qscale_(weight|act)|s_(channel|group)|quant_bias|oweight)$"
 )
 """Names of what stands beside quantised weights: of compressed-tensors, ModelOpt, DeepSeek, GPTQ, AWQ, bitsandbytes,
-MLX, Quanto and MXFP4."""
+MLX, Quanto, MXFP4, torchao, HQQ, AQLM, QuIP, EXL2, EXL3, Marlin and Mistral."""
 _CHOOSE = "Choose the repository or folder with weights of 16 bits or more."
 _UNNEEDED = re.compile(
     r"(^|\.)rot(ary)?_?(pos_)?emb\w*\.|(^|\.)(inv_freq|freqs_cis|cos_cached|sin_cached|position_ids|rope\.freqs)$"
     r"|(attn|attention)\.(masked_)?bias$|(^|\.)mtp\w*\."
 )
 """Names of what a model makes itself (rotary frequencies, positions, masks), and of layers that predict more tokens."""
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 _OTHER_SENSES = re.compile(
     r"(^|\.)\w*(vision|visual|image|audio|speech|video|multi_?modal|mm_|patch_embed)\w*\.|"
     r"(^|\.)(\w*projector|\w*connector|resampler|perceiver|aligner|merger|qformer)\."
@@ -57,7 +60,7 @@ def stored(folder: Path) -> dict[str, Stored]:
     """
     names = weight_files(folder)
     headers = {name: read_header(folder / name) for name in names if name != INDEX}
-    index = read_json(folder / INDEX)["weight_map"] if INDEX in names else None
+    index = read_index(folder / INDEX) if INDEX in names else None
     return by_name(f"The model folder {folder}", headers, index)
 
 
@@ -122,16 +125,24 @@ def check_tensors(
         name: torch.empty(tensor.shape, dtype=getattr(torch, _FLOATS.get(tensor.dtype, "int64")), device="meta")
         for name, tensor in tensors.items()
     }
-    with quiet():
-        result: Any = class_.from_pretrained(
-            None,
-            config=config,
-            state_dict=state,
-            device_map={"": "meta"},
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+    try:
+        with quiet():
+            result: Any = class_.from_pretrained(
+                None,
+                config=config,
+                state_dict=state,
+                device_map={"": "meta"},
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except RuntimeError as error:  # how transformers says that it cannot make one tensor of several
+        if "conversion of the weights" not in str(error):
+            raise
+        raise SafetyHeadsError(
+            f"{where}: the weights do not fill the model that its config.json describes: the tensors of experts, which "
+            f"are joined to one, do not fit together{_odd_expert(tensors)}. Copy or download the weights again."
+        ) from None
     check_loaded(where, result[0], result[1], tensors, senses=senses)
 
 
@@ -142,10 +153,14 @@ def check_loaded(
 
     `report` is what transformers returns of loading.
     """
-    left_out = sorted(name for name in report["unexpected_keys"] if not _is_unneeded(name, model.config, senses))
+    left_out = _needed(report["unexpected_keys"], model.config, senses)
     check_names(where, left_out)
-    whole = {name for name, value in model.state_dict().items() if not value.is_floating_point()}
-    for name in sorted(set(tensors) - set(report["unexpected_keys"]) - whole):
+    numbers = {_end(name): value.is_floating_point() for name, value in model.state_dict().items()}
+    ignored = re.compile("|".join(model._keys_to_ignore_on_load_unexpected or ()) or r"(?!)")
+    without_place = {_end(name) for name in left_out}
+    for name in _needed(tensors, model.config, senses):
+        if not numbers.get(_end(name), not ignored.search(name) and _end(name) not in without_place):
+            continue  # a whole number in the model, too, or, such as the mask of GPT-2, nothing that it has
         if tensors[name].dtype not in _FLOATS:
             raise SafetyHeadsError(
                 f"{where} has {name!r} as {tensors[name].dtype} numbers, which are quantised: they mean nothing "
@@ -166,12 +181,23 @@ def check_loaded(
         )
 
 
-def check_index(where: str, names: Iterable[str], config: "PreTrainedConfig", class_: "type[PreTrainedModel]") -> None:
-    """Raise SafetyHeadsError if the index of a model's weights names scales of quantised weights among its tensors."""
+def check_index(
+    where: str,
+    names: Collection[str],
+    config: "PreTrainedConfig",
+    class_: "type[PreTrainedModel]",
+    *,
+    senses: bool = False,
+) -> None:
+    """Raise SafetyHeadsError if the index of a model's weights names scales of quantised weights among its tensors.
+
+    Some models have scales of their own. transformers may rename them when it loads, but not their last words.
+    """
     import torch
 
     with torch.device("meta"):
-        check_names(where, set(names) - class_(config).state_dict().keys())
+        own = {_end(name) for name in class_(config).state_dict()}
+    check_names(where, (name for name in _needed(names, config, senses) if _end(name) not in own))
 
 
 def check_names(where: str, names: Iterable[str]) -> None:
@@ -183,13 +209,46 @@ def check_names(where: str, names: Iterable[str]) -> None:
         )
 
 
-def _is_unneeded(name: str, config: "PreTrainedConfig", senses: bool) -> bool:
-    """Whether a tensor that finds no place is known not to be needed."""
-    if _UNNEEDED.search(name) or (senses and _OTHER_SENSES.search(name)):
-        return True
-    further = getattr(config, "num_nextn_predict_layers", None) or 0  # layers that predict further tokens, behind all
-    layer = re.search(r"(?:^|\.)layers\.(\d+)\.", name)
-    return bool(layer and 0 <= int(layer[1]) - config.num_hidden_layers < further)
+def _needed(names: Collection[str], config: "PreTrainedConfig", senses: bool) -> list[str]:
+    """Those of the names that are not known to be unneeded where the model has no place for them, sorted.
+
+    Layers behind all others predict further tokens if the configuration counts them, and if they have the projection
+    `eh_proj` that no other layer has.
+    """
+    end = config.get_text_config(decoder=True).num_hidden_layers
+    counted = range(end, end + (getattr(config, "num_nextn_predict_layers", None) or 0))
+    further = {layer[1] for name in names if (layer := _LAYER.search(name)) and name.endswith("eh_proj.weight")}
+    return sorted(
+        name
+        for name in names
+        if not _UNNEEDED.search(name)
+        and not (senses and _OTHER_SENSES.search(name))
+        and not ((layer := _LAYER.search(name)) and layer[1] in further and int(layer[1]) in counted)
+    )
+
+
+def _end(name: str) -> str:
+    """The last two words of a tensor's name, which transformers leaves as they are where it renames."""
+    return ".".join(name.split(".")[-2:])
+
+
+def _odd_expert(tensors: Mapping[str, Stored]) -> str:
+    """The end of a sentence: which tensor of an expert is missing, or unlike those of the layer's other experts."""
+    shapes: dict[str, dict[int, tuple[int, ...]]] = {}
+    for name, tensor in tensors.items():
+        if part := re.fullmatch(r"(.*\.experts)\.(\d+)\.(.*)", name):
+            shapes.setdefault(f"{part[1]}.{{}}.{part[3]}", {})[int(part[2])] = tensor.shape
+    layers: dict[str, set[int]] = {}
+    for name, of_experts in shapes.items():
+        layers.setdefault(name.partition("{}")[0], set()).update(of_experts)
+    for name, of_experts in sorted(shapes.items()):
+        usual = max(of_experts.values(), key=list(of_experts.values()).count)
+        for expert in sorted(layers[name.partition("{}")[0]]):
+            if expert not in of_experts:
+                return f": there is no {name.format(expert)!r}"
+            if of_experts[expert] != usual:
+                return f": {name.format(expert)!r} is {of_experts[expert]}, and {usual} for others"
+    return ""
 
 
 def _more(names: list[str]) -> str:
