@@ -9,11 +9,22 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, DeepseekV3Config, DeepseekV3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    PreTrainedConfig,
+)
 
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.models.describe import check_before_weights, describe
+from safetyheads.models.files import architecture
 from safetyheads.models.load import load
+from safetyheads.models.tensors import check_index
 
 INDEX = "model.safetensors.index.json"
 Weights = dict[str, torch.Tensor]
@@ -116,6 +127,40 @@ def test_layers_that_predict_further_tokens_are_unneeded_where_the_model_says_th
         load(tmp_path, device="cpu")
 
 
+def test_a_layer_more_is_refused_where_a_config_json_only_claims_that_it_predicts_further_tokens(folder: Path) -> None:
+    weights(
+        folder,
+        lambda values: values.update({name.replace("layers.3", "layers.4"): x.clone() for name, x in values.items()}),
+    )
+    config(folder, num_nextn_predict_layers=1)
+    assert "has the tensor 'model.layers.4." in refusal(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
+@pytest.mark.parametrize(
+    ("made", "masks"),
+    [
+        (
+            GPTNeoXConfig(vocab_size=512, hidden_size=32, num_hidden_layers=2, num_attention_heads=2),
+            ("gpt_neox.layers.0.attention.bias",),
+        ),
+        (
+            GPT2Config(vocab_size=512, n_embd=32, n_layer=2, n_head=2),
+            ("transformer.h.0.attn.bias", "h.1.attn.bias", "transformer.h.0.attn.masked_bias"),
+        ),
+    ],
+    ids=["gpt_neox", "gpt2"],
+)
+def test_masks_are_no_quantised_weights_whatever_their_numbers(
+    tmp_path: Path, made: PreTrainedConfig, masks: tuple[str, ...], dtype: torch.dtype
+) -> None:
+    AutoModelForCausalLM.from_config(made).save_pretrained(tmp_path)
+    before = load(tmp_path, device="cpu").state_dict()
+    weights(tmp_path, lambda values: values.update({name: torch.ones(1, 1, 4, 4).to(dtype) for name in masks}))
+    after = load(tmp_path, device="cpu").state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
 def test_layers_beyond_those_that_config_json_counts_are_refused(folder: Path) -> None:
     config(folder, num_hidden_layers=1)
     assert "has the tensor 'model.layers.1." in refusal(folder)
@@ -130,6 +175,11 @@ def test_layers_beyond_those_that_config_json_counts_are_refused(folder: Path) -
         ({"load_in_8bit": True}, "some method"),
         ({"torch_dtype": "float8_e4m3fn"}, "float8_e4m3fn"),
         ({"text_config": {"quantization_config": {"quant_method": "fp8"}}}, "fp8"),
+        ({"language_config": {"quantization_config": {"quant_method": "fp8"}}}, "fp8"),
+        ({"quantization_method": "awq"}, "awq"),
+        ({"quantization_bit": 8}, "some method"),
+        ({"expert_dtype": "fp4"}, "fp4"),
+        ({"use_fp8": True}, "some method"),
     ],
 )
 def test_every_way_of_saying_quantised_counts(folder: Path, changes: dict[str, Any], said: str) -> None:
@@ -143,6 +193,8 @@ def test_every_way_of_saying_quantised_counts(folder: Path, changes: dict[str, A
         ("hf_quant_config.json", {"quantization": {"quant_algo": "FP8"}}, "FP8"),
         ("quantize_config.json", {"bits": 4, "group_size": 128}, "4 bits"),
         ("quant_config.json", {"quant_method": "awq"}, "awq"),
+        ("QuantConfig.json", {"bits": 4}, "4 bits"),
+        ("qconfig.json", {"bits": 4}, "4 bits"),
     ],
 )
 def test_a_file_that_says_quantised_counts_before_weights_are_there(
@@ -160,7 +212,8 @@ def test_a_cache_that_may_be_quantised_says_nothing_of_the_weights(folder: Path)
     before = logits(folder)
     told = {"quantization": {"quant_algo": None, "kv_cache_quant_algo": "FP8"}}
     (folder / "hf_quant_config.json").write_text(json.dumps(told))
-    config(folder, quantization_config={}, load_in_8bit=False)
+    unsaid = {"quantization": None, "quantization_bit": 0, "quantized": "none", "fp8_kv_cache": True}
+    config(folder, quantization_config={}, load_in_8bit=False, num_quantizers=8, **unsaid)
     assert torch.equal(logits(folder), before)
 
 
@@ -174,6 +227,12 @@ SCALES = (
     "SCB",
     "weight.absmax",
     "weight_packed",
+    "weight:qdata",
+    "W_q",
+    "Qidxs",
+    "q_perm",
+    "weight_quantizer._amax",
+    "qscale_weight",
 )
 
 
@@ -184,6 +243,26 @@ def test_scales_in_the_index_are_refused_before_weights_are_there(folder: Path, 
     (folder / INDEX).write_text(json.dumps({"weight_map": names}))
     with pytest.raises(SafetyHeadsError, match=r"q_proj\..*', which stands beside weights that are quantised"):
         check_before_weights(folder)
+
+
+def test_scales_that_are_a_model_s_own_or_of_what_it_sees_are_none_of_quantised_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    own, seen = "language_model.model.layers.0.self_attn.q_proj.scale", "vision_tower.blocks.0.layer_scale"
+    write_index(folder, {own: "model-1.safetensors", seen: "model-1.safetensors"})
+    config(folder, vision_config={"hidden_size": 8})
+
+    class Scaled(LlamaForCausalLM):
+        def __init__(self, made: PreTrainedConfig) -> None:
+            super().__init__(made)
+            self.model.layers[0].self_attn.q_proj.scale = torch.nn.Parameter(torch.ones(1))
+
+    made, class_ = architecture(folder)
+    names = {own, seen}
+    check_index("The model", names, made, Scaled, senses=True)
+    with pytest.raises(SafetyHeadsError, match=r"has 'vision_tower\.blocks\.0\.layer_scale', which stands beside"):
+        check_index("The model", names, made, Scaled)
+    with pytest.raises(SafetyHeadsError, match=r"has 'language_model.*q_proj\.scale', which stands beside"):
+        check_index("The model", names, made, class_, senses=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn, torch.int32, torch.bool])
@@ -226,6 +305,58 @@ def test_an_index_that_does_not_name_a_tensor_is_another_s(folder: Path) -> None
     assert "says that 'model.norm.bias' is in model-0.safetensors, but it is in none of the files" in refusal(folder)
 
 
+@pytest.mark.parametrize("file", ["../model-0.safetensors", "/model-0.safetensors", "in/model-0.safetensors", 7, None])
+def test_an_index_names_files_that_lie_beside_it(folder: Path, file: Any) -> None:
+    index = split(folder)
+    for place in (folder.parent, folder / "in"):
+        place.mkdir(exist_ok=True)
+        shutil.copyfile(folder / "model-0.safetensors", place / "model-0.safetensors")
+    write_index(folder, index | {"lm_head.weight": file})
+    assert f"says that the tensor 'lm_head.weight' is in {file!r}. Allowed is the name" in refusal(folder)
+
+
+@pytest.mark.parametrize("places", [{}, [], None, "model-0.safetensors"], ids=str)
+def test_an_index_that_names_no_tensors_is_none(folder: Path, places: Any) -> None:
+    split(folder)
+    (folder / INDEX).write_text(json.dumps({"weight_map": places}))
+    assert f"{INDEX} has no `weight_map` that names the file of each tensor" in refusal(folder)
+
+
+def test_a_single_file_beside_those_of_the_index_is_refused_and_an_index_without_them_is_not(folder: Path) -> None:
+    before = logits(folder)
+    single = (folder / "model.safetensors").read_bytes()
+    write_index(folder, split(folder))
+    (folder / "model.safetensors").write_bytes(single)
+    assert f"has model.safetensors, and {INDEX} names other files that are there (model-0." in refusal(folder)
+    for shard in folder.glob("model-?.safetensors"):
+        shard.unlink()
+    assert torch.equal(logits(folder), before)
+
+
+def lost(values: Weights, name: str) -> None:
+    del values[name]
+
+
+def smaller(values: Weights, name: str) -> None:
+    values[name] = torch.ones(3, 3)
+
+
+@pytest.mark.parametrize(("damage", "said"), [(lost, "there is no {!r}"), (smaller, "{!r} is (3, 3), and (16, 32)")])
+def test_an_expert_that_the_others_do_not_fit_is_named(
+    tmp_path: Path, damage: Callable[[Weights, str], None], said: str
+) -> None:
+    size = {"hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 2, "vocab_size": 64}
+    made = MixtralConfig(**size, num_attention_heads=2, num_key_value_heads=2, num_local_experts=4)
+    AutoModelForCausalLM.from_config(made).save_pretrained(tmp_path)
+    name = "model.layers.1.block_sparse_moe.experts.2.w1.weight"
+    weights(tmp_path, lambda values: damage(values, name))
+    with pytest.raises(SafetyHeadsError) as error:
+        load(tmp_path, device="cpu")
+    assert f"the tensors of experts, which are joined to one, do not fit together: {said.format(name)}" in str(
+        error.value
+    )
+
+
 def test_an_output_layer_of_its_own_counts_although_config_json_says_tied(folder: Path) -> None:
     before = logits(folder)
     config(folder, tie_word_embeddings=True)
@@ -259,3 +390,26 @@ def test_how_a_config_json_would_have_the_model_run_does_not_matter(folder: Path
     config(folder, **changes)
     assert torch.equal(logits(folder), before)
     assert load(folder, device="cpu").config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"torch_dtype": "auto"},
+        {"torch_dtype": "torch.bfloat16"},
+        {"dtype": "bf16"},
+        {"use_return_dict": False},
+        {"_experts_implementation": "grouped_mm"},
+        {"_attn_implementation": "sdpa", "output_attentions": True},
+        {"use_cache": None},
+        {"id2label": {"LABEL": "0"}, "num_labels": 3},
+    ],
+    ids=str,
+)
+def test_words_of_config_json_that_transformers_itself_stumbles_over_do_not_matter(
+    folder: Path, changes: dict[str, Any]
+) -> None:
+    ids = torch.tensor([[1, 5, 9]])
+    before = load(folder, device="cpu")(ids).logits
+    config(folder, **changes)
+    assert torch.equal(load(folder, device="cpu")(ids).logits, before)
