@@ -473,3 +473,19 @@ def test_more_than_there_are_is_all_of_them_with_a_word(options, caplog):
     with caplog.at_level(logging.WARNING):
         pd.testing.assert_frame_equal(datasets.pilot(ROWS, **options), ROWS)
     assert "31 queries were asked for, but the data set has 30" in caplog.text
+
+
+@pytest.mark.parametrize("format", ["text", "csv", "jsonl"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:9e55\nsize 4\n", "left behind by git-lfs"),
+        ("<!DOCTYPE html>\n<html><body>Not found</body></html>\n", "is a web page, not a data set"),
+        ("\u00a0\u2028\n", "is empty"),
+    ],
+)
+def test_what_lies_in_the_place_of_a_data_set_is_named(tmp_path: Path, format: str, content: str, said: str) -> None:
+    path = tmp_path / "queries"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(SafetyHeadsError, match=said):
+        datasets.read_queries(path, dataset="d", format=format, query=None if format == "text" else "q")

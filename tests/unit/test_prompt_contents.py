@@ -87,6 +87,24 @@ def test_a_chat_template_that_leaves_the_query_out_is_refused_with_the_prompt_an
         built(byte_level(source), "How do kites fly?")
 
 
+def test_a_chat_template_whose_own_words_are_those_of_the_query_is_refused_too() -> None:
+    with pytest.raises(
+        SafetyHeadsError, match=r"prompt of d-0 does not hold its query: the chat template made 'Hello, I"
+    ):
+        built(byte_level("Hello, I am a user."), "Hello")
+
+
+def test_a_template_with_a_date_keeps_its_first_lines() -> None:
+    source = "\n\n  Today {{ strftime_now('%d') }}: {{ messages[0].content }}"
+    assert render("Hi", {"chat": True}, byte_level(source)) == "\n\n  Today 26: Hi"
+
+
+def test_words_of_python_in_a_query_do_not_matter_to_a_template_that_takes_parts() -> None:
+    rows, done = built(byte_level(PARTS), "What is {'type': 'x'}?", "b")
+    assert rows["text"].tolist() == ["[user]What is {'type': 'x'}?[bot]", "[user]b[bot]"]
+    assert done == {"content": "parts"}
+
+
 def test_a_chat_template_that_leaves_the_system_prompt_out_is_refused() -> None:
     tokenizer = byte_level("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}")
     assert built(tokenizer, "How do kites fly?").table["text"].tolist() == ["How do kites fly?"]

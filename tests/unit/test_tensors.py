@@ -301,8 +301,16 @@ def test_an_index_that_does_not_name_a_tensor_is_another_s(folder: Path) -> None
     describe(folder, model="m", source="path")
     write_index(folder, {name: file for name, file in index.items() if name != "model.norm.weight"})
     assert f"the tensor 'model.norm.weight', which {INDEX} does not name" in refusal(folder)
-    write_index(folder, index | {"model.norm.bias": "model-0.safetensors"})
-    assert "says that 'model.norm.bias' is in model-0.safetensors, but it is in none of the files" in refusal(folder)
+
+
+def test_an_index_may_name_a_tied_output_layer_that_is_not_in_the_files(folder: Path) -> None:
+    config(folder, tie_word_embeddings=True)
+    weights(folder, lambda values: values.pop("lm_head.weight"))
+    before = logits(folder)
+    write_index(folder, split(folder) | {"lm_head.weight": "model-0.safetensors"})
+    assert torch.equal(logits(folder), before)
+    config(folder, tie_word_embeddings=False)
+    assert "missing or of another shape (lm_head.weight)" in refusal(folder)
 
 
 @pytest.mark.parametrize("file", ["../model-0.safetensors", "/model-0.safetensors", "in/model-0.safetensors", 7, None])

@@ -123,6 +123,13 @@ def _decoded(data: bytes, path: Path) -> str:
         raise SafetyHeadsError(
             f"{path} is not UTF-8: byte 0x{body[error.start]:02x} at offset {offset} (line {line}). Save it as UTF-8."
         ) from None
+    begins = text.lstrip()[:60].lower()
+    if not begins:
+        raise SafetyHeadsError(f"{path} is empty: a data set needs at least one query.")
+    if begins.startswith("version https://git-lfs"):
+        raise SafetyHeadsError(f"{path} was left behind by git-lfs: run `git lfs pull` where it comes from.")
+    if begins.startswith(("<!doctype html", "<html")):
+        raise SafetyHeadsError(f"{path} is a web page, not a data set. Check the address that it was fetched from.")
     if "\0" in text.partition("\n")[0]:
         raise SafetyHeadsError(f"{path}, line 1: a NUL character. Is this a text file? Save it as UTF-8 text.")
     return text

@@ -52,10 +52,10 @@ def build(
     different queries that have the same token ids.
     """
     ids, contents = list(queries["query_id"]), list(queries["query"])
-    writer = Writer(template, tokenizer, contents[0] if contents else "")
+    writer = Writer(template, tokenizer)
     texts = [writer.text(query) for query in contents]
     for query_id, query, text in zip(ids, contents, texts):
-        _check_text(query_id, query, text, template)
+        _check_text(query_id, query, text, template, ignored=writer.ignores_query)
     if [writer.text(query) for query in contents] != texts:
         raise SafetyHeadsError("The chat template is random: the same messages give another text each time.")
     token_ids = [writer.token_ids(query, text) for query, text in zip(contents, texts)]
@@ -78,10 +78,10 @@ def _done(writer: Writer, queries: Sequence[str]) -> dict[str, Any]:
     return done
 
 
-def _check_text(query_id: Any, query: str, text: str, template: Mapping[str, Any]) -> None:
+def _check_text(query_id: Any, query: str, text: str, template: Mapping[str, Any], *, ignored: bool) -> None:
     """Raise SafetyHeadsError if the text lacks the query or the system prompt, white space at their ends aside."""
     for what, wanted in (("query", query), ("system prompt", template.get("system") or "")):
-        if wanted.strip() not in text:
+        if wanted.strip() not in text or (ignored and what == "query"):
             raise SafetyHeadsError(
                 f"The prompt of {query_id} does not hold its {what}: the chat template made {_cut(text)} of "
                 f"{_cut(wanted)}. A chat template is Jinja text that writes {{{{ message['content'] }}}} for this "

@@ -31,7 +31,7 @@ def render(query: str, template: Mapping[str, Any], tokenizer: "PreTrainedTokeni
     of one of several templates, and the `date` that is today for it. `prefill` is the beginning of the answer. Raises
     SafetyHeadsError if the tokenizer has no such chat template, or if that does not accept the messages.
     """
-    return Writer(template, tokenizer, query).text(query)
+    return Writer(template, tokenizer).text(query)
 
 
 def tokenise(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
@@ -62,22 +62,27 @@ def _start(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
 class Writer:
     """Writes the prompts of one template for one tokenizer."""
 
-    def __init__(self, template: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase", example: str) -> None:
-        """`example` is a query, by which is seen whether the chat template takes messages in parts."""
+    def __init__(self, template: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase") -> None:
         self.template, self.tokenizer, self.parts = template, tokenizer, False
         self.source = _chat_template(template, tokenizer) if template.get("chat") else None
         self.copies: dict[tuple[str, ...], Tokenizer] = {}
         if self.source is not None:
-            self.parts = not self._holds(example) and self._holds(example, parts=True)
-        self.control = _control_tokens(tokenizer, self.text(_PLACE))
+            self.parts = not self._holds_query() and self._holds_query(parts=True)
+        self.frame = self.text(_PLACE)
+        self.control = _control_tokens(tokenizer, self.frame)
 
-    def _holds(self, query: str, *, parts: bool = False) -> bool:
-        """Whether the query is in the text that the chat template makes of it, and not as Python shows a list."""
+    def _holds_query(self, *, parts: bool = False) -> bool:
+        """Whether a query is in the text that the chat template makes of it, and not as Python shows a list."""
         try:
-            text = self._chat(query, parts=parts)
+            text = self._chat(_PLACE, parts=parts)
         except SafetyHeadsError:
             return False
-        return query.strip() in text and "'type'" not in text
+        return _PLACE in text and "'type'" not in text
+
+    @property
+    def ignores_query(self) -> bool:
+        """Whether the template writes a text in which the query has no place, whatever words that text holds."""
+        return _PLACE not in self.frame
 
     def text(self, query: str) -> str:
         prefill = str(self.template.get("prefill") or "")
@@ -115,8 +120,8 @@ class Writer:
         if not held or self.template.get("control_tokens"):
             return tokenise(text, self.tokenizer)
         names = {token: f"\uf8f1{number}\uf8f2" for number, token in enumerate(held)}
-        frame = self.text(_PLACE)
-        content = next((form for form in (query, query.strip()) if frame.replace(_PLACE, form) == text), None)
+        frame, forms = self.frame, (query, query.strip(), query.rstrip(), query.lstrip())
+        content = next((form for form in forms if frame.replace(_PLACE, form) == text), None)
         try:
             if held not in self.copies:
                 self.copies[held] = _renamed(self.tokenizer.backend_tokenizer, names)
@@ -167,10 +172,11 @@ def _dated(source: str, date: str) -> str:
     Chat templates ask for the date by `strftime_now(format)`. A macro of this name, put in front, answers instead.
     """
     day = datetime.strptime(date, DATE_FORMAT)
-    fields = {f"%{letter}": day.strftime(f"%{letter}") for letter in "%aAbBcdeDFGHIjklmMnpPrRsSTuUVwWxXyYzZ"}
+    fields = {f"%{letter}": day.strftime(f"%{letter}") for letter in "%aAbBcdeDFGHIjklmMnpPrRSTuUVwWxXyYzZ"}
     fields |= {f"%-{letter}": day.strftime(f"%-{letter}") for letter in "dHIjmMSy"}
     replaced = "".join(f"|replace({field!r}, {value!r})" for field, value in fields.items() if field != "%%")
-    macro = f"{{%- macro strftime_now(format) -%}}{{{{ format{replaced}|replace('%%', '%') }}}}{{%- endmacro -%}}"
+    macro = f"{{%- macro strftime_now(format) -%}}{{{{ format{replaced}|replace('%%', '%') }}}}{{%- endmacro %}}"
+    macro += "{{ '' }}"  # else the template's own line ends would be taken for those behind a block
     return macro + source if "strftime_now" in source else source
 
 

@@ -141,7 +141,8 @@ def _eos_token_ids(folder: Path, others: Iterable[int | list[int] | None]) -> li
     """
     path = folder / "generation_config.json"
     named = [read_json(path).get("eos_token_id") if path.exists() else None, *others]
-    return sorted({id_ for ids in named if ids is not None for id_ in (ids if isinstance(ids, list) else [ids])})
+    every = (id_ for ids in named if ids is not None for id_ in (ids if isinstance(ids, list) else [ids]))
+    return sorted({id_ for id_ in every if id_ >= 0})  # some files say -1 for none
 
 
 def _check_file(path: Path, expected: str, found: str, which: str) -> None:

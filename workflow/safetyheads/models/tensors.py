@@ -80,11 +80,11 @@ def by_name(where: str, headers: Mapping[str, Header], index: Mapping[str, str] 
                 )
             found[name] = Stored(file, entry["dtype"], tuple(entry["shape"]))
     if index is not None:
-        wrong = sorted(name for name in index if name not in found or found[name].file != index[name])
+        # A name that no file has may be a tied output layer; if the model needs it, it is missed when that is loaded.
+        wrong = sorted(name for name in found.keys() & index.keys() if found[name].file != index[name])
         if wrong:
-            there = f"is in {found[wrong[0]].file}" if wrong[0] in found else "is in none of the files"
             raise SafetyHeadsError(
-                f"{where}: {INDEX} says that {wrong[0]!r} is in {index[wrong[0]]}, but it {there}"
+                f"{where}: {INDEX} says that {wrong[0]!r} is in {index[wrong[0]]}, but it is in {found[wrong[0]].file}"
                 f"{_more(wrong)}. The index belongs to other files: copy it and the weights from one place."
             )
         if unnamed := sorted(name for name in found if name not in index and not _UNNEEDED.search(name)):
