@@ -24,7 +24,7 @@ from safetyheads.errors import SafetyHeadsError
 from safetyheads.models.describe import check_before_weights, describe
 from safetyheads.models.files import architecture
 from safetyheads.models.load import load
-from safetyheads.models.tensors import check_index
+from safetyheads.models.tensors import check_index, check_tensors, stored
 
 INDEX = "model.safetensors.index.json"
 Weights = dict[str, torch.Tensor]
@@ -421,3 +421,14 @@ def test_words_of_config_json_that_transformers_itself_stumbles_over_do_not_matt
     before = load(folder, device="cpu")(ids).logits
     config(folder, **changes)
     assert torch.equal(load(folder, device="cpu")(ids).logits, before)
+
+
+def test_what_the_class_itself_ignores_may_be_of_any_numbers(folder: Path) -> None:
+    class Ignoring(LlamaForCausalLM):
+        _keys_to_ignore_on_load_unexpected = (r"\.made_here$",)
+
+    weights(folder, lambda values: values.update({"model.layers.0.made_here": torch.ones(2, dtype=torch.uint8)}))
+    made, class_ = architecture(folder)
+    check_tensors("The model", stored(folder), made, Ignoring)
+    with pytest.raises(SafetyHeadsError, match=r"has the tensor 'model\.layers\.0\.made_here', for which the model"):
+        check_tensors("The model", stored(folder), made, class_)
