@@ -479,7 +479,7 @@ def test_more_than_there_are_is_all_of_them_with_a_word(options, caplog):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("version https://git-lfs.github.com/spec/v1\noid sha256:9e55\nsize 4\n", "left behind by git-lfs"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:9e55\nsize 4\n", "what git-lfs left behind"),
         ("<!DOCTYPE html>\n<html><body>Not found</body></html>\n", "is a web page, not a data set"),
         ("\u00a0\u2028\n", "is empty"),
     ],

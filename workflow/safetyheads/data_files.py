@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMATS = {
-    **{".csv": "csv", ".txt": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet"}
-}
+FORMATS = {".csv": "csv", ".txt": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json"}
+FORMATS[".parquet"] = "parquet"
 """The format of a file by its ending; `.gz` may follow."""
 
 FORMAT_NAMES = tuple(dict.fromkeys(FORMATS.values()))
@@ -35,6 +34,10 @@ FORMAT_NAMES = tuple(dict.fromkeys(FORMATS.values()))
 _GZIP = b"\x1f\x8b"
 _PACKED = {b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstandard"}
 """How files begin that are packed in ways that are not read."""
+_INSTEAD = {
+    "version https://git-lfs": "what git-lfs left behind: run `git lfs pull` where it comes from",
+    **dict.fromkeys(("<!doctype html", "<html"), "a web page, not a data set: check the address that it came from"),
+}
 
 
 def format_of(name: str) -> str | None:
@@ -97,9 +100,7 @@ def _content(path: Path) -> bytes:
         try:
             return gzip.decompress(data)
         except EOFError:
-            raise SafetyHeadsError(
-                f"{path} is cut off: it is packed with gzip and has no end. Fetch it again."
-            ) from None
+            raise SafetyHeadsError(f"{path} is cut off: packed with gzip, without an end. Fetch it again.") from None
         except (OSError, zlib.error) as error:
             raise SafetyHeadsError(f"{path} is packed with gzip, but damaged ({error}). Fetch it again.") from None
     for start, name in _PACKED.items():
@@ -114,8 +115,6 @@ def _decoded(data: bytes, path: Path) -> str:
     if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         raise SafetyHeadsError(f"{path} is encoded as UTF-16. Save it as UTF-8.")
     body = data.removeprefix(BOM_UTF8)
-    if not body.strip():
-        raise SafetyHeadsError(f"{path} is empty: a data set needs at least one query.")
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -124,12 +123,9 @@ def _decoded(data: bytes, path: Path) -> str:
             f"{path} is not UTF-8: byte 0x{body[error.start]:02x} at offset {offset} (line {line}). Save it as UTF-8."
         ) from None
     begins = text.lstrip()[:60].lower()
-    if not begins:
-        raise SafetyHeadsError(f"{path} is empty: a data set needs at least one query.")
-    if begins.startswith("version https://git-lfs"):
-        raise SafetyHeadsError(f"{path} was left behind by git-lfs: run `git lfs pull` where it comes from.")
-    if begins.startswith(("<!doctype html", "<html")):
-        raise SafetyHeadsError(f"{path} is a web page, not a data set. Check the address that it was fetched from.")
+    found = next((said for start, said in _INSTEAD.items() if begins.startswith(start)), "")
+    if found or not begins:
+        raise SafetyHeadsError(f"{path} is {found or 'empty: a data set needs at least one query'}.")
     if "\0" in text.partition("\n")[0]:
         raise SafetyHeadsError(f"{path}, line 1: a NUL character. Is this a text file? Save it as UTF-8 text.")
     return text
@@ -138,10 +134,8 @@ def _decoded(data: bytes, path: Path) -> str:
 def _check_once(columns: Iterable[str], wanted: Collection[str], where: str) -> None:
     """Raise SafetyHeadsError if a wanted column is there more than once."""
     if twice := sorted(name for name, times in Counter(columns).items() if times > 1 and name in wanted):
-        raise SafetyHeadsError(
-            f"{where} names columns more than once: {', '.join(map(repr, twice))}. Rename all but the one "
-            "that is meant."
-        )
+        named = ", ".join(map(repr, twice))
+        raise SafetyHeadsError(f"{where} names columns more than once: {named}. Rename all but the one that is meant.")
 
 
 def _csv(text: str, path: Path, wanted: Collection[str]) -> Rows:

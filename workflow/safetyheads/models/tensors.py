@@ -42,7 +42,7 @@ MLX, Quanto, MXFP4, torchao, HQQ, AQLM, QuIP, EXL2, EXL3, Marlin and Mistral."""
 _CHOOSE = "Choose the repository or folder with weights of 16 bits or more."
 _UNNEEDED = re.compile(
     r"(^|\.)rot(ary)?_?(pos_)?emb\w*\.|(^|\.)(inv_freq|freqs_cis|cos_cached|sin_cached|position_ids|rope\.freqs)$"
-    r"|(attn|attention)\.(masked_)?bias$|(^|\.)mtp\w*\."
+    r"|(^|\.)(attn|attention)\.(masked_)?bias$|(^|\.)mtp\w*\."
 )
 """Names of what a model makes itself (rotary frequencies, positions, masks), and of layers that predict more tokens."""
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
