@@ -165,3 +165,13 @@ def test_further_chat_templates_are_used_and_described(folder: Path) -> None:
     tokenizer = load_tokenizer(folder, after["tokenizer"])
     assert render("Hi", {"chat": True, "name": "rag"}, tokenizer) == "(Hi)"
     assert render("Hi", {"chat": True}, tokenizer) == "[Hi]"
+
+
+def test_a_chat_template_that_would_not_be_used_is_refused(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("[{{ messages[0].content }}]")
+    assert load_tokenizer(folder, "auto", "[{{ messages[0].content }}]").chat_template == "[{{ messages[0].content }}]"
+    for kind in ("auto", "fast"):
+        with pytest.raises(
+            SafetyHeadsError, match=r"has a chat template of its own, so the model's `chat_template:` would"
+        ):
+            load_tokenizer(folder, kind, "({{ messages[0].content }})")

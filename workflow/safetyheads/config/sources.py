@@ -60,7 +60,7 @@ class Model(Section):
     what the family needs (soft-capped scores, attention sinks). `flash_attention_2` needs a GPU, 16 bits and the
     package flash-attn. A change scores and generates again, as the last bits of floats differ."""
     chat_template: Text | None = None
-    """Chat template (Jinja), used where the tokenizer comes without one."""
+    """Chat template (Jinja), for a tokenizer that comes without one; a tokenizer with another one is an error."""
     gpus: Count = 1
     """GPUs that a job with this model gets; its layers are spread over them."""
     max_memory: MaxMemory | None = None

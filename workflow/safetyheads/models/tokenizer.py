@@ -44,7 +44,7 @@ def load_tokenizer(
 
     `auto` is the model's own class and right for every model. `fast` takes half a second and does not import torch, but
     is right only where `describe_tokenizer` says so. `chat_template` is used if the tokenizer has none of its own.
-    Raises SafetyHeadsError if the tokenizer cannot be loaded.
+    Raises SafetyHeadsError if the tokenizer cannot be loaded, and if it has another chat template than the one given.
     """
     import transformers
 
@@ -57,6 +57,11 @@ def load_tokenizer(
         raise SafetyHeadsError(f"The tokenizer in {folder} cannot be loaded. {_found(folder, error)}") from None
     if tokenizer.chat_template is None:
         tokenizer.chat_template = chat_template
+    elif chat_template is not None and chat_template != tokenizer.chat_template:
+        raise SafetyHeadsError(
+            f"The tokenizer in {folder} has a chat template of its own, so the model's `chat_template:` would not be "
+            "used. Take it out of the configuration; or, to use it, take the tokenizer's own out of a copy of the folder."
+        )
     return tokenizer
 
 

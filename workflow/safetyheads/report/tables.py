@@ -271,7 +271,13 @@ def rates_table(rates: pd.DataFrame) -> Table:
     ]
     note = f"Only the {LARGEST} largest of each single plan are listed ({hidden:,} rows are not)." if hidden else ""
     columns = ["plan", "variant", "ablation", "n", "ASR", "95 % interval", "difference", "p", "p (Holm)"]
-    return Table("Rates", columns, rows, frozenset(range(3, 9)), f"{note} All are in results/rates.parquet.".strip())
+    return Table(
+        "Rates",
+        columns,
+        rows,
+        frozenset(range(3, 9)),
+        f"{note} All are in rates.parquet, beside the folder of this page.".strip(),
+    )
 
 
 def p_value(p: float | None) -> str:
