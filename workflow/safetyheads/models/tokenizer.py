@@ -60,7 +60,7 @@ def load_tokenizer(
     elif chat_template is not None and chat_template != tokenizer.chat_template:
         raise SafetyHeadsError(
             f"The tokenizer in {folder} has a chat template of its own, so the model's `chat_template:` would not be "
-            "used. Take it out of the configuration; or, to use it, take the tokenizer's own out of a copy of the folder."
+            "used. Take it out of the configuration; or, to use it, take the other out of a copy of the folder."
         )
     return tokenizer
 
