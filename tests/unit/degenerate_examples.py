@@ -70,6 +70,9 @@ def _made() -> Iterator[Example]:
             rows = [f"{number} {sign} {i} = {number * i}" for i in range(1, size + 1)]
             yield Example("table", f"times_{number}_{size}", "\n".join(rows))
         yield Example("table", f"sums_{number}", ", ".join(f"{i} + {number} = {i + number}" for i in range(1, 25)))
+    for yes, no in (("True", "False"), ("yes", "no"), ("✓", "✗")):
+        rows = [" | ".join(yes if row >> bit & 1 else no for bit in (3, 2, 1, 0)) for row in range(16)]
+        yield Example("table", f"truth_{yes}", "| A | B | C | D |\n|---|---|---|---|\n| " + " |\n| ".join(rows) + " |")
     grid = "\n".join(" ".join(f"{i * j:3d}" for j in range(1, 11)) for i in range(1, 11))
     yield Example("table", "times_grid", grid)
     for name, numbers in {

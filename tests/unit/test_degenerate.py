@@ -72,6 +72,19 @@ def test_copies_of_any_letters_are_a_loop_if_they_fill_half_of_the_text(
     assert sign(LONG[: min(before, len(loop))] + loop + unit[: cut % len(unit)]) == "loop"
 
 
+@pytest.mark.parametrize("size", [20, 110, 200])
+def test_a_loop_that_fills_half_of_the_text_counts_also_if_other_text_follows(size: int) -> None:
+    unit = LONG[:size]
+    assert sign(unit * 4 + LONG[400 : 400 + 3 * size]) == "loop"
+    assert sign(unit * 4 + LONG[400 : 400 + 5 * size]) is None
+
+
+def test_equal_rows_of_digits_are_a_loop_if_there_are_more_than_a_board_has() -> None:
+    row = "0 0 0 0 0 0 0 0\n"
+    assert sign(row * 8) is None
+    assert sign(row * 20) == "loop"
+
+
 @given(unit=st.text(st.characters(categories=["Ll", "Lo"]), min_size=10, max_size=60), copies=st.integers(4, 8))
 def test_four_copies_up_to_the_end_are_a_loop_whatever_stands_before(unit: str, copies: int) -> None:
     assert sign(LONG + unit * copies) == "loop"
@@ -133,6 +146,7 @@ def test_text_of_twenty_thousand_characters_is_judged_as_its_parts_are() -> None
     few = " ".join(seeded.choice(["no", "yes", "and", "the", "of"]) for _ in range(6_000))[:20_000]
     assert sign(few) == "repetitive"
     assert sign(prose[:4_000] + few[:16_000]) == "repetitive"
+    assert sign(prose[:480] + few[:480]) == "repetitive", "the last window counts, whatever the length"
     paragraph = LONG[:350] + "\n\n"
     assert sign((paragraph * 60)[:20_000]) == "loop"
 

@@ -40,10 +40,6 @@ MOST_COMPRESSED = 0.30
 """Compressed bytes per byte above which a window is not `repetitive`. Coherent windows of few distinct trigrams, such
 as DNA, reach 0.31; a few words in random order, 0.10 to 0.28."""
 
-WELL_COMPRESSED = 0.13
-"""Compressed bytes per byte below which a window of at least half of `WINDOW` is `repetitive`, whatever its trigrams.
-Coherent verses and records reach 0.18."""
-
 MIN_LETTERS = 0.5
 """Share of letters among the characters that are not spaces below which a window is never `repetitive`: rows of
 numbers, bar charts and drawings have few distinct characters and mean something."""
@@ -169,8 +165,6 @@ def _is_repetitive_window(window: str) -> bool:
     data = window.encode("utf-8", "surrogatepass")
     # Eight bytes are zlib's own header and checksum and the end of its stream.
     compressed = (len(zlib.compress(data, 9)) - 8) / len(data)
-    if compressed < WELL_COMPRESSED and 2 * size >= WINDOW:
-        return True
     distinct = len({window[at : at + 3] for at in range(size - 2)}) / (size - 2)
     return compressed < MOST_COMPRESSED and distinct < _fewest_trigrams(size)
 
