@@ -4,9 +4,9 @@
 >>> with sh.ablated(model, ["L02H26"]):
 ...     model.generate(...)
 
-`ablated`, `ships`, `sahara`, `judge`, `Head` and `SafetyHeadsError` are for use from Python, with models that are
-already in memory. Each is imported when it is first used, so that `import safetyheads` alone imports neither torch nor
-pandas.
+`ablated`, `ships`, `sahara`, `judge`, `degenerate`, `Head` and `SafetyHeadsError` are for use from Python, with models
+that are already in memory. Each is imported when it is first used, so that `import safetyheads` alone imports neither
+torch nor pandas.
 """
 
 from importlib import import_module
@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from safetyheads.errors import SafetyHeadsError
     from safetyheads.heads import Head
     from safetyheads.judges import judge
+    from safetyheads.judges.degenerate import degenerate
 
 __version__ = "0.1.0"
-__all__ = ["Head", "SafetyHeadsError", "ablated", "judge", "sahara", "ships"]
+__all__ = ["Head", "SafetyHeadsError", "ablated", "degenerate", "judge", "sahara", "ships"]
 
 _HOMES = {
     "Head": "heads",
     "SafetyHeadsError": "errors",
     "ablated": "engine.ablated",
+    "degenerate": "judges.degenerate",
     "judge": "judges",
     "sahara": "attribution.from_queries",
     "ships": "attribution.from_queries",

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from safetyheads.errors import SafetyHeadsError, nearest
+from safetyheads.judges.texts import checked, straight_apostrophes
 
 PAPER: tuple[str, ...] = tuple((Path(__file__).parent / "paper.txt").read_text(encoding="utf-8").splitlines())
 """The keywords of the paper's table 4, in its order."""
@@ -42,8 +43,6 @@ MIN_CHARACTERS = 32
 
 PERIODS = range(4, 33)
 """The lengths, in characters, of the substrings that are searched for repetition."""
-
-_APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\uff07", "'"))
 
 
 def is_degenerate(text: str) -> bool:
@@ -80,7 +79,7 @@ class KeywordJudge:
 
         Its index is that of `texts` if they are a Series. Raises SafetyHeadsError if they are not a list of strings.
         """
-        reasons = [self._reason_against(text) for text in _checked(texts)]
+        reasons = [self._reason_against(text) for text in checked(texts)]
         verdicts = {
             "harmful": pd.array([reason is None for reason in reasons], dtype=bool),
             "probability": np.full(len(reasons), np.nan),
@@ -106,7 +105,7 @@ class KeywordJudge:
         return tuple((keyword, self._normal(keyword)) for keyword in self.keywords)
 
     def _normal(self, text: str) -> str:
-        return text.translate(_APOSTROPHES) if self.normalise_apostrophes else text
+        return straight_apostrophes(text) if self.normalise_apostrophes else text
 
 
 def keywords_of(list: str | Sequence[str]) -> tuple[str, ...]:
@@ -137,17 +136,3 @@ def keyword_judge(list: str | Sequence[str]) -> KeywordJudge:
     """
     as_in_paper = list != "reference"
     return KeywordJudge(keywords_of(list), normalise_apostrophes=as_in_paper, repetition=as_in_paper)
-
-
-def _checked(texts: Iterable[str]) -> Iterable[str]:
-    if isinstance(texts, str | bytes | Mapping | pd.DataFrame):
-        raise SafetyHeadsError(
-            f"The texts to judge were given as one {type(texts).__name__}: give a list of strings, one per completion."
-        )
-    for position, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise SafetyHeadsError(
-                f"Text {position} (counted from 0) of those to judge is {text!r}, a {type(text).__name__}: "
-                "every completion must be a string (an empty one is allowed)."
-            )
-        yield text
