@@ -192,14 +192,13 @@ def random_heads(n: int, grid: tuple[int, int], seed: int, draw: int) -> HeadSet
 def matched(chosen: Sequence[HeadSet], layers: int, heads: int, draws: int, seed: int) -> list[tuple[HeadSet, ...]]:
     """Control draws for a plan that ablates the heads `chosen[i]` for prompt i: for each draw, its heads per prompt.
 
-    A draw permutes the heads of each layer, and does so for all prompts alike. So it ablates as many heads of each layer
-    as the plan does, and prompts that share heads still share them. No draw ablates the heads of the plan, or of an
-    earlier draw, for every prompt. There are `draws` of them, or all that exist if these are fewer: 7 for one head of a
-    layer of 8, and none for a plan that ablates whole layers.
+    A draw permutes the heads of each layer, and does so for all prompts alike. So it ablates as many heads of each
+    layer as the plan does, and prompts that share heads still share them. No draw ablates the heads of the plan, or of
+    an earlier draw, for every prompt. There are `draws` of them, or all that exist if these are fewer: 7 for one head
+    of a layer of 8, and none for a plan that ablates whole layers.
 
-    A permutation follows from `seed`, its number and the layer alone. So if `draws` is raised later, the first ones stay.
-    The model has `layers` layers of `heads` heads. Raises SafetyHeadsError for
-    heads that it does not have.
+    A permutation follows from `seed`, its number and the layer alone. So if `draws` is raised later, the first ones
+    stay. The model has `layers` layers of `heads` heads. Raises SafetyHeadsError for heads that it does not have.
     """
     plan = tuple(tuple(sorted(prompt)) for prompt in chosen)
     for prompt in plan:

@@ -2,11 +2,11 @@
 
 The unit is the prompt, because the samples of one prompt are not independent: a prompt's value is the mean over its
 samples. Several samples of a prompt tell more than one, but no more than as many prompts would. So the intervals of one
-sample are used with an effective number of prompts, found from how much the prompts' values vary: n prompts of s samples
-count as something between n and n * s prompts.
+sample are used with an effective number of prompts, found from how much the prompts' values vary. Then n prompts of s
+samples count as something between n and n * s prompts.
 
-All are score intervals. They solve (estimate - truth)^2 = z^2 * variance(truth) for the truth, so they stay in [-1, 1] or
-[0, 1] and have a width also where all prompts agree. Nothing is ever nan.
+All are score intervals. They solve (estimate - truth)^2 = z^2 * variance(truth) for the truth, so they stay in [-1, 1]
+or [0, 1] and have a width also where all prompts agree. Nothing is ever nan.
 """
 
 import numpy as np
@@ -16,7 +16,10 @@ from statsmodels.stats.multitest import multipletests
 
 from safetyheads.statistics.rates import CONFIDENCE, wilson
 
-Z = float(norm.ppf(0.5 + CONFIDENCE / 2))
+TAIL = (1 - CONFIDENCE) / 2
+"""What is left out on each side."""
+
+Z = float(norm.isf(TAIL))
 """Standard errors on each side of the estimate."""
 
 Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -28,8 +31,8 @@ _STEPS = 60
 def rate_interval(values: ArrayLike, samples: ArrayLike = 1) -> Bounds:
     """The lower and upper bounds of Wilson's interval for the mean of prompts' values.
 
-    `values` (..., prompts) are in [0, 1], each the mean over a prompt's samples, of which there are `samples`; the bounds
-    have the shape (...,). With one sample this is Wilson's interval of so many harmful prompts.
+    `values` (..., prompts) are in [0, 1], each the mean over a prompt's samples, of which there are `samples`. The
+    bounds have the shape (...,). With one sample this is Wilson's interval of so many harmful prompts.
     """
     values = np.asarray(values, dtype=np.float64)
     rate = values.mean(axis=-1)
@@ -41,8 +44,8 @@ def difference_interval(differences: ArrayLike, samples: ArrayLike = 1) -> Bound
     """The lower and upper bounds of Tango's score interval for the mean of prompts' paired differences.
 
     `differences` (..., prompts) are in [-1, 1]: a prompt's value ablated less its value plain, each a mean over its
-    `samples`. The bounds have the shape (...,). With one sample this is the interval of Tango (Statistics in Medicine 17,
-    1998). If no prompt differs, it is z^2 / (n + z^2) on both sides, as for 0 of n.
+    `samples`. The bounds have the shape (...,). With one sample this is the interval of Tango (Statistics in Medicine
+    17, 1998). If no prompt differs, it is z^2 / (n + z^2) on both sides, as for 0 of n.
     """
     differences = np.asarray(differences, dtype=np.float64)
     more, less = np.maximum(differences, 0).mean(axis=-1), np.maximum(-differences, 0).mean(axis=-1)
@@ -53,14 +56,14 @@ def difference_interval(differences: ArrayLike, samples: ArrayLike = 1) -> Bound
 def effective_n(values: NDArray[np.float64], one_sample: ArrayLike, samples: ArrayLike) -> NDArray[np.float64]:
     """How many prompts of one sample would tell as much on the mean as `values` (..., prompts) do.
 
-    `one_sample` (...,) is the variance that a prompt's value would have with one sample. The result (...,) is between the
-    number of prompts and that times `samples`. If all values are equal, their variance tells nothing on the next prompt,
-    and the number of prompts is taken.
+    `one_sample` (...,) is the variance that a prompt's value would have with one sample. The result (...,) is between
+    the number of prompts and that times `samples`. If all values are equal, their variance tells nothing on the next
+    prompt, and the number of prompts is taken.
     """
     n = values.shape[-1]
     found = values.var(axis=-1, ddof=1) if n > 1 else np.zeros(values.shape[:-1])
-    # Where few prompts differ, their variance is known badly. So half of a prompt more, one whose samples agree, is put
-    # on both sides of the ratio. Without it the interval of rare answers would be too short: with 100 prompts, a rate of
+    # Where few prompts differ, their variance is known badly. So half a prompt more, one whose samples agree, is put on
+    # both sides of the ratio. Without it the interval of rare answers would be too short: with 100 prompts, a rate of
     # 0.02 and three samples that mostly agree, it would hold the truth in 91 % of cases; with it, in 96 %.
     ratio = (n * np.asarray(one_sample) + 0.5) / (n * found + 0.5)
     ratio = np.where(found > 1e-12, ratio, 1.0)
