@@ -1,4 +1,4 @@
-"""A set of heads against its control: other sets of as many heads of the same layers, each measured on the same prompts.
+"""A set of heads against its control: other sets of as many heads of the same layers, on the same prompts.
 
 Ablating any heads can do something. So an effect belongs to a set of heads only as far as it goes beyond what its
 control draws (`plans.matched`) do.
