@@ -55,8 +55,8 @@ def over_control(ablated: ArrayLike, draws: ArrayLike, *, seed: int = 0) -> Inte
     each = ablated[:, None] - draws
     difference = float(each.mean())
     if np.ptp(each) < SAME:
-        low, high = (float(bound) for bound in difference_interval(each[:, 0]))
-        return Interval(difference, low, high)
+        low, high = difference_interval(np.clip(each[:, 0], -1, 1))
+        return Interval(difference, min(float(low), difference), max(float(high), difference))
     added = np.concatenate([each, np.full((1, draws.shape[1]), 1.0), np.full((1, draws.shape[1]), -1.0)])
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed])))
     weights = _resampled(generator, len(added)) @ added

@@ -145,20 +145,17 @@ class _Study:
         self.harm_judges, self.drop_leaks = set(harm_judges), {tuple(map(str, cell)) for cell in drop_leaks}
 
     def prompts(self, cell: Key) -> pd.Index:
-        """The prompts that count for a cell."""
-        every = self._own(cell).index
-        leaked = self._leaked(cell)
-        if cell in self.drop_leaks and leaked is not None and self._source(cell) != _keys(cell)["dataset"]:
-            return every[~every.isin(leaked)]
-        return every
+        """The prompts of a cell."""
+        return self._own(cell).index
 
     def row(self, cell: Key, prompts: pd.Index) -> dict[str, Any]:
-        """The row of a cell, of these prompts alone."""
-        leaked, source = self._leaked(cell), self._source(cell)
-        counts: dict[str, Any] = {"n": len(prompts)}
-        counts["leaks"] = None if leaked is None else len(leaked & set(self._own(cell).index.intersection(prompts)))
-        counts["selected_here"] = None if source is None else source == _keys(cell)["dataset"]
-        row = _keys(cell) | counts
+        """The row of a cell, of these prompts alone, less those that are dropped."""
+        leaked, source, measured = self._leaked(cell), self._source(cell), _keys(cell)["dataset"]
+        leaks = None if leaked is None else int(prompts.isin(leaked).sum())
+        if cell in self.drop_leaks and leaked is not None and source != measured:
+            prompts = prompts[~prompts.isin(leaked)]
+        here = None if source is None else source == measured
+        row: dict[str, Any] = {**_keys(cell), "n": len(prompts), "leaks": leaks, "selected_here": here}
         if not len(prompts):
             return row
         own, heads = self._own(cell).loc[prompts], self.heads.get(self._unjudged(cell), {})

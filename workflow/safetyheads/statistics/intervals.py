@@ -12,7 +12,6 @@ or [0, 1] and have a width also where all prompts agree. Nothing is ever nan.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
-from statsmodels.stats.multitest import multipletests
 
 from safetyheads.statistics.rates import CONFIDENCE, wilson
 
@@ -102,9 +101,13 @@ def _bound(
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
-    """The p-values after Holm's correction over all that are not null; null where they are."""
+    """The p-values after Holm's correction over all that are not null; null where they are.
+
+    As `multipletests` of statsmodels, which collects garbage at every call: 0.1 s for each small family.
+    """
     p_values = np.asarray(p_values, dtype=np.float64)
-    adjusted, known = np.full_like(p_values, np.nan), ~np.isnan(p_values)
-    if known.any():
-        adjusted[known] = multipletests(p_values[known], method="holm")[1]
+    order = np.argsort(p_values, kind="stable")  # nulls last
+    left = np.arange((~np.isnan(p_values)).sum(), 0, -1)
+    adjusted = np.full_like(p_values, np.nan)
+    adjusted[order[: len(left)]] = np.minimum(np.maximum.accumulate(p_values[order[: len(left)]] * left), 1)
     return adjusted
