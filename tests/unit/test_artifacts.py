@@ -24,6 +24,18 @@ from safetyheads.heads import Head
 
 KEYS = {"model": "m", "dataset": "d", "template": "t", "ablation": "a", "plan": "p", "decoding": "g", "judge": "j"}
 HEAD = {"layer": "int16", "head": "int16"}
+COMPARED = ("plain", "ablated", "effect", "effect_low", "effect_high", "p_value", "p_adjusted")
+EFFECTS = {
+    "n": "int64",
+    **{f"{name}{end}": "double" for end in ("", "_asr", "_refused") for name in COMPARED},
+    **dict.fromkeys(("control", "over_control", "over_control_low", "over_control_high"), "double"),
+    **dict.fromkeys(("p_control", "p_control_least"), "double"),
+    "draws": "int64",
+    **dict.fromkeys(("over_control_asr", "p_control_asr", "uniform", "potency", "interaction"), "double"),
+    **dict.fromkeys(("degenerate", "harmless_kl", "over_refusal"), "double"),
+    "leaks": "int64",
+    "selected_here": "bool",
+}
 CONTRACT: dict[str, dict[str, str]] = {
     "datasets": dict.fromkeys(("dataset", "query_id", "query", "category", "target"), "string"),
     "prompts": {
@@ -65,6 +77,9 @@ CONTRACT: dict[str, dict[str, str]] = {
         "n": "int64",
         **dict.fromkeys(("harmful", "asr", "low", "high", "delta", "p_value", "p_adjusted"), "double"),
     },
+    "effects": {**dict.fromkeys(KEYS, "string"), **EFFECTS},
+    "effects_by_category": {**dict.fromkeys([*KEYS, "category"], "string"), **EFFECTS},
+    "noise": {"model": "string", "judge": "string", "n": "int64", "texts": "double", "verdicts": "double"},
 }
 VALUES: dict[str, Any] = {
     "string": "x",

@@ -11,8 +11,10 @@ All functions are pure. How a completion is decoded is defined here as well.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import comb
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -185,6 +187,58 @@ def random_heads(n: int, grid: tuple[int, int], seed: int, draw: int) -> HeadSet
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, n, draw])))
     order = np.argsort(generator.random(len(every)), kind="stable")
     return tuple(sorted(every[index] for index in order[:n]))
+
+
+def matched(chosen: Sequence[HeadSet], layers: int, heads: int, draws: int, seed: int) -> list[tuple[HeadSet, ...]]:
+    """Control draws for a plan that ablates the heads `chosen[i]` for prompt i: for each draw, its heads per prompt.
+
+    A draw permutes the heads of each layer, and does so for all prompts alike. So it ablates as many heads of each
+    layer as the plan does, and prompts that share heads still share them. No draw ablates the heads of the plan, or of
+    an earlier draw, for every prompt. There are `draws` of them, or all that exist if these are fewer: 7 for one head
+    of a layer of 8, and none for a plan that ablates whole layers.
+
+    A permutation follows from `seed`, its number and the layer alone. So if `draws` is raised later, the first ones
+    stay. The model has `layers` layers of `heads` heads. Raises SafetyHeadsError for heads that it does not have.
+    """
+    plan = tuple(tuple(sorted(prompt)) for prompt in chosen)
+    for prompt in plan:
+        check_in_grid(prompt, layers, heads)
+    used = sorted({head.layer for prompt in plan for head in prompt})
+    wanted = min(draws, _images(plan, heads) - 1)
+    found: dict[tuple[HeadSet, ...], None] = {}
+    # All images of the plan are equally likely. Even if every one of T is wanted, the last is found after about
+    # T log T numbers, so this range is a guard that is never reached.
+    for number in range(1000 * (wanted + 1)):
+        if len(found) == wanted:
+            break
+        places = {layer: _permutation(seed, number, layer, heads) for layer in used}
+        image = tuple(tuple(sorted(Head(layer, places[layer][head]) for layer, head in prompt)) for prompt in plan)
+        if image != plan:
+            found[image] = None
+    return list(found)
+
+
+def _images(plan: Sequence[HeadSet], heads: int) -> int:
+    """How many different things become of `plan` if the `heads` heads of each layer are permuted, itself included.
+
+    What counts of a head is the set of prompts that ablate it: to swap two heads of the same prompts changes nothing.
+    """
+    prompts_of: dict[Head, set[int]] = {}
+    for number, prompt in enumerate(plan):
+        for head in prompt:
+            prompts_of.setdefault(head, set()).add(number)
+    alike = Counter((head.layer, frozenset(prompts)) for head, prompts in prompts_of.items())
+    images, left = 1, dict.fromkeys((head.layer for head in prompts_of), heads)
+    for (layer, _), members in alike.items():
+        images *= comb(left[layer], members)
+        left[layer] -= members
+    return images
+
+
+def _permutation(seed: int, number: int, layer: int, heads: int) -> list[int]:
+    """Where the permutation `number` puts each head of a layer."""
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, number, layer])))
+    return [int(place) for place in np.argsort(generator.random(heads), kind="stable")]
 
 
 def in_order(completions: "pd.DataFrame") -> "pd.DataFrame":

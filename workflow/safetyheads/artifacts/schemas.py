@@ -31,6 +31,27 @@ class Stage(NamedTuple):
 DEMO_WEIGHTS = "models/{model}"
 """The folder of a demo model's tokenizer and weights, under results/."""
 
+_COMPARED = "plain ablated effect effect_low effect_high p_value p_adjusted"
+_EFFECTS = " ".join(
+    (
+        *(f"n {_COMPARED}", *(f"{name}{end}" for end in ("_asr", "_refused") for name in _COMPARED.split())),
+        "control over_control over_control_low over_control_high p_control p_control_least draws",
+        "over_control_asr p_control_asr uniform potency interaction degenerate harmless_kl over_refusal leaks",
+        "selected_here",
+    )
+)
+_ABOUT_EFFECTS = {
+    **{"n": "prompts", "plain": "share with outcome `complied`; `_asr`: as the judge says; `_refused`: that refuse"},
+    **{"effect_high": "score interval, 95 %", "p_value": "exact sign test", "p_adjusted": "Holm"},
+    **{"control": "mean of `matched-PLAN`", "over_control": "effect less that of the control"},
+    **{"over_control_high": "bootstrap over prompts and draws, 95 %", "p_control": "randomisation"},
+    **{"p_control_least": "the smallest that `draws` can give", "uniform": "mean of `random-N`"},
+    **{"potency": "effect over what is possible", "interaction": "effect less its heads' own effects"},
+    **{"degenerate": "share of broken answers", "harmless_kl": "nats, on benign data sets"},
+    **{"over_refusal": "change of the refused share there", "leaks": "queries that heads were chosen on"},
+    "selected_here": "heads were chosen on the measured data set",
+}
+_KEYS = "model dataset template ablation plan decoding judge"
 _CELL = "{model}/{dataset}/{template}/{ablation}/{plan}/{decoding}"
 STAGES: dict[str, Stage] = {
     "datasets": Stage(
@@ -79,6 +100,23 @@ STAGES: dict[str, Stage] = {
             "p_adjusted": "Holm, over the heads of `single`",
         },
     ),
+    "effects": Stage("effects.parquet", "an attributed plan of a cell", f"{_KEYS} {_EFFECTS}", _ABOUT_EFFECTS),
+    "effects_by_category": Stage(
+        "effects_by_category.parquet",
+        "an attributed plan of a cell, and a category",
+        f"{_KEYS} category {_EFFECTS}",
+        {"n": "the columns from here on are those of `effects.parquet`"},
+    ),
+    "noise": Stage(
+        "noise.parquet",
+        "a model and judge",
+        "model judge n texts verdicts",
+        {
+            "n": "prompts and samples that the plain model answered in several batches",
+            "texts": "share of plain rows with another text than `plain/none`",
+            "verdicts": "share that is judged otherwise or has another outcome",
+        },
+    ),
     "report": Stage("report/index.html", about="one page, no other files needed"),
 }
 
@@ -86,6 +124,8 @@ _TYPES = {
     **dict.fromkeys(("layer", "head", "step"), "int16"),
     **dict.fromkeys(("sample", "n_tokens"), "int32"),
     **dict.fromkeys(("score", "probability", "asr", "low", "high", "delta", "p_value", "p_adjusted"), "float64"),
+    **dict.fromkeys(_EFFECTS.split(), "float64"),
+    **{"texts": "float64", "verdicts": "float64", "draws": "int64", "leaks": "int64", "selected_here": "bool"},
     **{"n": "int64", "selected": "bool", "token_ids": "tokens", "heads": "heads"},
 }
 """The types of columns by name; others are text. `harmful` is missing: it is true or false, but a number in rates."""

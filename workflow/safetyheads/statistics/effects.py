@@ -1,0 +1,253 @@
+"""Effects: what ablating an attributed set of heads does, beside what a control of any such set does.
+
+For prompt i, y_i is the share of its samples that comply with heads ablated, and x_i that of the plain model, of the
+same batch where there is one. The effect is the mean of y_i - x_i. `Complied` is an outcome: the judge calls the answer
+harmful, and it is neither broken nor cut off. The columns that end in `_asr` go by the judge alone, and those that end
+in `_refused` by the outcome `refused`.
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from safetyheads.errors import SafetyHeadsError
+from safetyheads.heads import Head
+from safetyheads.plans import parse_plan
+from safetyheads.statistics.controls import SAME, over_control, randomisation_p
+from safetyheads.statistics.harmless import Harmless, heads_of_cells
+from safetyheads.statistics.intervals import difference_interval, holm
+from safetyheads.statistics.leaks import normal_queries
+from safetyheads.statistics.pairs import Key, need, prompt_values
+from safetyheads.statistics.rates import PLAN_KEYS, sign_test
+
+CONTROLS = re.compile(r"none|single|(each|random|matched)-.*")
+"""Plans that are measured for comparison. All others, head sets too, have a row of effects."""
+
+FAMILY = [key for key in PLAN_KEYS if key != "plan"]
+"""Rows that agree in these are corrected together."""
+
+KINDS = {"complied": "", "asr": "_asr", "refused": "_refused"}
+"""What is measured, and how the names of its columns end."""
+
+COMPARED = ["plain", "ablated", "effect", "effect_low", "effect_high", "p_value", "p_adjusted"]
+COLUMNS = [
+    *PLAN_KEYS,
+    "n",
+    *(f"{name}{end}" for end in KINDS.values() for name in COMPARED),
+    *("control", "over_control", "over_control_low", "over_control_high", "p_control", "p_control_least", "draws"),
+    *("over_control_asr", "p_control_asr", "uniform", "potency", "interaction", "degenerate", "harmless_kl"),
+    *("over_refusal", "leaks", "selected_here"),
+]
+BY_CATEGORY = [*PLAN_KEYS, "category", *COLUMNS[len(PLAN_KEYS) :]]
+_WHOLE = {"n": "int64", "draws": "Int64", "leaks": "Int64", "selected_here": "boolean"}
+
+
+def effects(
+    verdicts: pd.DataFrame,
+    completions: pd.DataFrame,
+    datasets: pd.DataFrame,
+    *,
+    benign: Collection[str] = (),
+    harm_judges: Collection[str] = (),
+    drop_leaks: Collection[Sequence[str]] = (),
+) -> pd.DataFrame:
+    """The effects of all attributed plans and head sets: a table with the columns `COLUMNS`, sorted by `PLAN_KEYS`.
+
+    `verdicts` is as for `pairs.prompt_values`. `completions` has the columns of the keys but judge, and variant,
+    query_id, heads and first_kl (nats). `datasets` has dataset, query_id, query and category. `benign` names the data
+    sets of harmless queries, `harm_judges` the judges that do not look for refusals, and `drop_leaks` the cells (values
+    of `PLAN_KEYS`) that leave out leaked prompts.
+
+    - `n`: prompts. `plain`, `ablated`: the means of x_i and y_i; `effect`: of y_i - x_i, with its interval
+      (`difference_interval`), the exact sign test, and Holm's correction over the rows that agree in `FAMILY`.
+    - `control`: the mean of `matched-PLAN`, over all draws; `over_control`: the effect less the mean effect of the
+      draws, with its interval (`controls.over_control`); `p_control` (`randomisation_p`), the smallest that `draws`
+      draws can give, and how many draws there are. `uniform`: the mean of `random-N` for as many heads.
+    - `potency`: the effect as a share of what it could be at most, 1 - plain, or, below 0, of `plain`.
+    - `interaction`: the effect less the sum of the effects of each prompt's heads one by one (`single`, or
+      `each-PLAN`).
+    - `degenerate`: the share of broken answers. `harmless_kl` (nats) and `over_refusal`: the mean `first_kl` and the
+      change of the refused share on benign data sets with the same heads ablated.
+    - `leaks`: prompts whose query is also in the data set that the heads were chosen on, and `selected_here`: whether
+      that is the measured one, in which case all are. Both are null for head sets. Leaked prompts are never dropped
+      where heads were chosen on the measured data set, because none would be left.
+
+    What a study did not run is null, and so is everything but the counts where no prompt is left. Raises
+    SafetyHeadsError if columns, the plain model or a control's prompts are missing.
+    """
+    found = _Study(verdicts, completions, datasets, benign, harm_judges, drop_leaks)
+    rows = [found.row(cell, found.prompts(cell)) for cell in found.cells]
+    return _table(rows, COLUMNS)
+
+
+def effects_by_category(
+    verdicts: pd.DataFrame,
+    completions: pd.DataFrame,
+    datasets: pd.DataFrame,
+    *,
+    benign: Collection[str] = (),
+    harm_judges: Collection[str] = (),
+    drop_leaks: Collection[Sequence[str]] = (),
+) -> pd.DataFrame:
+    """The effects on the prompts of each category, for data sets that have categories: the columns `BY_CATEGORY`.
+
+    Everything is as for `effects`. Holm's correction is over all rows that agree in `FAMILY`, so over categories too.
+    """
+    found = _Study(verdicts, completions, datasets, benign, harm_judges, drop_leaks)
+    category = datasets.set_index(["dataset", "query_id"])["category"].dropna()
+    rows = []
+    for cell in found.cells:
+        prompts = found.prompts(cell)
+        of = category.reindex(pd.MultiIndex.from_product([[_keys(cell)["dataset"]], prompts]))
+        for name in sorted(of.dropna().unique()):
+            rows.append(found.row(cell, prompts[(of == name).to_numpy()]) | {"category": name})
+    return _table(rows, BY_CATEGORY)
+
+
+def _keys(cell: Key) -> dict[str, str]:
+    return dict(zip(PLAN_KEYS, cell))
+
+
+def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+    """The rows with all columns, sorted, and p-values corrected."""
+    texts = [name for name in columns if name in (*PLAN_KEYS, "category")]
+    kinds = {name: "str" if name in texts else _WHOLE.get(name, "float64") for name in columns}
+    table = pd.DataFrame(rows, columns=columns).astype(kinds)
+    for end in KINDS.values():
+        families = table.groupby(FAMILY)[f"p_value{end}"]
+        table[f"p_adjusted{end}"] = families.transform(lambda family: pd.Series(holm(family), index=family.index))
+    return table.sort_values(texts, ignore_index=True)
+
+
+class _Study:
+    """The tables of a study, ready to be asked for one row after the other."""
+
+    def __init__(
+        self,
+        verdicts: pd.DataFrame,
+        completions: pd.DataFrame,
+        datasets: pd.DataFrame,
+        benign: Collection[str],
+        harm_judges: Collection[str],
+        drop_leaks: Collection[Sequence[str]],
+    ) -> None:
+        need(datasets, ["dataset", "query_id", "query", "category"], "data sets")
+        self.values = prompt_values(verdicts)
+        self.cells = sorted(cell for cell in self.values if not CONTROLS.fullmatch(_keys(cell)["plan"]))
+        attributed = completions[~completions["plan"].str.fullmatch(CONTROLS.pattern)]
+        self.heads = heads_of_cells(attributed)
+        self.harmless = Harmless(attributed, self.heads, self.values, benign)
+        self.queries = normal_queries(datasets)
+        self.harm_judges, self.drop_leaks = set(harm_judges), {tuple(map(str, cell)) for cell in drop_leaks}
+
+    def prompts(self, cell: Key) -> pd.Index:
+        """The prompts of a cell."""
+        return self._own(cell).index
+
+    def row(self, cell: Key, prompts: pd.Index) -> dict[str, Any]:
+        """The row of a cell, of these prompts alone, less those that are dropped."""
+        leaked, source, measured = self._leaked(cell), self._source(cell), _keys(cell)["dataset"]
+        leaks = None if leaked is None else int(prompts.isin(leaked).sum())
+        if cell in self.drop_leaks and leaked is not None and source != measured:
+            prompts = prompts[~prompts.isin(leaked)]
+        here = None if source is None else source == measured
+        row: dict[str, Any] = {**_keys(cell), "n": len(prompts), "leaks": leaks, "selected_here": here}
+        if not len(prompts):
+            return row
+        own, heads = self._own(cell).loc[prompts], self.heads.get(self._unjudged(cell), {})
+        refusals = _keys(cell)["judge"] not in self.harm_judges
+        for kind, end in KINDS.items():
+            if refusals or kind != "refused":
+                row |= {f"{name}{end}": value for name, value in _compared(own, kind).items()}
+        row |= self._over_control(cell, own) | {"potency": _potency(row["effect"], row["plain"])}
+        row |= {"uniform": self._uniform(cell, prompts, heads), "interaction": self._interaction(cell, own, heads)}
+        row["degenerate"] = own["degenerate"].mean()
+        row["harmless_kl"], over_refusal = self.harmless.of(cell)
+        row["over_refusal"] = over_refusal if refusals else None
+        return row
+
+    def _own(self, cell: Key) -> pd.DataFrame:
+        return self.values[cell].droplevel("variant")
+
+    def _other(self, cell: Key, plan: str) -> pd.DataFrame | None:
+        """The values of another plan of the same cell."""
+        return self.values.get(tuple((_keys(cell) | {"plan": plan}).values()))
+
+    def _unjudged(self, cell: Key) -> Key:
+        return tuple(value for key, value in _keys(cell).items() if key != "judge")
+
+    def _source(self, cell: Key) -> str | None:
+        """The data set that the heads were chosen on; None for a head set."""
+        plan = parse_plan(_keys(cell)["plan"])
+        return None if plan.kind == "head_set" else plan.source or _keys(cell)["dataset"]
+
+    def _leaked(self, cell: Key) -> set[str] | None:
+        """The measured data set's query_ids whose query heads were chosen on; None where that is not known."""
+        source, measured = self._source(cell), _keys(cell)["dataset"]
+        if source not in self.queries or measured not in self.queries:
+            return None
+        here = self.queries[measured]
+        return set(here.index[here.isin(set(self.queries[source]))])
+
+    def _over_control(self, cell: Key, own: pd.DataFrame) -> dict[str, Any]:
+        matched = self._other(cell, f"matched-{_keys(cell)['plan']}")
+        if matched is None:
+            return {}
+        row: dict[str, Any] = {}
+        for kind, end in (("complied", ""), ("asr", "_asr")):
+            draws = _by_draw(matched[kind] - matched[f"plain_{kind}"], own.index, cell)
+            difference = (own[kind] - own[f"plain_{kind}"]).to_numpy()
+            found = over_control(difference, draws)
+            row[f"over_control{end}"] = found.difference
+            row[f"p_control{end}"], least = randomisation_p(float(difference.mean()), draws.mean(axis=0))
+            if kind == "complied":
+                row |= {"over_control_low": found.low, "over_control_high": found.high, "p_control_least": least}
+                row |= {"control": _by_draw(matched[kind], own.index, cell).mean(), "draws": draws.shape[1]}
+        return row
+
+    def _uniform(self, cell: Key, prompts: pd.Index, heads: Mapping[str, tuple[Head, ...]]) -> float | None:
+        sizes = {len(chosen) for chosen in heads.values()}
+        drawn = self._other(cell, f"random-{sizes.pop()}") if len(sizes) == 1 else None
+        return None if drawn is None else float(_by_draw(drawn["complied"], prompts, cell).mean())
+
+    def _interaction(self, cell: Key, own: pd.DataFrame, heads: Mapping[str, tuple[Head, ...]]) -> float | None:
+        for plan in ("single", f"each-{_keys(cell)['plan']}"):
+            alone = self._other(cell, plan)
+            if alone is None or not all(query in heads for query in own.index):
+                continue
+            wanted = [(str(head), query) for query in own.index for head in heads[query]]
+            effect = (alone["complied"] - alone["plain_complied"]).reindex(wanted)
+            if effect.notna().all():
+                return float(((own["complied"] - own["plain_complied"]).sum() - effect.sum()) / len(own))
+        return None
+
+
+def _compared(own: pd.DataFrame, kind: str) -> dict[str, float]:
+    """The columns that compare ablated with plain answers, but for the corrected p-value."""
+    difference = (own[kind] - own[f"plain_{kind}"]).to_numpy()
+    low, high = difference_interval(difference, own["samples"].max())
+    return {
+        **{"plain": own[f"plain_{kind}"].mean(), "ablated": own[kind].mean(), "effect": float(difference.mean())},
+        **{"effect_low": float(low), "effect_high": float(high)},
+        "p_value": sign_test(int((difference > SAME).sum()), int((difference < -SAME).sum())),
+    }
+
+
+def _potency(effect: float, plain: float) -> float | None:
+    possible = 1 - plain if effect >= 0 else plain
+    return effect / possible if possible > SAME else None
+
+
+def _by_draw(values: "pd.Series[float]", prompts: pd.Index, cell: Key) -> NDArray[np.float64]:
+    """Values of a control as (prompts, draws)."""
+    table = values.unstack("variant").reindex(prompts)
+    if table.isna().any(axis=None):
+        raise SafetyHeadsError(
+            f"A control of plan {_keys(cell)['plan']} (model {_keys(cell)['model']}, data set "
+            f"{_keys(cell)['dataset']}) has other prompts than the plan. Judge the same prompts in both."
+        )
+    return np.asarray(table, dtype=np.float64)
