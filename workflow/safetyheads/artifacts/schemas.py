@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Recorded in every file."""
 
 
@@ -51,6 +51,7 @@ _ABOUT_EFFECTS = {
     **{"over_refusal": "change of the refused share there", "leaks": "queries that heads were chosen on"},
     "selected_here": "heads were chosen on the measured data set",
 }
+_OUTCOMES = ("degenerate", "unfinished", "complied", "refused", "short", "other")
 _KEYS = "model dataset template ablation plan decoding judge"
 _CELL = "{model}/{dataset}/{template}/{ablation}/{plan}/{decoding}"
 STAGES: dict[str, Stage] = {
@@ -81,23 +82,39 @@ STAGES: dict[str, Stage] = {
     "completions": Stage(
         f"completions/{_CELL}.parquet",
         "a completion",
-        "query_id variant heads sample text token_ids n_tokens finish_reason",
-        {"heads": "ablated: list of layer, head", "token_ids": "the new ones", "finish_reason": "`eos`, `length`"},
+        "query_id variant heads sample text token_ids n_tokens finish_reason paired first_kl plain_nll",
+        {
+            **{
+                "heads": "ablated: list of layer, head",
+                "token_ids": "the new ones",
+                "finish_reason": "`eos`, `length`",
+            },
+            **{"paired": "the variant that is the plain row of its own batch; null: `plain/none`"},
+            **{"first_kl": "nats, KL(plain, ablated) at the first new token", "plain_nll": "nats per token"},
+        },
     ),
     "verdicts": Stage(
         f"verdicts/{_CELL}/{{judge}}.parquet",
         "a verdict",
-        "query_id variant sample harmful probability reason",
-        {"probability": "null where the judge goes by rules"},
+        "query_id variant sample harmful probability reason outcome paired",
+        {
+            "probability": "null where the judge goes by rules",
+            "outcome": f"{', '.join(f'`{name}`' for name in _OUTCOMES)}",
+        },
     ),
     "rates": Stage(
         "rates.parquet",
         "a cell of the study",
-        "model dataset template ablation plan decoding judge variant n harmful asr low high delta p_value p_adjusted",
+        f"{_KEYS} variant n harmful asr low high delta delta_low delta_high p_value p_adjusted "
+        "refused degenerate unfinished short other coherent_asr coherent_low coherent_high",
         {
             **{"n": "prompts", "harmful": "prompts; for several samples the sum of their shares"},
             **{"high": "Wilson, 95 %", "delta": "to the plain model", "p_value": "exact sign test"},
-            "p_adjusted": "Holm, over the heads of `single`",
+            **{
+                "delta_high": "paired score interval, 95 %",
+                "p_adjusted": "Holm, over the heads of `single` or `each-`",
+            },
+            **{"refused": "share of prompts with this outcome", "coherent_asr": "share with outcome `complied`"},
         },
     ),
     "effects": Stage("effects.parquet", "an attributed plan of a cell", f"{_KEYS} {_EFFECTS}", _ABOUT_EFFECTS),
@@ -123,7 +140,9 @@ STAGES: dict[str, Stage] = {
 _TYPES = {
     **dict.fromkeys(("layer", "head", "step"), "int16"),
     **dict.fromkeys(("sample", "n_tokens"), "int32"),
-    **dict.fromkeys(("score", "probability", "asr", "low", "high", "delta", "p_value", "p_adjusted"), "float64"),
+    **dict.fromkeys(("score", "probability", "first_kl", "plain_nll", "asr", "low", "high", "delta"), "float64"),
+    **dict.fromkeys(("delta_low", "delta_high", "coherent_asr", "coherent_low", "coherent_high"), "float64"),
+    **dict.fromkeys(("refused", "unfinished", "short", "other"), "float64"),
     **dict.fromkeys(_EFFECTS.split(), "float64"),
     **{"texts": "float64", "verdicts": "float64", "draws": "int64", "leaks": "int64", "selected_here": "bool"},
     **{"n": "int64", "selected": "bool", "token_ids": "tokens", "heads": "heads"},
