@@ -90,7 +90,7 @@ def reversed_keys(value: Any) -> Any:
 
 
 def merge_in_other_words(project: Project) -> None:
-    project.edit("workflow/scripts/completions_merged.py", "in_order(pd.concat(", "in_order(pd.concat(objs=")
+    project.edit("workflow/scripts/completions_merged.py", "put_together([", "put_together(shards=[")
     project.edit("rules/completions.smk", "Put together", "Join")
 
 

@@ -48,6 +48,11 @@ class Plan:
     n: int | None = None
     source: str | None = None
 
+    @property
+    def paired(self) -> bool:
+        """Whether its batches hold plain rows, which their ablated rows are compared with (see `plain_rows`)."""
+        return self.kind in ("single", "random")
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -239,11 +244,6 @@ def _permutation(seed: int, number: int, layer: int, heads: int) -> list[int]:
     """Where the permutation `number` puts each head of a layer."""
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, number, layer])))
     return [int(place) for place in np.argsort(generator.random(heads), kind="stable")]
-
-
-def in_order(completions: "pd.DataFrame") -> "pd.DataFrame":
-    """Completions sorted as they are in the artefact, whether one job made them or several shards."""
-    return completions.sort_values(["query_id", "variant", "sample"], ignore_index=True)
 
 
 def _of_query(best: Mapping[str, HeadSet], query: str) -> HeadSet:
