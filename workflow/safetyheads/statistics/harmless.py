@@ -10,8 +10,7 @@ from typing import Any
 import pandas as pd
 
 from safetyheads.heads import Head
-from safetyheads.statistics.pairs import Key, need
-from safetyheads.statistics.rates import PLAN_KEYS
+from safetyheads.statistics.pairs import PLAN_KEYS, Key, need
 
 CELL = [key for key in PLAN_KEYS if key != "judge"]
 """The keys of a cell of completions."""
