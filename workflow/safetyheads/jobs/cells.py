@@ -122,6 +122,24 @@ class Cells:
             inputs[found.kind] = PATHS[found.kind].replace("{dataset}", found.source or "{dataset}")
         return inputs
 
+    def verdict_inputs(self, model: str) -> dict[str, str]:
+        """The input files of a verdicts job: `completions`, and `plain`, those of the plain model.
+
+        For a model that thinks there are also its `prompts` and the `model` itself, whose tokenizer knows its tags. The
+        paths still have their keys in braces.
+        """
+        completions = PATHS["completions"]
+        inputs = {"completions": completions, "plain": completions.replace("{ablation}/{plan}", f"{PLAIN}/none")}
+        if self.config.thinking(model):
+            inputs |= {"prompts": PATHS["prompts"], "model": PATHS["models"]}
+        return inputs
+
+    def drop_leaks(self) -> list[list[str]]:
+        """The cells of all studies with `leaks: drop`, sorted: their effects leave out leaked queries."""
+        studies = {name: study for name, study in self.config.studies.items() if study.leaks == "drop"}
+        found = Cells(self.config.model_copy(update={"studies": studies})).all
+        return [list(cell) for cell in found if cell.plan != "none"]
+
     def dataset_source(self, name: str) -> str | list[str]:
         """The input of a data set's job: the file that was downloaded.
 
