@@ -103,6 +103,12 @@ def verdict_inputs(wildcards):
     return {name: path.format(**wildcards) for name, path in inputs.items()}
 
 
+def measured():
+    """The paths of all numbers that the page shows, but for scores."""
+    stages = ("rates", "effects", "effects_by_category", "noise")
+    return [PATHS[stage] for stage in stages]
+
+
 def shard_paths(wildcards):
     """The paths of all shards of a cell's completions."""
     count = known(requests.shards, wildcards)

@@ -29,6 +29,10 @@ WEIGHTS = f"<results>/{DEMO_WEIGHTS}"
 """Path of the folder of a demo model."""
 
 
+_OF_MANY_SETS = ("single", "each", "random", "matched")
+"""Kinds of plans that are measured for comparison. Their batches hold many sets of heads, and plain rows, too."""
+
+
 class Cell(NamedTuple):
     """One cell of a study. Its fields are the keys in the path of its verdicts, in the same order."""
 
@@ -134,11 +138,19 @@ class Cells:
             inputs |= {"prompts": PATHS["prompts"], "model": PATHS["models"]}
         return inputs
 
+    def with_effects(self) -> list[Cell]:
+        """The cells with a row of effects: those of plans that attribution chooses, and of head sets."""
+        return [cell for cell in self.all if parse_plan(cell.plan).kind not in ("none", *_OF_MANY_SETS)]
+
+    def with_plain_rows(self) -> list[Cell]:
+        """The cells whose completions hold the plain rows of their batches, and the plain model's cells."""
+        return [cell for cell in self.all if parse_plan(cell.plan).kind in ("none", *_OF_MANY_SETS)]
+
     def drop_leaks(self) -> list[list[str]]:
-        """The cells of all studies with `leaks: drop`, sorted: their effects leave out leaked queries."""
+        """The cells whose effects leave out leaked queries, sorted: those of all studies with `leaks: drop`."""
         studies = {name: study for name, study in self.config.studies.items() if study.leaks == "drop"}
-        found = Cells(self.config.model_copy(update={"studies": studies})).all
-        return [list(cell) for cell in found if cell.plan != "none"]
+        dropping = Cells(self.config.model_copy(update={"studies": studies}))
+        return [list(cell) for cell in dropping.with_effects()]
 
     def dataset_source(self, name: str) -> str | list[str]:
         """The input of a data set's job: the file that was downloaded.

@@ -3,22 +3,28 @@
 import pandas as pd
 
 from safetyheads.plans import PLAIN
-from safetyheads.statistics.pairs import PLAN_KEYS, names_own, need, plain_rows
+from safetyheads.statistics.pairs import COLUMNS as OF_VERDICTS
+from safetyheads.statistics.pairs import PLAIN_CELL, PLAIN_VARIANT, PLAN_KEYS, names_own, need, plain_rows
 
 COLUMNS = ["model", "judge", "n", "texts", "verdicts"]
 
 _CELL = [key for key in PLAN_KEYS if key != "judge"]
 _ASKED = ["query_id", "sample"]
+OF_COMPLETIONS = [*_CELL, "variant", *_ASKED, "text"]
+"""What is needed of completions, and only of those variants that match `PLAIN_ANSWERS`."""
+
+PLAIN_ANSWERS = rf"{PLAIN_CELL['variant']}|{PLAIN_VARIANT}"
+"""The variants that are the plain model's answers: of its own cell, and of the batches of other plans."""
+
 _SHARED = ["model", "dataset", "template", "decoding", *_ASKED]
 
 
 def noise(verdicts: pd.DataFrame, completions: pd.DataFrame) -> pd.DataFrame:
     """For each model and judge, how many plain rows of other batches differ: the columns `COLUMNS`, sorted.
 
-    `verdicts` has the columns of the keys, variant, query_id, sample, harmful, outcome and paired. `completions` has
-    the same keys but judge, and text; of it only the plain model's rows are needed. Each ablated row that names the
-    plain row of its own batch (`paired`) says how that row compares with the plain model's own cell, where it stood in
-    another batch:
+    `verdicts` is as for `pairs.pairs`, and `completions` has the columns `OF_COMPLETIONS`. Each ablated row that names
+    the plain row of its own batch (`paired`) says how that row compares with the plain model's own cell, where it stood
+    in another batch:
 
     - `n`: prompts and samples that are compared so.
     - `texts`: the share of ablated rows whose plain row has another text.
@@ -27,8 +33,8 @@ def noise(verdicts: pd.DataFrame, completions: pd.DataFrame) -> pd.DataFrame:
 
     Models whose plans have no such rows are left out. In float32 both shares should be 0.
     """
-    need(completions, [*_CELL, "variant", *_ASKED, "text"], "completions")
-    need(verdicts, [*PLAN_KEYS, "variant", *_ASKED, "harmful", "outcome", "paired"], "verdicts")
+    need(completions, OF_COMPLETIONS, "completions")
+    need(verdicts, OF_VERDICTS, "verdicts")
     ablated = verdicts[names_own(verdicts["paired"])]
     counts = ablated.groupby([*PLAN_KEYS, *_ASKED, "paired"], observed=True).size().rename("rows").reset_index()
     counts = counts.astype({"paired": "str"})
@@ -43,11 +49,11 @@ def noise(verdicts: pd.DataFrame, completions: pd.DataFrame) -> pd.DataFrame:
 
 def _differing(counts: pd.DataFrame, table: pd.DataFrame, values: list[str], keys: list[str]) -> pd.DataFrame:
     """`counts`, and whether the plain row that `paired` names differs in `values` from the plain model's own cell."""
-    shared = [key for key in (*_SHARED, *keys) if key in _SHARED or key == "judge"]
+    shared = [*_SHARED, *(key for key in keys if key == "judge")]
     in_batch = table.loc[plain_rows(table), [*keys, *_ASKED, "variant", *values]].rename(columns={"variant": "paired"})
-    own_cell = table.loc[table["ablation"] == PLAIN, [*dict.fromkeys(shared), *values]]
+    own_cell = table.loc[table["ablation"] == PLAIN, [*shared, *values]]
     found = counts.merge(in_batch, on=[*keys, *_ASKED, "paired"])
-    found = found.merge(own_cell, on=[*dict.fromkeys(shared)], suffixes=("", "_plain"))
+    found = found.merge(own_cell, on=shared, suffixes=("", "_plain"))
     differs = pd.concat([found[value] != found[f"{value}_plain"] for value in values], axis=1).any(axis=1)
     return found.assign(differs=differs)
 

@@ -33,6 +33,9 @@ OUTCOMES = ("complied", "refused", "degenerate", "unfinished", "short", "other")
 VALUES = ("asr", *OUTCOMES)
 """What is known of a prompt: how many of its samples have each outcome; for `asr`, that the judge calls harmful."""
 
+COLUMNS = [*CELL_KEYS, "query_id", "sample", "harmful", "outcome", "paired"]
+"""What is needed of verdicts."""
+
 PLAIN_VARIANT = r"plain(-\d+)?"
 """The variants of a plan that are plain rows of its batches."""
 
@@ -76,8 +79,8 @@ def need(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:
 def pairs(verdicts: pd.DataFrame) -> Pairs:
     """The prompts of all cells of the verdicts, each with the plain model's.
 
-    `verdicts` has the columns `CELL_KEYS`, query_id, sample, harmful (bool), outcome and paired, and must include the
-    plain model's. Raises SafetyHeadsError if columns are missing, fields are empty or a completion has two verdicts, if
+    `verdicts` has the columns `COLUMNS` (harmful is bool, paired null or a variant), and must include the plain
+    model's. Raises SafetyHeadsError if columns are missing, fields are empty or a completion has two verdicts, if
     the plain model is missing, if a row names a plain one that is not there, and if a cell's prompts are not those of
     its plain model.
     """
@@ -160,13 +163,12 @@ class _Rows:
 
 
 def _check(verdicts: pd.DataFrame) -> None:
-    filled = [*CELL_KEYS, "query_id", "sample", "harmful", "outcome"]
-    need(verdicts, [*filled, "paired"], "verdicts")
+    need(verdicts, COLUMNS, "verdicts")
     if not pd.api.types.is_bool_dtype(verdicts["harmful"]):
         raise SafetyHeadsError(
             f"The verdicts' column harmful is {verdicts['harmful'].dtype}: it must be true or false."
         )
-    empty = [column for column in filled if verdicts[column].isna().any()]
+    empty = [column for column in COLUMNS if column != "paired" and verdicts[column].isna().any()]
     if empty:
         raise SafetyHeadsError(f"The verdicts have empty fields in the columns {', '.join(empty)}: none may be empty.")
     unknown = sorted(set(verdicts["outcome"].unique()).difference(OUTCOMES))
