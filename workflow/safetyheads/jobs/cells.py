@@ -29,10 +29,6 @@ WEIGHTS = f"<results>/{DEMO_WEIGHTS}"
 """Path of the folder of a demo model."""
 
 
-_OF_MANY_SETS = ("single", "each", "random", "matched")
-"""Kinds of plans that are measured for comparison. Their batches hold many sets of heads, and plain rows, too."""
-
-
 class Cell(NamedTuple):
     """One cell of a study. Its fields are the keys in the path of its verdicts, in the same order."""
 
@@ -140,11 +136,11 @@ class Cells:
 
     def with_effects(self) -> list[Cell]:
         """The cells with a row of effects: those of plans that attribution chooses, and of head sets."""
-        return [cell for cell in self.all if parse_plan(cell.plan).kind not in ("none", *_OF_MANY_SETS)]
+        return [cell for cell in self.all if cell.plan != "none" and not parse_plan(cell.plan).paired]
 
     def with_plain_rows(self) -> list[Cell]:
         """The cells whose completions hold the plain rows of their batches, and the plain model's cells."""
-        return [cell for cell in self.all if parse_plan(cell.plan).kind in ("none", *_OF_MANY_SETS)]
+        return [cell for cell in self.all if cell.plan == "none" or parse_plan(cell.plan).paired]
 
     def drop_leaks(self) -> list[list[str]]:
         """The cells whose effects leave out leaked queries, sorted: those of all studies with `leaks: drop`."""
