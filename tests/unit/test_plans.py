@@ -5,19 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safetyheads.chosen_heads import matched, random_heads, sahara_group, ships_best, top_heads
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head, all_heads
-from safetyheads.plans import (
-    Assignment,
-    Plan,
-    assign,
-    check_plan,
-    in_order,
-    parse_plan,
-    random_heads,
-    sahara_group,
-    ships_best,
-)
+from safetyheads.plans import RESERVED, Assignment, Plan, assign, check_plan, in_order, like_a_plan, parse_plan
 
 GRID = (3, 4)
 QUERIES = ["q-2", "q-0", "q-1"]
