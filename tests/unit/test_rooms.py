@@ -10,7 +10,17 @@ import pytest
 
 from safetyheads.jobs.fingerprint import LIBRARY
 
-VOCABULARY = {"errors", "heads", "plain_rows", "plans", "prompts", "templates", "datasets", "data_files"}
+VOCABULARY = {
+    "errors",
+    "heads",
+    "chosen_heads",
+    "plain_rows",
+    "plans",
+    "prompts",
+    "templates",
+    "datasets",
+    "data_files",
+}
 MAY_USE: dict[str, set[str]] = {
     "artifacts": set(),
     "engine": {"artifacts"},
