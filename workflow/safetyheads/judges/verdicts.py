@@ -32,16 +32,18 @@ def verdicts(
     `completions` has the columns `KEYS`, text and plain_nll (nats per token). `nll_limit` is that of `limit_of`, and
     `unfinished` says which completions end while the model thinks (`thinking.unfinished`); without it, none do.
     """
-    texts = completions["text"]
-    said = judge.judge(texts)
-    broken = degenerate(texts, completions["plain_nll"], nll_limit)["degenerate"]
+    broken = degenerate(completions["text"], completions["plain_nll"], nll_limit)["degenerate"]
+    # Most texts of a map are what the plain model says: each different one is judged once.
+    number, texts = pd.factorize(completions["text"])
+    refuses = begins_with_refusal(texts).to_numpy()[number]
+    said = judge.judge(texts).iloc[number].set_axis(completions.index)
     outcome = outcomes(
         broken | (said["reason"] == REPETITION),
-        [False] * len(texts) if unfinished is None else unfinished,
+        [False] * len(said) if unfinished is None else unfinished,
         said["harmful"],
         said["reason"].str.startswith(KEYWORD),
-        texts.str.len(),
-        begins_with_refusal(texts),
+        [len(text) for text in completions["text"]],
+        refuses,
         detects=judge.detects,
     )
     return completions[KEYS].join(said).assign(outcome=outcome)[COLUMNS]
