@@ -154,6 +154,14 @@ def test_not_a_number_is_null(tmp_path: Path) -> None:
     assert rows["probability"].isna().tolist() == [True, False], "the caller's rows are left alone"
 
 
+def test_rows_of_some_variants_are_those_whose_whole_name_matches(tmp_path: Path) -> None:
+    names = ["none", "plain", "plain-1", "plainly", "L00H01", "a-plain"]
+    files.write("completions", tmp_path / "a", rows_of("completions", 6).assign(variant=names), KEYS, {})
+    found = files.read(tmp_path / "a", ["variant", "text"], variants=r"none|plain(-\d+)?")
+    assert found["variant"].tolist() == names[:3]
+    assert list(found) == ["variant", "text"]
+
+
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     record = {"code": "c", "config": {"b": 1, "a": [1, 2]}}
     for name in ("a", "b"):

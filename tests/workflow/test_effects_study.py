@@ -11,7 +11,6 @@ from project import Project, Settings, shared, small_study
 KEYS = ["model", "dataset", "template", "ablation", "plan", "decoding", "judge"]
 PLANS = ["mine", "ships-1", "sahara-2@other"]
 PAIRED = ["single", "random-2", "matched-mine", "each-mine"]
-TAGS = {"open": "<think>", "close": "</think>"}
 
 
 def settings() -> Settings:
@@ -169,16 +168,12 @@ def test_leaked_queries_are_counted_and_dropped_where_the_study_says_so(study: P
 def test_a_change_of_thinking_tags_judges_again_and_generates_nothing(study: Project, tmp_path: Path) -> None:
     project = study.copy(tmp_path / "project")
     changed = settings()
-    changed["models"]["tiny"]["thinking"] = TAGS
-    changed["templates"]["plainly"]["prefill"] = ""
+    changed["models"]["tiny"]["thinking"] = {"open": " t", "close": "</think>"}
     project.configure(changed)
-    cells_ = 2 * (1 + len(PLANS) + len(PAIRED))
-    made = {"verdicts": cells_, "rates": 1, "effects": 1, "noise": 1, "report": 1, "all": 1}
-    assert project.make() == made
-    assert not (cells(project, "verdicts")["outcome"] == "unfinished").any(), "tiny opens no tag"
-    tagged = settings()
-    tagged["models"]["tiny"]["thinking"] = {"open": " t", "close": "</think>"}
-    project.configure(tagged)
-    assert project.make() == made
-    after = cells(project, "verdicts")
-    assert (after["outcome"] == "unfinished").any(), "the answers hold what is called a tag here"
+    count = 2 * (1 + len(PLANS) + len(PAIRED))
+    assert project.make() == {"verdicts": count, "rates": 1, "effects": 1, "noise": 1, "report": 1, "all": 1}
+    before, after = (cells(one, "verdicts") for one in (study, project))
+    unfinished = after["outcome"] == "unfinished"
+    assert unfinished.any() and not (before["outcome"] == "unfinished").any(), "answers hold what is called a tag here"
+    pd.testing.assert_frame_equal(after[~unfinished], before[~unfinished])
+    assert not (unfinished & (before["outcome"] == "degenerate")).any()
