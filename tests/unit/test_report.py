@@ -120,7 +120,11 @@ def demo(
         title="A demo",
         studies={"main": names},
         models={model: about | ({"planted": list(planted)} if planted else {})},
-        rates=rates_of(pd.DataFrame(verdicts).assign(**keys)),
+        rates=rates_of(
+            pd.DataFrame(verdicts)
+            .assign(**keys, paired=None)
+            .assign(outcome=lambda rows: rows["harmful"].map({True: "complied", False: "refused"}))
+        ),
         ships=pd.DataFrame(ships).assign(**cell),
         sahara=pd.DataFrame(sahara).assign(dataset="demo_attribution", **cell),
         datasets=datasets,
