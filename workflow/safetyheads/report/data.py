@@ -31,6 +31,9 @@ class ReportData:
     rates: pd.DataFrame
     ships: pd.DataFrame = field(default_factory=_empty)
     sahara: pd.DataFrame = field(default_factory=_empty)
+    effects: pd.DataFrame = field(default_factory=_empty)
+    effects_by_category: pd.DataFrame = field(default_factory=_empty)
+    noise: pd.DataFrame = field(default_factory=_empty)
     datasets: pd.DataFrame = field(default_factory=_empty)
     benign: Sequence[str] = ()
     """The names of data sets whose queries should be answered: there a high rate is good."""

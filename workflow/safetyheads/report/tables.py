@@ -27,7 +27,8 @@ LARGEST = 20
 class Table:
     """Rows of text under `columns`. The first cell of a row is its heading.
 
-    `numbers` are the positions of the columns that are aligned to the right.
+    `numbers` are the positions of the columns that are aligned to the right. `links` has an id for each row that its
+    heading leads to, or is empty.
     """
 
     caption: str
@@ -35,6 +36,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     numbers: frozenset[int] = frozenset()
     note: str = ""
+    links: Sequence[str] = ()
 
 
 def models(data: ReportData) -> Table:
@@ -149,6 +151,11 @@ def _plans(data: ReportData) -> Table:
 
 
 def _plan(name: str, head_sets: Mapping[str, Sequence[str]]) -> str:
+    kind, _, of = name.partition("-")
+    if kind == "matched":
+        return f"the control of {of}: as many heads of the same layers, drawn at random, many times"
+    if kind == "each":
+        return f"each head of {of}, one at a time"
     plan = parse_plan(name)
     match plan.kind:
         case "none":
@@ -159,6 +166,9 @@ def _plan(name: str, head_sets: Mapping[str, Sequence[str]]) -> str:
             return "each prompt's own n best heads by Ships"
         case "random":
             return "n heads drawn at random, the same for all prompts, several times: the control"
+        case "top":
+            source = f", on {plan.source}" if plan.source else ""
+            return f"the n heads of highest mean Ships{source}; the same for all prompts"
         case "sahara":
             source = f", searched on {plan.source}" if plan.source else ""
             return f"the group of n heads that Sahara found{source}; the same for all prompts"

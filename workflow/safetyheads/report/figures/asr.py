@@ -37,7 +37,8 @@ def asr_by_plan(rates: pd.DataFrame, *, label: str = "ASR by plan", prefix: str 
     """ASR and its 95 % interval, a row for each plan, for one model, data set, template, decoding and judge.
 
     Each ablation has a colour and a marker. The dashed line is the plain model. Of a `single` plan, the head of highest
-    ASR has the marker, and the others are ticks. Of `random-n`, every draw is a hollow marker and their mean a bar.
+    ASR has the marker, and the others are ticks; so it is with `each-`. Of `random-n` and `matched-`, every draw is a
+    hollow marker and their mean a bar.
     """
     plain = rates[rates["plan"] == "none"].head(1)
     ablations = [str(name) for name in dict.fromkeys(rates.loc[rates["plan"] != "none", "ablation"])]
@@ -47,7 +48,7 @@ def asr_by_plan(rates: pd.DataFrame, *, label: str = "ASR by plan", prefix: str 
     columns = 1 + (max(map(len, ablations), default=0) <= 26)
     key = LEGEND_ROW * -(-len(ablations) // columns) + 6 if len(ablations) > 1 else 4.0
     left = 14 + 5.3 * max((len(line) for name in names for line in name.split("\n")), default=4)
-    right = 92.0 if "single" in plans else 46.0
+    right = 92.0 if any(_kind(plan) == "single" for plan in plans) else 46.0
     with pens():
         figure = paper(row * len(names) + 36 + key)
         axes = place(figure, left, 36, WIDTH - left - right, row * len(names))
@@ -93,7 +94,7 @@ def lines(rates: pd.DataFrame, head_sets: Mapping[str, int]) -> list[Line]:
     found: dict[tuple[str, bool], list[pd.DataFrame]] = {}
     for name in map(str, dict.fromkeys(rates["plan"])):
         plan, rows = parse_plan(name), rates[rates["plan"] == name]
-        if plan.kind in ("ships", "sahara", "random"):
+        if plan.kind in ("ships", "sahara", "top", "random"):
             line = plan.kind + (f"@{plan.source}" if plan.source else ""), True
             found.setdefault(line, []).append(rows.assign(n_heads=plan.n))
         elif plan.kind == "single":
@@ -152,23 +153,29 @@ def asr_by_n(
         return to_svg(figure, label, prefix)
 
 
-def best_single(rows: pd.DataFrame) -> pd.DataFrame:
+def best_single(rows: pd.DataFrame, by: str = "asr") -> pd.DataFrame:
     """The row with the highest ASR among `rows`, those of one `single` plan. Of equal rows, the first head counts.
 
-    The result is a table of one row. Heads are in order of layer, then head.
+    The result is a table of one row. Heads are in order of layer, then head. `by` is the column that is compared.
     """
-    top = rows[rows["asr"] == rows["asr"].max()]
+    top = rows[rows[by] == rows[by].max()]
     first = min(range(len(top)), key=lambda i: parse_head(str(top["variant"].iloc[i])))
     return top.iloc[[first]]
 
 
+def _kind(plan: str) -> str:
+    """How a plan is drawn: `each-` plans are like `single`, and `matched-` ones like `random-n`."""
+    like = {"matched": "random", "each": "single"}.get(plan.partition("-")[0])
+    return like or parse_plan(plan).kind
+
+
 def _row_name(plan: str) -> str:
-    match parse_plan(plan).kind:
+    match _kind(plan):
         case "single":
-            return "single\n(best head)"
+            return f"{short(plan, 20)}\n(best head)"
         case "random":
-            return f"{plan}\n(draws, mean)"
-        case "sahara" if "@" in plan:
+            return f"{short(plan, 20)}\n(draws, mean)"
+        case "sahara" | "top" if "@" in plan:
             name, _, source = plan.partition("@")
             return f"{short(name, 20)}\n@{short(source, 19)}"
         case _:
@@ -177,7 +184,7 @@ def _row_name(plan: str) -> str:
 
 def _plan(axes: Axes, plan: str, rows: pd.DataFrame, y: float, colour: str, marker: str) -> None:
     """Draw one plan under one ablation, at height `y`."""
-    kind = parse_plan(plan).kind
+    kind = _kind(plan)
     if kind == "random":
         mean = float(rows["asr"].mean())
         axes.plot(rows["asr"], [y] * len(rows), marker, color=PAPER, markeredgecolor=colour, markersize=5, zorder=3)
