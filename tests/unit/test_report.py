@@ -315,7 +315,7 @@ def test_headline_names_the_fewest_heads_of_the_highest_rate() -> None:
     harmful, benign = headlines(demo())
     assert (harmful.plan, harmful.count, harmful.total) == ("ships-1", 1, 32)
     assert (harmful.plain, harmful.asr, harmful.n) == (0.0, 1.0, 40)
-    assert A in harmful.heads and B in harmful.heads and "few heads" in harmful.answer
+    assert A in harmful.heads and B in harmful.heads and "of the same layers do was not measured" in harmful.answer
     assert "few refusals to lose" in benign.answer
 
 
@@ -324,9 +324,9 @@ def test_headline_names_the_fewest_heads_of_the_highest_rate() -> None:
     [
         (["none"], "No heads were ablated", ""),
         (["none", "random-2"], "Only random heads were ablated", ""),
-        (["none", "planted"], "how random heads do was not measured", f"{A}, {B}"),
+        (["none", "planted"], "how other heads of the same layers do was not measured", f"{A}, {B}"),
         (["none", "random-2", "single"], "few heads", A),
-        (["none", "random-2", "sahara-2@demo_attribution"], "few heads", f"{A}, {B}"),
+        (["none", "random-2", "sahara-2@demo_attribution"], "of the same layers do was not measured", f"{A}, {B}"),
     ],
 )
 def test_headline_says_no_more_than_was_measured(plans: list[str], answer: str, heads: str) -> None:

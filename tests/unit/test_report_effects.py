@@ -88,7 +88,7 @@ def rates_of(verdicts: pd.DataFrame) -> pd.DataFrame:
 
 def told(data: ReportData, plan: str = "mine") -> list[Caveat]:
     row = data.effects[data.effects["plan"] == plan].iloc[0].to_dict()
-    return row_caveats(data, row)
+    return row_caveats(data, row, data.rates)
 
 
 def kinds(data: ReportData, plan: str = "mine") -> list[str]:
@@ -280,6 +280,12 @@ def test_outcome_bars_show_plain_then_each_plan_and_its_control() -> None:
     ]
     assert {"complied", "refused", "broken", "50", "30", "20"} <= set(words)
     assert "unfinished" not in words and "random-2" not in words
+
+
+def test_outcomes_of_a_judge_that_finds_no_refusals_fill_the_bar() -> None:
+    rates = study({"mine": {"complied": 0.5}}).rates.assign(refused=np.nan)
+    words = drawn(figures.outcome_bars(rates))
+    assert "refused" not in words and {"other", "100", "50"} <= set(words)
 
 
 @pytest.mark.parametrize("count", [1, 20, 199])

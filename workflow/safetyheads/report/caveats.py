@@ -151,11 +151,12 @@ class _Effect:
         draws = _count(self.draws, "draw")
         change = "changes" if self.draws == 1 else "change"
         average = " on average" if self.draws > 1 else ""
+        go = "goes" if as_far == 1 else "go"
         numbers = (
             f"{draws} of as many other heads of the same layers {change} the share that is answered by "
             f"{points(control)} points{average}, these heads by {points(self.effect)}. The difference is "
-            f"{points(over)} {interval(low, high)}, and {as_far} of {draws} {'goes' if as_far == 1 else 'go'} at least as far "
-            f"(p {_p(p)}, at the least {_p(least)})."
+            f"{points(over)} {interval(low, high)}, and {as_far} of {draws} {go} at least as far (p {_p(p)}, the least "
+            f"possible {_p(least)})."
         )
         same = "the control does the same"
         as_far_as = f"as far as {_count(self.n, 'prompt')} can tell"

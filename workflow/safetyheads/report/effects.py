@@ -48,30 +48,46 @@ def effects_section(data: ReportData, rates: pd.DataFrame, anchor: str) -> Effec
         effects.to_dict("records"), key=lambda row: place.get((str(row["ablation"]), str(row["plan"])), len(place))
     )
     readings = [
-        Reading(f"{anchor}-effect-{at}", f"{row['plan']}, {row['ablation']}", row_caveats(data, row))
+        Reading(f"{anchor}-effect-{at}", f"{row['plan']}, {row['ablation']}", row_caveats(data, row, rates))
         for at, row in enumerate(rows, start=1)
     ]
     return EffectsSection(_table(keys["dataset"], rows, readings), readings)
 
 
-def row_caveats(data: ReportData, row: Row) -> list[Caveat]:
-    """The caveats of a row of effects, with what the other tables say about its setting."""
-    keys = {key: str(row[key]) for key in ("model", "dataset", "template", "decoding", "judge")}
+def row_caveats(data: ReportData, row: Row, rates: pd.DataFrame) -> list[Caveat]:
+    """The caveats of a row of effects, with what the noise and `rates`, the rows of the same setting, say besides."""
     return caveats(
         row,
-        noise=_only(cells(data.noise, model=keys["model"], judge=keys["judge"]), "verdicts"),
-        plain_broken=_only(cells(data.rates, plan="none", **keys), "degenerate"),
-        benign=keys["dataset"] in data.benign,
+        noise=_only(cells(data.noise, model=str(row["model"]), judge=str(row["judge"])), "verdicts"),
+        plain_broken=_only(cells(rates, plan="none"), "degenerate"),
+        benign=str(row["dataset"]) in data.benign,
     )
 
 
 def control_words(row: Row) -> str:
-    """How far the draws of a row's control go, for the figure."""
-    p, draws = number(row, "p_control"), number(row, "draws")
-    if not (isfinite(p) and draws > 0):
+    """How far the draws of a row's control go, for the figure; empty if it has none."""
+    found = _as_far(row)
+    if found is None:
         return ""
-    as_far = draws_as_far(p, int(draws))
-    return f"{as_far} of {int(draws)} draws as far: p {p_value(p)}, least {p_value(1 / (1 + draws))}"
+    as_far, draws = found
+    return (
+        f"{as_far} of {draws} draws as far: p {p_value((1 + as_far) / (1 + draws))}, least {p_value(1 / (1 + draws))}"
+    )
+
+
+def control_summary(rows: Mapping[str, Row]) -> str:
+    """Which plans no draw of their control reaches, and how many draws reach the others, from their rows by name."""
+    known = {plan: found for plan, row in rows.items() if (found := _as_far(row)) is not None}
+    alone = [plan for plan, (as_far, _) in known.items() if not as_far]
+    reached = [f"{plan} ({as_far} of {draws})" for plan, (as_far, draws) in known.items() if as_far]
+    words = [f"No draw goes as far as {', '.join(alone)}."] if alone else []
+    return " ".join([*words, f"Draws that go as far: {', '.join(reached)}."] if reached else words)
+
+
+def _as_far(row: Row) -> tuple[int, int] | None:
+    """How many draws of a row's control go at least as far, and how many there are; None if it has no control."""
+    p, draws = number(row, "p_control"), number(row, "draws")
+    return (draws_as_far(p, int(draws)), int(draws)) if isfinite(p) and draws > 0 else None
 
 
 def _only(table: pd.DataFrame, column: str) -> float:

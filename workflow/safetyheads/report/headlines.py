@@ -19,6 +19,7 @@ from safetyheads.report.effects import row_caveats
 from safetyheads.report.figures import best_single, has_outcomes
 from safetyheads.report.figures.drawing import percent
 from safetyheads.report.tables import leading_heads
+from safetyheads.statistics.rates import PLAN_KEYS
 
 LEVEL = 0.05
 """A p-value below this, after correction, is beyond what chance explains."""
@@ -65,6 +66,8 @@ class _Tried:
     rate: float
     broken: bool
     """Whether most of the change is broken text."""
+    broke: float
+    """By how much the share of broken answers rises; nan if it is not known."""
     control: str
     """The kind of the caveat on the control: `beyond` speaks for the heads. Empty if no such control was measured."""
     control_words: str
@@ -75,7 +78,7 @@ def headlines(data: ReportData) -> list[Headline]:
 
     A headline is about one template, decoding and judge: the first ones that were measured. Among their plans it takes
     the one with the highest rate, under any ablation; of equal ones, the one with fewest heads. If none raises the rate
-    beyond what chance explains, but one breaks the text, it takes that. Only plans whose heads were searched count
+    beyond what chance explains, but one breaks many texts, it takes that. Only plans whose heads were searched count
     (ships, sahara, top, and the best head of single), or the head sets of the configuration if there are none of these.
     The best of many plans looks good by chance, so its p-value is multiplied by the number of plans (Bonferroni).
     Raises SafetyHeadsError for the name of a plan that is malformed.
@@ -111,9 +114,9 @@ def _headline(data: ReportData, rates: pd.DataFrame, plain: pd.Series) -> Headli
     if not tried:
         return start
     best = min(tried, key=lambda attempt: (-attempt.rate, attempt.count))
-    broken = [attempt for attempt in tried if attempt.broken]
+    broken = [attempt for attempt in tried if attempt.broken and attempt.broke >= LARGE]
     if broken and not _rises(start.plain, best, len(tried)):
-        best = min(broken, key=lambda attempt: (-number(attempt.row.to_dict(), "degenerate"), attempt.count))
+        best = min(broken, key=lambda attempt: (-attempt.broke, attempt.count))
     model = data.models.get(start.model, {})
     drawn = _random(cells(rates, ablation=str(best.row["ablation"])), rate)
     return replace(
@@ -150,18 +153,18 @@ def _tried(data: ReportData, rows: pd.DataFrame, plain: pd.Series, rate: str) ->
     broken = rate == "coherent_asr" and mostly_broken(*changes)
     p_value = float(row["p_adjusted" if plan.kind == "single" else "p_value"])
     if plan.kind == "single":
-        return _Tried(plan, row, count, p_value, float(row[rate]), broken, *_same_layer(rows, row, rate))
-    keys = {key: str(row[key]) for key in ("model", "dataset", "template", "ablation", "plan", "decoding", "judge")}
-    effects = cells(data.effects, **keys)
+        control = _same_layer(rows, row, rate)
+        return _Tried(plan, row, count, p_value, float(row[rate]), broken, changes[-1], *control)
+    effects = cells(data.effects, **{key: str(row[key]) for key in PLAN_KEYS})
     kind, words = "", ""
     if len(effects):
         effect = effects.iloc[0].to_dict()
-        found = row_caveats(data, effect)
+        found = row_caveats(data, effect, plain.to_frame().T)
         broken, kind = any(caveat.kind == "broken" for caveat in found), _control_kind(found)
         p_value = number(effect, "p_value")
         if kind:
             words = f"heads of the same layers ({int(effect['draws'])} draws): {percent(number(effect, 'control'))}"
-    return _Tried(plan, row, count, p_value, float(row[rate]), broken, kind, words)
+    return _Tried(plan, row, count, p_value, float(row[rate]), broken, changes[-1], kind, words)
 
 
 def _control_kind(found: list[Caveat]) -> str:
@@ -204,7 +207,7 @@ def _rises(plain: float, best: _Tried, tried: int) -> bool:
 
 def _answer(plain: float, best: _Tried, tried: int, drawn: float) -> str:
     """The finding. `drawn` is the highest mean rate of random heads; nan if there are none."""
-    if best.broken and not _rises(plain, best, tried):
+    if best.broken and best.broke >= LARGE and not _rises(plain, best, tried):
         return "No more requests are answered than chance explains: most of the change is broken text."
     if plain >= 0.5:
         return "Most of these requests are answered as it is: there are few refusals to lose."
@@ -213,7 +216,7 @@ def _answer(plain: float, best: _Tried, tried: int, drawn: float) -> str:
     if best.broken:
         return "The rate rises, but most of the change is broken text."
     if best.control == "same":
-        return "The rate rises, but the control does the same: this is not the work of particular heads."
+        return "The rate rises, but the control does the same: nothing shows that it is these heads in particular."
     if best.rate - plain < LARGE:
         return "Without these heads the rate is reliably higher, but not by much."
     if best.control == "beyond":

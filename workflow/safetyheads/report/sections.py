@@ -12,7 +12,7 @@ from safetyheads.heads import parse_head
 from safetyheads.plans import PLAIN
 from safetyheads.report import figures, tables
 from safetyheads.report.data import ReportData, cells, groups
-from safetyheads.report.effects import EffectsSection, control_words, effects_section
+from safetyheads.report.effects import EffectsSection, control_summary, control_words, effects_section
 from safetyheads.report.figures.drawing import percent
 from safetyheads.report.tables import Table
 
@@ -155,24 +155,22 @@ class _Cards:
         for ablation in self._ablations(rates) if figures.has_outcomes(rates) else []:
             rows = rates[rates["ablation"].isin([ablation, PLAIN])]
             plans = figures.attributed(rows)
-            broken = {plan: float(cells(rows, plan=plan)["degenerate"].iloc[0]) for plan in plans}
             if not plans:
                 continue
+            broken = {plan: float(cells(rows, plan=plan)["degenerate"].iloc[0]) for plan in plans}
             worst = max(plans, key=lambda plan: broken[plan])
             summary = f"Most broken answers: {percent(broken[worst])} ({worst})."
             svg = figures.outcome_bars(rows, **self._named("Outcomes", setting, ablation, summary))
             made.append(Card("outcomes", f"What became of the answers, {ablation}", Markup(svg), summary))
+            if not any(f"matched-{plan}" in set(rows["plan"]) for plan in plans):
+                continue
             keys = {key: str(rows[key].iloc[0]) for key in ("model", "dataset", "template", "decoding", "judge")}
-            effects = cells(self.data.effects, ablation=ablation, **keys)
-            words = {str(row["plan"]): control_words(row) for row in effects.to_dict("records")}
-            if any(f"matched-{plan}" in set(rows["plan"]) for plan in plans):
-                summary = "; ".join(f"{plan}: {of}" for plan, of in words.items() if of)
-                svg = figures.control_strip(rows, words, **self._named("Controls", setting, ablation, summary))
-                made.append(
-                    Card(
-                        "strip", f"These heads among others of the same layers, {ablation}", Markup(svg), f"{summary}."
-                    )
-                )
+            of_plan = {plan: cells(self.data.effects, plan=plan, ablation=ablation, **keys) for plan in plans}
+            effects = {plan: found.iloc[0].to_dict() for plan, found in of_plan.items() if len(found)}
+            words = {plan: control_words(row) for plan, row in effects.items()}
+            summary = control_summary(effects)
+            svg = figures.control_strip(rows, words, **self._named("Controls", setting, ablation, summary))
+            made.append(Card("strip", f"These heads among others of the same layers, {ablation}", Markup(svg), summary))
         return made
 
     def _by_plan(self, rates: pd.DataFrame, setting: str) -> Card:

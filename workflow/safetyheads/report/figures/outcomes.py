@@ -27,13 +27,16 @@ from safetyheads.statistics.effects import CONTROLS
 
 OUTCOMES = {
     "coherent_asr": ("complied", "#d55e00"),
-    "refused": ("refused", "#0072b2"),
+    "refused": ("refused", "#006a9e"),
     "short": ("short", "#56b4e9"),
     "other": ("other", "#009e73"),
     "unfinished": ("unfinished", "#cc79a7"),
     "degenerate": ("broken", "#8d939c"),
 }
-"""The columns of shares in rates, from left to right, with their names and colours."""
+"""The columns of shares in rates, from left to right, with their names and colours.
+
+The dark theme would make Okabe and Ito's blue as light as the blue of `short`, so `refused` has a blue of its own.
+"""
 
 _ROW, _BAR = 21.0, 0.72
 _WRITTEN = 0.1
@@ -58,7 +61,7 @@ def outcome_bars(rates: pd.DataFrame, *, label: str = "Outcomes", prefix: str = 
     """The shares of the outcomes, a stacked bar for the plain model, each attributed plan and, under it, its control.
 
     `rates` has the rows of one ablation and of the plain model. A control's bar is the mean over the draws of
-    `matched-PLAN`. Shares that are null count as 0: a judge of harm finds no refusals of its own.
+    `matched-PLAN`. A judge of harm finds no refusals, and their share is null: they are drawn as `other`.
     """
     rows: list[tuple[str, pd.DataFrame, bool]] = []
     for plan in ["none"] * bool((rates["plan"] == "none").any()) + attributed(rates):
@@ -67,7 +70,7 @@ def outcome_bars(rates: pd.DataFrame, *, label: str = "Outcomes", prefix: str = 
         if len(matched):
             draws = f"{len(matched)} draws" if len(matched) > 1 else "1 draw"
             rows.append((f"its control, {draws}", matched, False))
-    shares = [part[list(OUTCOMES)].astype("float64").fillna(0.0).mean() for _, part, _ in rows]
+    shares = [_shares(part) for _, part, _ in rows]
     shown = [column for column in OUTCOMES if any(share[column] > 0 for share in shares)]
     names = [short(name, 27) for name, *_ in rows]
     left = 12 + 5.6 * max(map(len, names), default=4)
@@ -84,9 +87,16 @@ def outcome_bars(rates: pd.DataFrame, *, label: str = "Outcomes", prefix: str = 
         for tick, (_, _, own) in zip(axes.get_yticklabels(), rows):
             tick.set_color(INK if own else MUTED)
         for y, share in enumerate(shares):
-            _stack(axes, y, {column: float(share[column]) for column in shown}, 1.0 if rows[y][2] else 0.6)
+            _stack(axes, y, {column: float(share[column]) for column in shown}, 1.0 if rows[y][2] else 0.72)
         legend(figure, [(OUTCOMES[name][0], OUTCOMES[name][1], "s", "none") for name in shown], columns)
         return to_svg(figure, label, prefix)
+
+
+def _shares(rows: pd.DataFrame) -> "pd.Series[float]":
+    """The mean shares of all outcomes. They add up to 1."""
+    shares = rows[list(OUTCOMES)].astype("float64").fillna(0.0).mean()
+    shares["other"] += max(1 - shares.sum(), 0.0)
+    return shares.where(shares > 1e-9, 0.0)
 
 
 def _stack(axes: Axes, y: int, shares: Mapping[str, float], height: float) -> None:
@@ -115,8 +125,9 @@ def control_strip(
     plans = [plan for plan in attributed(rates) if (rates["plan"] == f"matched-{plan}").any()]
     plain = rates.loc[rates["plan"] == "none", "coherent_asr"].astype("float64").head(1)
     stacks = [_stacks(rates.loc[rates["plan"] == f"matched-{plan}", "coherent_asr"]) for plan in plans]
-    step = [min(_DOT, _TALLEST / max(max(stack.values()), 1)) for stack in stacks]
-    heights = [36 + max(stack.values()) * size for stack, size in zip(stacks, step)]
+    most = [max(stack.values(), default=1) for stack in stacks]
+    step = [min(_DOT, _TALLEST / dots) for dots in most]
+    heights = [36 + dots * size for dots, size in zip(most, step)]
     with pens():
         figure = paper(sum(heights) + 38)
         axes = place(figure, 14, 34, WIDTH - 40, sum(heights))
@@ -127,12 +138,11 @@ def control_strip(
         axes.spines["left"].set_visible(False)
         axes.tick_params(length=0)
         axes.set_axisbelow(True)
-        for value in plain:
-            axes.axvline(value, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
         top = sum(heights)
         for plan, stack, size, height in zip(plans, stacks, step, heights):
             base = top - height + 7
             axes.axhline(base - 4, color=RULE, linewidth=0.7, zorder=0)
+            axes.vlines(plain, base - 4, top - 19, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
             x = [at / _BINS for at, count in stack.items() for _ in range(count)]
             y = [base + size * (place_ + 0.5) for count in stack.values() for place_ in range(count)]
             axes.plot(x, y, "o", color=PAPER, markeredgecolor=COLOURS[0], markersize=min(4.4, size + 0.6), zorder=3)
