@@ -9,6 +9,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from safetyheads.heads import Head
 from safetyheads.judges import degenerate, loops
@@ -304,3 +306,55 @@ def test_the_page_states_the_thresholds_of_broken_text() -> None:
     page = build(ReportData(title="Nothing", studies={}, models={}, rates=pd.DataFrame()))
     assert "fitted on made-up and generated examples" in page
     assert not any(phrase in page for phrase in (SAME, BROKEN, NOISE, "beyond all"))
+
+
+SHARE = st.integers(0, 12).map(lambda count: count / 12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    plain=SHARE, answered=SHARE, broken=SHARE, control=st.lists(SHARE, max_size=25), noise=st.none() | st.floats(0, 1)
+)
+def test_no_sentence_claims_more_than_the_numbers(
+    plain: float, answered: float, broken: float, control: list[float], noise: float | None
+) -> None:
+    plans: dict[str, Any] = {"mine": {"complied": answered, "degenerate": min(broken, 1 - answered)}}
+    if control:
+        plans["matched-mine"] = [{"complied": share} for share in control]
+    data = study(plans, plain={"complied": plain}, n=12, noise=noise)
+    row, found = data.effects.iloc[0], told(data)
+    said, text = {caveat.kind for caveat in found}, text_of(found)
+    assert "nan" not in text.split() and not text.startswith(" ")
+    assert len(said & {"no control", "same", "opposite", "few draws", "beyond"}) == 1
+    further = [abs(share - plain) >= abs(answered - plain) - 1e-9 for share in control]
+    if "beyond" in said:
+        assert sum(further) <= 0.05 * (1 + len(control)) - 1 + 1e-9
+        assert (row["over_control_low"] > 0) or (row["over_control_high"] < 0)
+    if control and all(further) and abs(row["over_control"]) < 1e-9:
+        assert SAME in text
+    if "noise" in said:
+        assert noise is not None and abs(answered - plain) < noise
+    if "broken" in said:
+        assert row["degenerate"] > max(answered - plain, 0)
+    if "refusals hang on few heads" in headlines(data)[0].answer:
+        assert "beyond" in said and "broken" not in said and answered > plain
+
+
+def test_the_best_single_head_is_compared_with_the_others_of_its_layer() -> None:
+    data = study({"single": NOTHING})
+    plain, single = (data.rates[data.rates["plan"] == plan] for plan in ("none", "single"))
+
+    def answer(rate_of: Mapping[str, float]) -> str:
+        rows = [single.assign(variant=head, coherent_asr=rate, asr=rate) for head, rate in rate_of.items()]
+        rates = pd.concat([plain, *rows]).assign(p_adjusted=0.001)
+        return headlines(replace(data, rates=rates))[0].answer
+
+    assert "hang on few heads" in answer({"L00H01": 0.9, "L00H02": 0.0, "L01H00": 0.8})
+    assert SAME in answer({"L00H01": 0.9, "L00H02": 0.8, "L01H00": 0.0})
+    assert "was not measured" in answer({"L00H01": 0.9, "L01H00": 0.0})
+
+
+def test_hostile_names_stay_text_among_effects() -> None:
+    name = "<script>alert(1)</script>$^{_"
+    page = build(study({name: ALL, f"matched-{name}": draws(0.0)}, noise=0.5))
+    assert "<script" not in page and page.count("&lt;script&gt;alert(1)&lt;/script&gt;$^{_") > 5
