@@ -168,7 +168,9 @@ class _Effect:
             words = f"Stronger than the draws of the control, but not surely: {as_far_as}, {same}. {numbers}"
             return Caveat("same", same, words)
         if not sure:
-            return Caveat("same", same, f"Not these heads in particular: {as_far_as}, {same}. {numbers}")
+            nothing = self._is_broken() or abs(self.effect) < SAME
+            about = "In what is answered" if nothing else "Not these heads in particular"
+            return Caveat("same", same, f"{about}: {as_far_as}, {same}. {numbers}")
         if not as_far:
             words = (
                 f"No draw of the control does as much, but {draws} "
