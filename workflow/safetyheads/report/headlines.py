@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from safetyheads.chosen_heads import sahara_group, ships_best, top_heads
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import parse_head
-from safetyheads.plans import Plan, parse_plan, sahara_group, ships_best
+from safetyheads.plans import Plan, parse_plan
 from safetyheads.report.caveats import Caveat, mostly_broken, number
 from safetyheads.report.data import ReportData, cells, groups
 from safetyheads.report.effects import row_caveats
 from safetyheads.report.figures import best_single, has_outcomes
 from safetyheads.report.figures.drawing import percent
-from safetyheads.report.tables import leading_heads
 from safetyheads.statistics.rates import PLAN_KEYS
 
 LEVEL = 0.05
@@ -134,16 +134,13 @@ def _headline(data: ReportData, rates: pd.DataFrame, plain: pd.Series) -> Headli
 
 def _tried(data: ReportData, rows: pd.DataFrame, plain: pd.Series, rate: str) -> _Tried | None:
     """The row of one plan and ablation that a headline may choose; None for plans that it does not consider."""
-    name = str(rows["plan"].iloc[0])
-    if name.startswith(("matched-", "each-")):
-        return None
-    plan = parse_plan(name)
+    plan = parse_plan(str(rows["plan"].iloc[0]))
     if plan.kind == "single":
         row, count = best_single(rows, rate).iloc[0], 1
     elif plan.kind in ("ships", "sahara", "top") and plan.n is not None:
         row, count = rows.iloc[0], plan.n
     elif plan.kind == "head_set":
-        row, count = rows.iloc[0], len(data.head_sets.get(name, ()))
+        row, count = rows.iloc[0], len(data.head_sets.get(plan.name, ()))
     else:
         return None
     changes = [
@@ -236,15 +233,13 @@ def _heads(data: ReportData, best: _Tried) -> str:
     keys = {key: str(best.row[key]) for key in ("model", "dataset", "template", "ablation")}
     if best.plan.kind == "single":
         return str(best.row["variant"])
-    if best.plan.kind == "top":
-        scores = cells(data.ships, **keys | {"dataset": best.plan.source or keys["dataset"]})
-        return ", ".join(row[0] for row in leading_heads(scores).rows[: best.count]) if len(scores) else ""
     if best.plan.kind == "head_set":
         return ", ".join(data.head_sets.get(best.plan.name, ()))
-    if best.plan.kind == "sahara":
-        scores = cells(data.sahara, **keys | {"dataset": best.plan.source or keys["dataset"]})
+    if best.plan.kind in ("sahara", "top"):
+        table, of_all = (data.sahara, sahara_group) if best.plan.kind == "sahara" else (data.ships, top_heads)
+        scores = cells(table, **keys | {"dataset": best.plan.source or keys["dataset"]})
         try:
-            return ", ".join(map(str, sahara_group(scores, best.count))) if len(scores) else ""
+            return ", ".join(map(str, of_all(scores, best.count))) if len(scores) else ""
         except SafetyHeadsError:
             return ""
     scores = cells(data.ships, **keys)

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from safetyheads.plans import parse_plan
 from safetyheads.report.figures.drawing import (
     COLOURS,
     INK,
@@ -23,7 +24,6 @@ from safetyheads.report.figures.drawing import (
     short,
     to_svg,
 )
-from safetyheads.statistics.effects import CONTROLS
 
 OUTCOMES = {
     "coherent_asr": ("complied", "#d55e00"),
@@ -49,7 +49,8 @@ _BINS = 68
 
 def attributed(rates: pd.DataFrame) -> list[str]:
     """The plans of the rows that are neither the plain model nor measured for comparison, in their order."""
-    return [str(plan) for plan in dict.fromkeys(rates["plan"]) if not CONTROLS.fullmatch(str(plan))]
+    plans = [parse_plan(str(name)) for name in dict.fromkeys(rates["plan"])]
+    return [plan.name for plan in plans if plan.kind != "none" and not plan.paired]
 
 
 def has_outcomes(rates: pd.DataFrame) -> bool:
