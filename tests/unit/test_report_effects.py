@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from safetyheads.heads import Head
 from safetyheads.judges import degenerate, loops
@@ -21,7 +22,7 @@ from safetyheads.report.effects import row_caveats
 from safetyheads.report.headlines import headlines
 from safetyheads.report.sections import model_sections
 from safetyheads.statistics.effects import effects
-from safetyheads.statistics.rates import CELL_KEYS, sign_test, wilson
+from safetyheads.statistics.rates import CELL_KEYS
 
 Shares = Mapping[str, float]
 """Shares of outcomes; the others are refused."""
@@ -76,15 +77,15 @@ def study(
 
 
 def rates_of(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """The rates of made-up verdicts with one sample per prompt, with the shares of the outcomes."""
+    """The rates of made-up verdicts with one sample per prompt, with the shares of the outcomes and rough intervals."""
     found = verdicts.groupby(CELL_KEYS)["outcome"].value_counts(normalize=True).unstack(fill_value=0.0)
     found = found.reindex(columns=list(OUTCOMES), fill_value=0.0).rename(columns={"complied": "coherent_asr"})
     n = int(verdicts["query_id"].nunique())
     plain = float(found.xs("none", level="plan")["coherent_asr"].iloc[0])
-    low, high = wilson(found["coherent_asr"] * n, np.full(len(found), n))
-    more = (found["coherent_asr"] - plain) * n
-    tests = [sign_test(max(round(up), 0), max(round(-up), 0)) for up in more]
-    known = {"n": n, "asr": found["coherent_asr"], "low": low, "high": high, "delta": more / n, "p_value": tests}
+    rate = found["coherent_asr"]
+    changed = ((rate - plain).abs() * n).round().astype(int)
+    tests = [float(binomtest(count, count).pvalue) if count else 1.0 for count in changed]
+    known = {"n": n, "asr": rate, "low": rate * 0.9, "high": rate * 0.9 + 0.1, "delta": rate - plain, "p_value": tests}
     return found.assign(**known, p_adjusted=np.nan).reset_index()
 
 
