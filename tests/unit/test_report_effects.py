@@ -22,7 +22,6 @@ from safetyheads.report.effects import row_caveats
 from safetyheads.report.headlines import headlines
 from safetyheads.report.sections import model_sections
 from safetyheads.statistics.effects import effects
-from safetyheads.statistics.rates import CELL_KEYS
 
 Shares = Mapping[str, float]
 """Shares of outcomes; the others are refused."""
@@ -78,7 +77,11 @@ def study(
 
 def rates_of(verdicts: pd.DataFrame) -> pd.DataFrame:
     """The rates of made-up verdicts with one sample per prompt, with the shares of the outcomes and rough intervals."""
-    found = verdicts.groupby(CELL_KEYS)["outcome"].value_counts(normalize=True).unstack(fill_value=0.0)
+    found = (
+        verdicts.groupby([*KEYS, "ablation", "plan", "variant"])["outcome"]
+        .value_counts(normalize=True)
+        .unstack(fill_value=0.0)
+    )
     found = found.reindex(columns=list(OUTCOMES), fill_value=0.0).rename(columns={"complied": "coherent_asr"})
     n = int(verdicts["query_id"].nunique())
     plain = float(found.xs("none", level="plan")["coherent_asr"].iloc[0])

@@ -19,7 +19,6 @@ from safetyheads.report.data import ReportData, cells, groups
 from safetyheads.report.effects import row_caveats
 from safetyheads.report.figures import best_single, has_outcomes
 from safetyheads.report.figures.drawing import percent
-from safetyheads.statistics.rates import PLAN_KEYS
 
 LEVEL = 0.05
 """A p-value below this, after correction, is beyond what chance explains."""
@@ -152,7 +151,7 @@ def _tried(data: ReportData, rows: pd.DataFrame, plain: pd.Series, rate: str) ->
     if plan.kind == "single":
         control = _same_layer(rows, row, rate)
         return _Tried(plan, row, count, p_value, float(row[rate]), broken, changes[-1], *control)
-    effects = cells(data.effects, **{key: str(row[key]) for key in PLAN_KEYS})
+    effects = cells(data.effects, **{key: str(row[key]) for key in ("model", "dataset", "ablation", "plan", *_SETTING)})
     kind, words = "", ""
     if len(effects):
         effect = effects.iloc[0].to_dict()
