@@ -12,7 +12,9 @@ from typing import Any
 import pandas as pd
 
 from safetyheads.report.figures.drawing import percent
-from safetyheads.statistics.controls import SAME
+
+SAME = 1e-9
+"""Shares that differ by less are equal: only rounding tells them apart."""
 
 LEVEL = 0.05
 """A p-value up to this is beyond what chance explains."""
