@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from safetyheads.chosen_heads import matched
 from safetyheads.heads import Head, HeadSet, all_heads
-from safetyheads.plans import matched
 
 GRID = (2, 4)
 OUTCOMES = ("complied", "refused", "degenerate", "other")

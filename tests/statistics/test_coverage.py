@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from safetyheads.chosen_heads import matched
 from safetyheads.heads import Head
-from safetyheads.plans import matched
 from safetyheads.statistics.controls import over_control, randomisation_p
 from safetyheads.statistics.intervals import difference_interval, rate_interval
 

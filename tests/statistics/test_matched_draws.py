@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safetyheads.chosen_heads import matched
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head, HeadSet, all_heads
-from safetyheads.plans import matched
 
 LAYERS, HEADS = 2, 4
 PLANS = st.lists(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from safetyheads.artifacts.schemas import STAGES
 from safetyheads.config.load import load_config
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.jobs.cells import PATHS, Cell, Cells
@@ -66,6 +67,11 @@ def test_paths_are_those_of_the_contract(cells: Cells) -> None:
         ("ships-1", "scaling", {}),
         ("mine", "scaling", {"heads": ["L01H02"]}),
         ("random-3", "scaling", {"random": {"draws": 5, "seed": 0}}),
+        ("top-2@other", "scaling", {}),
+        ("matched-ships-1", "scaling", {"random": {"matched": 20, "seed": 0}}),
+        ("matched-mine", "scaling", {"random": {"matched": 20, "seed": 0}, "heads": ["L01H02"]}),
+        ("each-mine", "scaling", {"heads": ["L01H02"]}),
+        ("each-sahara-2", "scaling", {}),
     ],
 )
 def test_a_plan_depends_on_what_its_heads_follow_from_alone(
@@ -81,6 +87,8 @@ def test_a_plan_depends_on_what_its_heads_follow_from_alone(
         ("ships-1", "plain", "the plain model is `plain/none`"),
         ("ships-0", "scaling", "'ships-0' is not a plan"),
         ("mien", "scaling", "'mien' is neither a plan nor in head_sets. Did you mean 'mine'?"),
+        ("matched-mien", "scaling", "'matched-mien': 'mien' is neither a plan nor in head_sets. Did you mean 'mine'?"),
+        ("matched-none", "scaling", "'matched-none' is not a plan: matched-P draws controls"),
     ],
 )
 def test_a_plan_that_cannot_be_is_explained(plan: str, ablation: str, said: str, cells: Cells) -> None:
@@ -91,8 +99,70 @@ def test_a_plan_that_cannot_be_is_explained(plan: str, ablation: str, said: str,
 def test_completions_are_made_from_prompts_and_the_scores_of_their_plan(cells: Cells) -> None:
     assert set(cells.completion_inputs("none", "plain")) == {"model", "prompts"}
     assert cells.completion_inputs("ships-1", "scaling")["ships"] == PATHS["ships"]
-    other = cells.completion_inputs("sahara-2@other", "scaling")["sahara"]
-    assert other == "<results>/sahara/{model}/other/{template}/{ablation}.parquet"
+    for stage, plan in (
+        *[("sahara", name) for name in ("sahara-2@other", "matched-sahara-2@other", "each-sahara-1@other")],
+        *[("ships", name) for name in ("top-2@other", "matched-top-2@other", "each-top-2@other")],
+    ):
+        inputs = cells.completion_inputs(plan, "scaling")
+        assert set(inputs) == {"model", "prompts", stage}
+        assert inputs[stage] == f"<results>/{stage}/{{model}}/other/{{template}}/{{ablation}}.parquet"
+    assert cells.completion_inputs("matched-ships-1", "scaling")["ships"] == PATHS["ships"]
+    assert set(cells.completion_inputs("matched-mine", "scaling")) == {"model", "prompts"}
+
+
+@pytest.mark.parametrize(
+    ("plan", "stage", "scored"),
+    [
+        ("matched-ships-1", "ships", "jailbreakbench"),
+        ("matched-sahara-2@advbench", "sahara", "advbench"),
+        ("each-top-2@advbench", "ships", "advbench"),
+        ("top-2", "ships", "jailbreakbench"),
+        ("each-sahara-1", "sahara", "jailbreakbench"),
+    ],
+)
+def test_controls_and_maps_need_the_scores_of_the_plan_that_they_are_about(plan: str, stage: str, scored: str) -> None:
+    cells = Cells(load_config(settings(plans=[plan], datasets=["jailbreakbench"])))
+    assert {cell.dataset for cell in cells.scored(stage)} == {scored}
+    assert cells.scored({"ships": "sahara", "sahara": "ships"}[stage]) == []
+
+
+PLANS = ["none", "ships-1", "top-2", "sahara-1", "sahara-1@xstest", "random-3", "mine", "single"]
+PLANS += ["matched-top-2", "matched-mine", "each-top-2", "each-mine"]
+
+
+def test_on_a_benign_data_set_plans_are_measured_whose_heads_other_data_sets_chose() -> None:
+    cells = Cells(load_config(settings(plans=PLANS, datasets=["advbench", "alpaca", "jailbreakbench"])))
+    groups = {f"{plan}@{other}" for plan in ("top-2", "sahara-1") for other in ("advbench", "jailbreakbench")}
+    assert {cell.plan for cell in cells.all if cell.dataset == "alpaca"} == (
+        {"none", "random-3", "mine", "sahara-1@xstest"} | groups
+    )
+    assert {cell.plan for cell in cells.all if cell.dataset == "advbench"} == set(PLANS)
+    for stage, more in (("ships", set()), ("sahara", {"xstest"})):
+        scored = {cell.dataset for cell in cells.scored(stage)}
+        assert scored == {"advbench", "jailbreakbench"} | more, "nothing is scored on a benign data set"
+
+
+def test_what_is_measured_on_a_benign_data_set_is_of_its_own_study() -> None:
+    raw = settings(plans=["none", "mine", "top-2", "single"], datasets=["alpaca"])
+    raw["studies"]["other"] = raw["studies"]["main"] | {"datasets": ["advbench"], "plans": ["top-2"]}
+    cells = Cells(load_config(raw))
+    assert {cell.plan for cell in cells.all if cell.dataset == "alpaca"} == {"none", "mine"}
+    assert {cell.dataset for cell in cells.scored("ships")} == {"advbench"}
+
+
+def test_the_number_of_draws_of_one_control_does_not_concern_the_other() -> None:
+    def said(random: dict[str, int]) -> list[dict[str, Any]]:
+        cells = Cells(load_config(settings() | {"random": random}))
+        return [
+            cells.plan_settings(plan, "scaling") for plan in ("random-3", "matched-ships-1", "matched-mine", "mine")
+        ]
+
+    def changed(random: dict[str, int]) -> list[bool]:
+        return [one != other for one, other in zip(said({}), said(random))]
+
+    assert changed({"draws": 9}) == [True, False, False, False]
+    assert changed({"matched": 9}) == [False, True, True, False]
+    assert changed({"seed": 9}) == [True, True, True, False]
 
 
 def test_sources_are_the_user_s_files_or_what_the_workflow_makes(
@@ -149,8 +219,8 @@ def test_rates_that_will_be_gone_are_named(tmp_path: Path) -> None:
 
     before = Cells(load_config(settings(datasets=["advbench", "malicious_instruct"])))
     assert rates_to_be_gone(before, tmp_path) is None, "no rates yet"
-    numbers = dict.fromkeys(("harmful", "asr", "low", "high", "delta", "p_value", "p_adjusted"), 0.0)
-    rows = [{**cell._asdict(), "variant": variant, "n": 1, **numbers} for cell in before.all for variant in ("a", "b")]
+    numbers = dict.fromkeys(STAGES["rates"].columns.split(), 0)
+    rows = [{**numbers, **cell._asdict(), "variant": variant} for cell in before.all for variant in ("a", "b")]
     write("rates", tmp_path / "rates.parquet", pd.DataFrame(rows), {}, {})
     assert rates_to_be_gone(before, tmp_path) is None
     more = Cells(load_config(settings(datasets=["advbench", "jailbreakbench", "malicious_instruct"])))

@@ -126,6 +126,19 @@ def test_the_demo_configuration_plants_the_heads_that_its_head_set_names(tmp_pat
     }
 
 
+@pytest.mark.parametrize("name", ["topical", "randomised", "planted", "mask_heads", "mine-top-3"])
+def test_a_head_set_may_have_a_name_that_only_resembles_a_plan(name: str, folder: Path) -> None:
+    config = changed(f"head_sets.{name}", ["L00H01"])
+    config["studies"]["main"]["plans"] += [name, f"matched-{name}", f"each-{name}"]
+    assert load_config(config, folder).head_sets[name] == ["L00H01"]
+
+
+def test_a_matched_control_of_whole_layers_stops_the_run(folder: Path) -> None:
+    config = changed("head_sets.layer", [f"L02H0{head}" for head in range(4)])
+    config["studies"]["main"]["plans"].append("matched-layer")
+    assert "'matched-layer' has no draws: layer ablates all heads" in only_problem(config, folder)
+
+
 def test_every_top_level_key_but_studies_may_be_left_out() -> None:
     study = {
         "models": ["phi-3-mini"],
@@ -236,7 +249,22 @@ REFUSED = [
     ("studies.main.plans.1", "sahra-3", "studies.main.plans[1]", ["sahara-N", "Did you mean 'sahara-3'?"]),
     ("studies.main.plans.1", "min", "studies.main.plans[1]", ["head sets mine", "Did you mean 'mine'?"]),
     ("studies.main.plans.1", "sahara-0", "studies.main.plans[1]", ["'sahara-0'", "N is 1 or more"]),
-    ("studies.main.plans.1", "ships-2@advbench", "studies.main.plans[1]", ["Write ships-2 or sahara-2@advbench"]),
+    ("studies.main.plans.1", "ships-2@advbench", "studies.main.plans[1]", ["Write ships-2, sahara-2@advbench or"]),
+    ("studies.main.plans.1", "top-2@advbnch", "studies.main.plans[1]", ["'advbnch'", "'advbench'?"]),
+    ("studies.main.plans.1", "matched-top-2@advbnch", "studies.main.plans[1]", ["'advbnch'", "'advbench'?"]),
+    ("studies.main.plans.1", "matched-min", "studies.main.plans[1]", ["with 'min', which is neither", "'mine'?"]),
+    ("studies.main.plans.1", "each-tpo-2", "studies.main.plans[1]", ["with 'tpo-2'", "Did you mean 'top-2'?"]),
+    ("studies.main.plans.1", "matchd-mine", "studies.main.plans[1]", ["Did you mean 'matched-mine'?"]),
+    ("studies.main.plans.1", "eahc-sahara-2", "studies.main.plans[1]", ["Did you mean 'each-sahara-2'?"]),
+    ("studies.main.plans.1", "matched-none", "studies.main.plans[1]", ["matched-P draws", "ships-N, sahara-N"]),
+    ("studies.main.plans.1", "matched-random-2", "studies.main.plans[1]", ["'matched-random-2' is not a plan"]),
+    ("studies.main.plans.1", "each-ships-2", "studies.main.plans[1]", ["ships-2 differ between prompts"]),
+    ("studies.main.plans.1", "each-single", "studies.main.plans[1]", ["each-P ablates each head of a group P"]),
+    ("studies.main.plans.1", "matched-sahara-5", "studies.main.plans[1]", ["attribution.steps: 3", "at most sahara-3"]),
+    ("studies.main.plans.1", "top-0", "studies.main.plans[1]", ["'top-0'", "N is 1 or more"]),
+    ("studies.main.plans.1", "each-top-17", "studies.main.plans[1]", ["17 heads", "'tiny' has 16"]),
+    ("studies.main.plans.1", "matched-top-16", "studies.main.plans[1]", ["has no draws", "choose fewer heads"]),
+    ("random.matched", 0, "random.matched", ["found 0"]),
     ("studies.main.plans.1", "sahara-2@advbnch", "studies.main.plans[1]", ["'advbnch'", "'advbench'?"]),
     ("studies.main.plans.1", "sahara-5", "studies.main.plans[1]", ["attribution.steps: 3", "at most sahara-3"]),
     ("studies.main.plans.1", "ships-99", "studies.main.plans[1]", ["99 heads", "'tiny' has 16", "at most 16"]),
@@ -319,6 +347,10 @@ REFUSED = [
     ("head_sets.x", ["2.26"], "head_sets.x[0]", ["found '2.26'", "such as L02H26"]),
     ("head_sets.single", ["L00H00"], "head_sets.single", ["found 'single'", "not a built-in plan"]),
     ("head_sets.ships-1", ["L00H00"], "head_sets.ships-1", ["found 'ships-1'", "not a built-in plan"]),
+    *[
+        (f"head_sets.{name}", ["L00H00"], f"head_sets.{name}", [f"found {name!r}", "does not begin like one"])
+        for name in ("top-5", "top-x", "each-x", "matched-mine", "random-heads", "plain", "Plain-1", "contrast-3")
+    ],
     ("attribution.steps", 17, "studies.main.plans[3]", ["attribution.steps: 17", "at most 16", "'tiny'"]),
     ("attribution.representation", "last", "attribution.representation", ["found 'last'", "final_norm, residual"]),
     ("compute.device", "gpu", "compute.device", ["found 'gpu'", "cuda:0"]),

@@ -116,6 +116,28 @@ def test_heads_may_be_wider_than_their_share_of_the_states() -> None:
     assert exact.decoding(wide, 1, 2) == 2 * (wide.layer + 2 * 14 * 2 + 15)
 
 
+@pytest.mark.parametrize(("sets", "samples", "budget"), [(1024, 1, 8192), (20, 3, 8192), (5, 1, 10**6)])
+def test_plain_rows_are_those_that_batches_of_whole_prompts_hold(sets: int, samples: int, budget: int) -> None:
+    """Rows in the order of their prompts, cut into batches: a plain row for each prompt and sample of each batch."""
+    shape, prompts, tokens, new = LARGE["bench"], 50, 20, 128
+    rows = [(prompt, sample) for prompt in range(prompts) for _ in range(sets) for sample in range(samples)]
+    size = budget // (tokens + new)
+    held = sum(len(set(rows[at : at + size])) for at in range(0, len(rows), size))
+    paired, alone = (
+        work(shape, prompts, tokens, sets, samples, new, budget, 2, paired=kind).operations for kind in (True, False)
+    )
+    of_row = 2 * (shape.hidden * shape.vocabulary + (new - 1) * shape.weights)
+    assert (paired - alone) / of_row == pytest.approx(held, rel=0.1)
+
+
+def test_likelihoods_are_one_pass_over_prompt_and_answer_of_each_plain_text() -> None:
+    shape, task = LARGE["bench"], (100, 20, 1024, 2, 128, 8192, 2)
+    with_them, without = (work(shape, *task, likelihoods=kind) for kind in (True, False))
+    assert with_them.operations - without.operations == 2 * 100 * 2 * 148 * shape.weights
+    assert with_them.moved > without.moved
+    assert (with_them.operations - without.operations) / without.operations < 0.01, "few beside those of `single`"
+
+
 @pytest.mark.parametrize("tokens", [20, 60])
 @pytest.mark.parametrize("shape", LARGE.values(), ids=LARGE)
 def test_estimates_of_large_cells_are_right_within_a_few_per_cent(shape: Shape, tokens: int) -> None:

@@ -173,3 +173,11 @@ def test_steps_of_sahara_that_no_plan_uses_are_told(
     found = [line for line in hints(values, load_config(values)) if "attribution.steps" in line]
     assert len(found) == (expected is not None)
     assert expected is None or expected in found[0]
+
+
+def test_a_plan_that_is_measured_nowhere_is_told() -> None:
+    values = {"studies": {"main": STUDY | {"datasets": ["alpaca"], "plans": ["none", "top-2", "top-2@advbench"]}}}
+    (line,) = hints(values, load_config(values))
+    assert line.startswith("Is this meant? studies.main.plans[1]: top-2 is not measured")
+    values["studies"]["main"]["datasets"].append("advbench")
+    assert hints(values, load_config(values)) == []

@@ -45,10 +45,21 @@ def test_the_work_grows_with_head_sets_samples_and_steps() -> None:
     assert computing(found, "single") / computing(found, "random-3") == pytest.approx(1024 / 64, rel=0.1)
     assert computing(found, "single", "ten") / computing(found, "single", "five") == pytest.approx(2, rel=0.1)
     assert computing(found, "sahara-3") == computing(found, "ships-3") == computing(found, "none")
+    assert computing(found, "top-3@advbench") == computing(found, "none")
     ships, four = known(found.ships(*CELL)).seconds, known(found.sahara(*CELL)).seconds
     seven = known(Estimates(config(attribution={"steps": 7})).sahara(*CELL)).seconds
     assert four > ships
     assert seven - four == pytest.approx(four - ships), "a step of Sahara costs as much as Ships"
+
+
+def test_controls_and_maps_cost_as_many_head_sets_as_they_have() -> None:
+    mine = {"mine": [f"L0{layer}H00" for layer in range(6)]}
+    found = Estimates(config(random={"draws": 6, "matched": 6}, head_sets=mine))
+    six = {plan: computing(found, plan) for plan in ("random-3", "matched-ships-2", "matched-mine", "each-mine")}
+    assert set(six.values()) == {six["random-3"]} == {computing(found, "each-top-6")}
+    twice = computing(Estimates(config(random={"matched": 12})), "matched-ships-2")
+    assert 1.5 < twice / six["matched-ships-2"] < 2, "the plain rows and likelihoods are there once for both"
+    assert computing(found, "each-sahara-1") > computing(found, "sahara-1"), "its batches hold plain rows"
 
 
 def test_memory_holds_weights_and_on_a_cpu_a_batch() -> None:

@@ -1,23 +1,17 @@
 """Plans: pure functions from scores to head sets."""
 
+from collections import Counter
+
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safetyheads.chosen_heads import matched, random_heads, sahara_group, ships_best, top_heads
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head, all_heads
-from safetyheads.plans import (
-    Assignment,
-    Plan,
-    assign,
-    check_plan,
-    in_order,
-    parse_plan,
-    random_heads,
-    sahara_group,
-    ships_best,
-)
+from safetyheads.plans import RESERVED, Assignment, Plan, assign, check_plan, in_order, like_a_plan, parse_plan
 
 GRID = (3, 4)
 QUERIES = ["q-2", "q-0", "q-1"]
@@ -60,6 +54,21 @@ SCORES = st.lists(st.lists(st.integers(0, 3).map(float), min_size=12, max_size=1
         ("sahara-3", Plan("sahara-3", "sahara", 3)),
         ("sahara-3@advbench", Plan("sahara-3@advbench", "sahara", 3, "advbench")),
         ("sahara-2@a-b.c_d", Plan("sahara-2@a-b.c_d", "sahara", 2, "a-b.c_d")),
+        ("top-4", Plan("top-4", "top", 4)),
+        ("top-4@advbench", Plan("top-4@advbench", "top", 4, "advbench")),
+        ("matched-ships-2", Plan("matched-ships-2", "matched", 2, None, Plan("ships-2", "ships", 2))),
+        (
+            "matched-sahara-2@advbench",
+            Plan("matched-sahara-2@advbench", "matched", 2, "advbench", parse_plan("sahara-2@advbench")),
+        ),
+        ("matched-top-3", Plan("matched-top-3", "matched", 3, None, Plan("top-3", "top", 3))),
+        ("matched-mine", Plan("matched-mine", "matched", None, None, Plan("mine", "head_set"))),
+        ("each-sahara-2", Plan("each-sahara-2", "each", 2, None, Plan("sahara-2", "sahara", 2))),
+        ("each-top-3@a", Plan("each-top-3@a", "each", 3, "a", Plan("top-3@a", "top", 3, "a"))),
+        ("each-mine", Plan("each-mine", "each", None, None, Plan("mine", "head_set"))),
+        ("topical", Plan("topical", "head_set")),
+        ("randomised", Plan("randomised", "head_set")),
+        ("matching-heads", Plan("matching-heads", "head_set")),
         ("mine", Plan("mine", "head_set")),
         ("shipshape", Plan("shipshape", "head_set")),
         ("single_layer", Plan("single_layer", "head_set")),
@@ -86,6 +95,15 @@ def test_a_plan_is_read(name: str, plan: Plan) -> None:
         "single-2",
         "none@x",
         "single@x",
+        "top",
+        "top-0",
+        "top-2@",
+        "top-x",
+        "ships-x",
+        "plain",
+        "plain-1",
+        "contrast-3",
+        "Single",
     ],
 )
 def test_a_malformed_plan_is_named_with_what_is_allowed(name: str) -> None:
@@ -95,19 +113,97 @@ def test_a_malformed_plan_is_named_with_what_is_allowed(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ships", "random"])
-def test_only_sahara_takes_another_data_set(kind: str) -> None:
-    with pytest.raises(SafetyHeadsError, match=f"only sahara-N .*Write {kind}-2 or sahara-2@advbench"):
+def test_only_groups_of_a_data_set_are_taken_from_another(kind: str) -> None:
+    with pytest.raises(SafetyHeadsError, match=f"only sahara-N and top-N .*Write {kind}-2, sahara-2@advbench or top-2"):
         parse_plan(f"{kind}-2@advbench")
+
+
+@pytest.mark.parametrize("kind", ["matched", "each"])
+@pytest.mark.parametrize(
+    "of",
+    [
+        "",
+        "none",
+        "single",
+        "random-2",
+        "each-top-2",
+        "matched-top-2",
+        "top-0",
+        "top",
+        "ships-2@other",
+        "plain",
+        "top-x",
+    ],
+)
+def test_what_no_control_and_no_map_is_made_of_is_told_with_what_is_allowed(kind: str, of: str) -> None:
+    said = {"matched": "ships-N, sahara-N", "each": "by itself, which is sahara-N"}[kind]
+    with pytest.raises(SafetyHeadsError, match=f"'{kind}-{of}' is not a plan: {kind}-P .*{said}.*name in head_sets"):
+        parse_plan(f"{kind}-{of}")
+
+
+def test_heads_that_differ_between_prompts_have_no_map() -> None:
+    with pytest.raises(SafetyHeadsError, match="'each-ships-3' is not a plan: the heads of ships-3 differ.*`single`"):
+        parse_plan("each-ships-3")
+
+
+@pytest.mark.parametrize("word", RESERVED)
+def test_what_begins_like_a_plan_is_one_and_what_goes_on_otherwise_is_not(word: str) -> None:
+    assert all(like_a_plan(name) for name in (word, f"{word}-", f"{word}-3", f"{word}-x", f"{word}@x", word.title()))
+    assert not any(like_a_plan(name) for name in (f"{word}ical", f"{word}_x", f"{word}.x", f"my-{word}", f"a{word}"))
+
+
+@pytest.mark.parametrize(
+    ("name", "scores", "head_set", "paired"),
+    [
+        ("none", None, None, False),
+        ("single", None, None, True),
+        ("random-2", None, None, True),
+        ("ships-2", "ships", None, False),
+        ("top-2@other", "ships", None, False),
+        ("sahara-2", "sahara", None, False),
+        ("mine", None, "mine", False),
+        ("matched-ships-2", "ships", None, True),
+        ("matched-sahara-2@other", "sahara", None, True),
+        ("matched-mine", None, "mine", True),
+        ("each-top-2", "ships", None, True),
+        ("each-mine", None, "mine", True),
+    ],
+)
+def test_a_plan_says_what_it_needs(name: str, scores: str | None, head_set: str | None, paired: bool) -> None:
+    plan = parse_plan(name)
+    assert (plan.scores, plan.head_set, plan.paired) == (scores, head_set, paired)
+    assert plan.source == (name.partition("@")[2] or None)
+
+
+@pytest.mark.parametrize(
+    ("name", "measured"),
+    [
+        *[(name, [name]) for name in ("none", "random-2", "mine", "sahara-2@other", "top-1@other")],
+        *[(name, [f"{name}@a", f"{name}@b"]) for name in ("sahara-2", "top-1")],
+        *[(name, []) for name in ("single", "ships-2", "matched-top-2", "matched-mine", "each-mine", "each-top-1@a")],
+    ],
+)
+def test_on_benign_data_sets_heads_come_from_the_other_ones(name: str, measured: list[str]) -> None:
+    assert parse_plan(name).on_benign(["a", "b"]) == measured
+    assert parse_plan(name).on_benign([]) == [one for one in measured if one == name]
 
 
 def test_more_heads_than_the_model_has_are_named() -> None:
     check_plan(parse_plan("ships-12"), (), GRID, "tiny")
-    for name in ("ships-13", "sahara-13", "random-13"):
+    for name in ("ships-13", "sahara-13", "random-13", "top-13@x", "matched-top-13", "each-sahara-13"):
         with pytest.raises(SafetyHeadsError, match=f"'{name}' asks for 13 heads, but model 'tiny' has 12"):
             check_plan(parse_plan(name), (), GRID, "tiny")
     check_plan(parse_plan("mine"), (Head(2, 3),), GRID, "tiny")
     with pytest.raises(SafetyHeadsError, match="'mine', model 'tiny': Head L03H00 does not exist"):
         check_plan(parse_plan("mine"), (Head(0, 0), Head(3, 0)), GRID, "tiny")
+
+
+@pytest.mark.parametrize("name", ["matched-top-12", "matched-sahara-12@x", "matched-ships-12", "matched-mine"])
+def test_a_control_of_whole_layers_is_refused_before_anything_is_computed(name: str) -> None:
+    layer = tuple(Head(1, head) for head in range(4))
+    with pytest.raises(SafetyHeadsError, match=f"'{name}' has no draws: {name[8:]} ablates all heads.*fewer heads"):
+        check_plan(parse_plan(name), layer if name.endswith("mine") else (), GRID, "tiny")
+    check_plan(parse_plan("matched-mine"), (*layer, Head(2, 0)), GRID, "tiny")
 
 
 def test_none_ablates_nothing() -> None:
@@ -145,15 +241,95 @@ def test_more_ships_heads_keep_the_first(scores: dict[str, list[float]], n: int)
     assert all(set(fewer[query]) < set(more[query]) for query in scores)
 
 
-@pytest.mark.parametrize("name", ["ships-1", "sahara-1"])
-def test_a_plan_without_its_scores_is_named(name: str) -> None:
-    with pytest.raises(SafetyHeadsError, match=f"'{name}' needs the scores of {name[:-2]}"):
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        *[(name, "ships") for name in ("ships-1", "top-1", "matched-ships-2", "each-top-2@x")],
+        *[(name, "sahara") for name in ("sahara-1", "matched-sahara-1", "each-sahara-1@x")],
+    ],
+)
+def test_a_plan_without_its_scores_is_named(name: str, stage: str) -> None:
+    with pytest.raises(SafetyHeadsError, match=f"'{name}' needs the scores of {stage}"):
         assign(parse_plan(name), QUERIES, GRID)
 
 
-def test_a_query_without_scores_is_named() -> None:
+@pytest.mark.parametrize("name", ["ships-1", "matched-ships-1"])
+def test_a_query_without_scores_is_named(name: str) -> None:
     with pytest.raises(SafetyHeadsError, match="no Ships scores for query 'q-9'"):
-        assign(parse_plan("ships-1"), ["q-0", "q-9"], GRID, ships=ships_of({"q-0": [1.0] * 12}))
+        assign(parse_plan(name), ["q-0", "q-9"], GRID, ships=ships_of({"q-0": [1.0] * 12}))
+
+
+@given(SCORES, st.integers(1, 12))
+def test_top_has_the_heads_of_highest_mean_score_ties_to_the_lowest(scores: dict[str, list[float]], n: int) -> None:
+    table = ships_of(scores).sample(frac=1, random_state=0)
+    sums = [sum(values) for values in zip(*scores.values())]
+    ranked = sorted(zip(sums, all_heads(*GRID)), key=lambda pair: (-pair[0], pair[1]))
+    best = tuple(sorted(head for _, head in ranked[:n]))
+    assert top_heads(table, n) == best
+    for name in (f"top-{n}", f"top-{n}@elsewhere"):
+        found = assign(parse_plan(name), QUERIES, GRID, ships=table)
+        assert found == [Assignment(query, name, best) for query in QUERIES]
+
+
+def test_top_is_what_pandas_ranks_first() -> None:
+    rng = np.random.default_rng(0)
+    table = ships_of({f"q-{number}": rng.gamma(0.3, size=12).tolist() for number in range(30)})
+    means = table.pivot_table(index=["layer", "head"], values="score", aggfunc="mean")["score"]
+    assert set(top_heads(table, 5)) == set(means.nlargest(5).index)
+
+
+@given(SCORES, st.integers(1, 3), st.integers(0, 1000))
+def test_every_draw_has_the_layers_of_its_plan_for_each_prompt(
+    scores: dict[str, list[float]], n: int, seed: int
+) -> None:
+    table, queries = ships_of(scores), list(reversed(scores))
+    for name in (f"ships-{n}", f"top-{n}"):
+        own = {one.query_id: one.heads for one in assign(parse_plan(name), queries, GRID, ships=table)}
+        found = assign(parse_plan(f"matched-{name}"), queries, GRID, ships=table, matched=7, seed=seed)
+        draws = {one.variant: {} for one in found}
+        for one in found:
+            assert Counter(head.layer for head in one.heads) == Counter(head.layer for head in own[one.query_id])
+            draws[one.variant][one.query_id] = one.heads
+        assert list(draws) == [f"draw-{draw}" for draw in range(len(draws))]
+        assert all(set(draw) == set(queries) for draw in draws.values())
+        different = {tuple(draw[query] for query in queries) for draw in draws.values()}
+        assert len(different) == len(draws) >= 1
+        assert tuple(own[query] for query in queries) not in different
+
+
+def test_matched_draws_follow_from_the_seed_and_the_first_stay() -> None:
+    heads = (Head(0, 1), Head(2, 3))
+    three, ten, other = (
+        assign(parse_plan("matched-mine"), QUERIES, GRID, heads=heads, matched=count, seed=seed, draws=1)
+        for count, seed in ((3, 0), (10, 0), (10, 1))
+    )
+    assert ten[: len(three)] == three
+    assert len(ten) == len(other) == 10 * len(QUERIES)
+    assert ten != other
+    assert ten == assign(parse_plan("matched-mine"), QUERIES, GRID, heads=heads[::-1], matched=10)
+    sets = [draw[0] for draw in matched([tuple(sorted(heads))] * len(QUERIES), *GRID, 10, 0)]
+    assert [one.heads for one in ten] == [each for each in sets for _ in QUERIES]
+
+
+def test_there_are_no_more_draws_than_exist_and_none_is_an_error() -> None:
+    one = assign(parse_plan("matched-sahara-1"), QUERIES, GRID, sahara=sahara_of([Head(1, 2)]))
+    assert {each.heads for each in one} == {(Head(1, head),) for head in (0, 1, 3)}
+    assert {each.variant for each in one} == {"draw-0", "draw-1", "draw-2"}
+    layer = sahara_of([Head(1, head) for head in range(4)])
+    with pytest.raises(SafetyHeadsError, match="'matched-sahara-4@x' has no draws: sahara-4@x ablates all heads"):
+        assign(parse_plan("matched-sahara-4@x"), QUERIES, GRID, sahara=layer)
+
+
+def test_each_has_every_head_of_a_group_by_itself_as_single_has() -> None:
+    group = [Head(2, 1), Head(0, 3)]
+    scores = [float(head in group) for head in all_heads(*GRID)]
+    every = assign(parse_plan("single"), QUERIES, GRID)
+    expected = [one for one in every if one.heads[0] in group]
+    assert len(expected) == 2 * len(QUERIES)
+    assert assign(parse_plan("each-mine"), QUERIES, GRID, heads=tuple(group)) == expected
+    assert assign(parse_plan("each-sahara-2"), QUERIES, GRID, sahara=sahara_of(group)) == expected
+    # The scores of another data set, whose queries are others.
+    assert assign(parse_plan("each-top-2@x"), QUERIES, GRID, ships=ships_of({"x-0": scores})) == expected
 
 
 @given(st.permutations(all_heads(*GRID)), st.integers(1, 5))

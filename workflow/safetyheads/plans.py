@@ -1,26 +1,27 @@
-"""Plans say which heads are ablated while the model answers a prompt. This module turns scores into these heads.
+"""Plans say which heads are ablated while the model answers a prompt.
 
-    none        nothing is ablated
-    single      every head of the model by itself
-    ships-{n}   the n heads of highest Ships score, chosen for each prompt
-    sahara-{n}  the group of n heads that Sahara finds, the same for all prompts
-    random-{n}  n heads drawn at random, several times: the control
-    (other)     a head set of the configuration
+    none         nothing is ablated
+    single       every head of the model by itself
+    ships-{n}    the n heads of highest Ships score, chosen for each prompt
+    top-{n}      the n heads of highest mean Ships score over the data set, the same for all prompts
+    sahara-{n}   the group of n heads that Sahara finds, the same for all prompts
+    random-{n}   n heads drawn at random from the whole model, several times
+    matched-{p}  the control of a plan p: other heads of the same layers, several times
+    each-{p}     each head of the group p by itself
+    (other)      a head set of the configuration
 
-All functions are pure. How a completion is decoded is defined here as well.
+All functions are pure; how heads are chosen is in `chosen_heads`. How a completion is decoded is defined here as well.
 """
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
+from safetyheads import chosen_heads
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import Head, HeadSet, all_heads, check_in_grid
+from safetyheads.heads import HeadSet, all_heads, check_in_grid
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,22 +32,87 @@ PLAIN = "plain"
 Completions of the plain model are made once and compared with those of every ablation.
 """
 
-PATTERN = re.compile(r"(none|single)|(ships|sahara|random)-([1-9]\d*)(?:@(.+))?")
+
+class Method(NamedTuple):
+    """A way to choose n heads by scores. `scores` is the stage whose scores these are.
+
+    With `per_prompt` each prompt has heads of its own. Otherwise all prompts of a data set have the same, and another
+    data set may choose them.
+    """
+
+    scores: str
+    per_prompt: bool = False
+
+
+METHODS = {"ships": Method("ships", per_prompt=True), "sahara": Method("sahara"), "top": Method("ships")}
+"""The first word of the plans `{method}-{n}` -> how their heads are chosen."""
+
+RESERVED = (
+    *("none", "single", "random", "matched", "each", PLAIN, *METHODS),
+    *("contrast", "refusal_direction", "gradient", "knockouts", "mask", "sahara_centred"),
+)
+"""Words that no name of a head set begins with. Those of the second line are for methods that are still to come."""
+
+_LIKE_A_PLAN = re.compile(rf"({'|'.join(RESERVED)})(?![^-@])", re.IGNORECASE)
+_COUNTED = re.compile(rf"({'|'.join(METHODS)}|random)-([1-9]\d*)(?:@(.+))?")
+
+_GROUPS = "sahara-N, sahara-N@dataset, top-N, top-N@dataset"
+ALLOWED = f"none, single, ships-N, {_GROUPS}, random-N, matched-P, each-P"
+"""The forms of plans, in words. P is a plan too."""
+
+_OF_ANOTHER = {
+    "matched": f"matched-P draws controls for a plan P, which is ships-N, {_GROUPS} or a name in head_sets",
+    "each": f"each-P ablates each head of a group P by itself, which is {_GROUPS} or a name in head_sets",
+}
 
 
 @dataclass(frozen=True)
 class Plan:
     """A plan as its name says it.
 
-    `kind` is none, single, ships, sahara, random or head_set, and `n` is the number of heads in the name. `source` is
-    the data set whose scores choose the heads, if the name gives another one than that of the prompts:
-    `sahara-3@harmful`.
+    `kind` is none, single, random, matched, each, head_set or a name in `METHODS`. `inner` is the P of `matched-P` and
+    `each-P`. `n` is the number of heads in the name. `source` is the data set whose scores choose the heads, if the
+    name gives another one than that of the prompts: `sahara-3@harmful`. A plan with `inner` has its `n` and `source`.
     """
 
     name: str
     kind: str
     n: int | None = None
     source: str | None = None
+    inner: "Plan | None" = None
+
+    @property
+    def group(self) -> "Plan":
+        """The plan that chooses the heads which this one begins with: `inner`, or the plan itself."""
+        return self.inner or self
+
+    @property
+    def scores(self) -> str | None:
+        """The stage whose scores choose the heads; None for plans that need no scores."""
+        method = METHODS.get(self.group.kind)
+        return method and method.scores
+
+    @property
+    def head_set(self) -> str | None:
+        """The name of the head set of the configuration that the heads come from; None for other plans."""
+        return self.group.name if self.group.kind == "head_set" else None
+
+    @property
+    def paired(self) -> bool:
+        """Whether batches hold many head sets for each prompt, and so the plain row of each of their prompts, too."""
+        return self.kind in ("single", "each", "random", "matched")
+
+    def on_benign(self, others: Sequence[str]) -> list[str]:
+        """The names under which a study measures this plan on a benign data set, where heads are never chosen.
+
+        `others` are the study's data sets on which heads are chosen. Plans whose heads are each prompt's own, maps and
+        matched controls are not measured there.
+        """
+        if self.kind in ("single", "each", "matched"):
+            return []
+        if self.kind not in METHODS or self.source:
+            return [self.name]
+        return [] if METHODS[self.kind].per_prompt else [f"{self.name}@{other}" for other in others]
 
 
 @dataclass(frozen=True)
@@ -75,35 +141,58 @@ class Assignment(NamedTuple):
     heads: HeadSet
 
 
-def parse_plan(name: str) -> Plan:
-    """What the name of a plan says. A name that looks like no other plan is that of a head set.
+def like_a_plan(name: str) -> bool:
+    """Whether a name is that of a plan or begins like one, as `top-x` does and `topical` does not."""
+    return _LIKE_A_PLAN.match(name) is not None
 
-    Raises SafetyHeadsError for a name that looks like a plan but is not one: `ships-0` has no heads, and
-    `ships-2@advbench` names a data set although Ships scores each prompt by itself.
+
+def parse_plan(name: str) -> Plan:
+    """What the name of a plan says. A name that does not begin like another plan is that of a head set.
+
+    Raises SafetyHeadsError for a name that begins like a plan but is not one: `ships-0` has no heads, `ships-2@other`
+    names a data set although Ships scores each prompt by itself, and `matched-none` would be a control of nothing.
     """
-    match = PATTERN.fullmatch(name)
-    if match is None:
-        if re.match(r"(none|single|ships|sahara|random)(-\d*)?(@.*)?$", name):
+    word, _, rest = name.partition("-")
+    if word in _OF_ANOTHER:
+        return _of_another(name, word, rest)
+    if name in ("none", "single"):
+        return Plan(name, name)
+    if (match := _COUNTED.fullmatch(name)) is None:
+        if like_a_plan(name):
             raise SafetyHeadsError(
-                f"{name!r} is not a plan. Plans are none, single, ships-N, sahara-N, sahara-N@dataset, random-N "
-                "(N is 1 or more) and the names in head_sets."
+                f"{name!r} is not a plan. Plans are {ALLOWED} (N is 1 or more, P a plan) and the names in head_sets."
             )
         return Plan(name, "head_set")
-    word, counted, n, source = match.groups()
-    if word:
-        return Plan(name, word)
-    if source is not None and counted != "sahara":
+    word, n, source = match.groups()
+    if source is not None and (word not in METHODS or METHODS[word].per_prompt):
         raise SafetyHeadsError(
-            f"{name!r}: only sahara-N takes its attribution from another data set; {counted} plans do not. "
-            f"Write {counted}-{n} or sahara-{n}@{source}."
+            f"{name!r}: only sahara-N and top-N take their heads from another data set; {word} plans do not. "
+            f"Write {word}-{n}, sahara-{n}@{source} or top-{n}@{source}."
         )
-    return Plan(name, counted, int(n), source)
+    return Plan(name, word, int(n), source)
+
+
+def _of_another(name: str, kind: str, rest: str) -> Plan:
+    """The plan `matched-{rest}` or `each-{rest}`."""
+    try:
+        inner = parse_plan(rest) if rest else None
+    except SafetyHeadsError:
+        inner = None
+    if inner is None or (inner.kind != "head_set" and inner.kind not in METHODS):
+        raise SafetyHeadsError(f"{name!r} is not a plan: {_OF_ANOTHER[kind]} (N is 1 or more).")
+    if kind == "each" and inner.kind in METHODS and METHODS[inner.kind].per_prompt:
+        raise SafetyHeadsError(
+            f"{name!r} is not a plan: the heads of {rest} differ between prompts. {_OF_ANOTHER[kind]}. `single` has "
+            "every head of the model, and so each prompt's own."
+        )
+    return Plan(name, kind, inner.n, inner.source, inner)
 
 
 def check_plan(plan: Plan, heads: HeadSet, grid: tuple[int, int], model: str) -> None:
     """Raise SafetyHeadsError if `model` does not have the heads that `plan` needs.
 
-    `grid` is the model's (layers, heads per layer). `heads` are those of the head set if the plan is one, else empty.
+    `grid` is the model's (layers, heads per layer). `heads` are those of the plan's head set, if it has one, else
+    empty.
     """
     layers, per_layer = grid
     if plan.n is not None and plan.n > layers * per_layer:
@@ -115,6 +204,9 @@ def check_plan(plan: Plan, heads: HeadSet, grid: tuple[int, int], model: str) ->
         check_in_grid(heads, layers, per_layer)
     except SafetyHeadsError as error:
         raise SafetyHeadsError(f"Plan {plan.name!r}, model {model!r}: {error}") from None
+    of_layer = Counter(head.layer for head in heads).values()
+    if plan.kind == "matched" and (plan.n == layers * per_layer or set(of_layer) == {per_layer}):
+        raise _without_draws(plan)
 
 
 def assign(
@@ -126,127 +218,61 @@ def assign(
     sahara: "pd.DataFrame | None" = None,
     heads: HeadSet = (),
     draws: int = 5,
+    matched: int = 20,
     seed: int = 0,
 ) -> list[Assignment]:
     """The heads to ablate for each query: for each variant of the plan in turn, one assignment per query.
 
-    `grid` is (layers, heads per layer). The other arguments are each for one kind of plan: `ships` and `sahara` are the
-    tables of these stages, `heads` is a head set, and `draws` and `seed` are the number of draws of `random-{n}` and
-    their seed. Raises SafetyHeadsError if the plan's scores are missing, or do not cover all queries or heads.
+    `grid` is (layers, heads per layer). The other arguments are each for some plans: `ships` and `sahara` are the
+    tables of these stages, and `heads` is a head set. `draws` is the number of draws of `random-{n}`, `matched` that of
+    `matched-{p}`, of which there are fewer where no more exist, and `seed` fixes both. Raises SafetyHeadsError if the
+    plan's scores are missing, do not cover all queries or heads, or if a plan has no matched draws.
     """
-    n = plan.n or 0
+    table = ships if plan.scores == "ships" else sahara
+    if plan.scores and table is None:
+        raise SafetyHeadsError(f"Plan {plan.name!r} needs the scores of {plan.scores}.")
+    variants: dict[str, Sequence[HeadSet]]
     match plan.kind:
-        case "none":
-            variants: dict[str, HeadSet] = {"none": ()}
         case "single":
-            variants = {str(head): (head,) for head in all_heads(*grid)}
-        case "head_set":
-            variants = {plan.name: tuple(sorted(heads))}
+            variants = {str(head): [(head,)] * len(query_ids) for head in all_heads(*grid)}
         case "random":
-            variants = {f"draw-{draw}": random_heads(n, grid, seed, draw) for draw in range(draws)}
-        case "sahara" if sahara is not None:
-            variants = {plan.name: sahara_group(sahara, n)}
-        case "ships" if ships is not None:
-            best = ships_best(ships, n)
-            return [Assignment(query, plan.name, _of_query(best, query)) for query in query_ids]
+            drawn = [chosen_heads.random_heads(plan.n or 0, grid, seed, draw) for draw in range(draws)]
+            variants = {f"draw-{draw}": [one] * len(query_ids) for draw, one in enumerate(drawn)}
+        case "each":
+            own = _heads_of(plan.group, query_ids[:1], table, heads)
+            variants = {str(head): [(head,)] * len(query_ids) for group in own for head in group}
+        case "matched":
+            images = chosen_heads.matched(_heads_of(plan.group, query_ids, table, heads), *grid, matched, seed)
+            if not images:
+                raise _without_draws(plan)
+            variants = {f"draw-{draw}": image for draw, image in enumerate(images)}
         case _:
-            raise SafetyHeadsError(f"Plan {plan.name!r} needs the scores of {plan.kind}.")
-    return [Assignment(query, variant, chosen) for variant, chosen in variants.items() for query in query_ids]
+            variants = {plan.name: _heads_of(plan, query_ids, table, heads)}
+    return [
+        Assignment(query, variant, own) for variant, sets in variants.items() for query, own in zip(query_ids, sets)
+    ]
 
 
-def ships_best(ships: "pd.DataFrame", n: int) -> dict[str, HeadSet]:
-    """For each query its `n` heads of highest score. Of heads with equal scores, the lower layer and head come first.
-
-    `ships` has the columns query_id, layer, head and score (nats).
-    """
-    ranked = ships.sort_values(["query_id", "score", "layer", "head"], ascending=[True, False, True, True])
-    top = ranked.groupby("query_id", sort=False, observed=True).head(n)
-    return {
-        str(query): tuple(sorted(Head(int(layer), int(head)) for layer, head in zip(rows["layer"], rows["head"])))
-        for query, rows in top.groupby("query_id", sort=False, observed=True)
-    }
-
-
-def sahara_group(sahara: "pd.DataFrame", n: int) -> HeadSet:
-    """The group of `n` heads that Sahara selected in its first `n` steps, sorted.
-
-    `sahara` has the columns step (from 1), layer, head and selected. Raises SafetyHeadsError if fewer steps were made.
-    """
-    chosen = sahara[sahara["selected"] & (sahara["step"] <= n)]
-    if len(chosen) < n:
-        raise SafetyHeadsError(f"sahara-{n} needs {n} steps of Sahara, but only {len(chosen)} were made.")
-    return tuple(sorted(Head(int(layer), int(head)) for layer, head in zip(chosen["layer"], chosen["head"])))
+def _heads_of(plan: Plan, query_ids: Sequence[str], table: "pd.DataFrame | None", heads: HeadSet) -> list[HeadSet]:
+    """The heads of each query, for a plan that chooses them once. `table` has the scores of `plan.scores`, if any."""
+    if table is None or plan.scores is None:
+        return [tuple(sorted(heads))] * len(query_ids)
+    if plan.kind == "ships":
+        best = chosen_heads.ships_best(table, plan.n or 0)
+        if missing := [query for query in query_ids if query not in best]:
+            raise SafetyHeadsError(f"There are no Ships scores for query {missing[0]!r}.")
+        return [best[query] for query in query_ids]
+    of_all = chosen_heads.top_heads if plan.kind == "top" else chosen_heads.sahara_group
+    return [of_all(table, plan.n or 0)] * len(query_ids)
 
 
-def random_heads(n: int, grid: tuple[int, int], seed: int, draw: int) -> HeadSet:
-    """`n` different heads, drawn uniformly from a model of `grid` (layers, heads per layer), sorted.
-
-    The result depends on the four arguments alone. So if the number of draws is raised later, the first ones stay.
-    """
-    every = all_heads(*grid)
-    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, n, draw])))
-    order = np.argsort(generator.random(len(every)), kind="stable")
-    return tuple(sorted(every[index] for index in order[:n]))
-
-
-def matched(chosen: Sequence[HeadSet], layers: int, heads: int, draws: int, seed: int) -> list[tuple[HeadSet, ...]]:
-    """Control draws for a plan that ablates the heads `chosen[i]` for prompt i: for each draw, its heads per prompt.
-
-    A draw permutes the heads of each layer, and does so for all prompts alike. So it ablates as many heads of each
-    layer as the plan does, and prompts that share heads still share them. No draw ablates the heads of the plan, or of
-    an earlier draw, for every prompt. There are `draws` of them, or all that exist if these are fewer: 7 for one head
-    of a layer of 8, and none for a plan that ablates whole layers.
-
-    A permutation follows from `seed`, its number and the layer alone. So if `draws` is raised later, the first ones
-    stay. The model has `layers` layers of `heads` heads. Raises SafetyHeadsError for heads that it does not have.
-    """
-    plan = tuple(tuple(sorted(prompt)) for prompt in chosen)
-    for prompt in plan:
-        check_in_grid(prompt, layers, heads)
-    used = sorted({head.layer for prompt in plan for head in prompt})
-    wanted = min(draws, _images(plan, heads) - 1)
-    found: dict[tuple[HeadSet, ...], None] = {}
-    # All images of the plan are equally likely. Even if every one of T is wanted, the last is found after about
-    # T log T numbers, so this range is a guard that is never reached.
-    for number in range(1000 * (wanted + 1)):
-        if len(found) == wanted:
-            break
-        places = {layer: _permutation(seed, number, layer, heads) for layer in used}
-        image = tuple(tuple(sorted(Head(layer, places[layer][head]) for layer, head in prompt)) for prompt in plan)
-        if image != plan:
-            found[image] = None
-    return list(found)
-
-
-def _images(plan: Sequence[HeadSet], heads: int) -> int:
-    """How many different things become of `plan` if the `heads` heads of each layer are permuted, itself included.
-
-    What counts of a head is the set of prompts that ablate it: to swap two heads of the same prompts changes nothing.
-    """
-    prompts_of: dict[Head, set[int]] = {}
-    for number, prompt in enumerate(plan):
-        for head in prompt:
-            prompts_of.setdefault(head, set()).add(number)
-    alike = Counter((head.layer, frozenset(prompts)) for head, prompts in prompts_of.items())
-    images, left = 1, dict.fromkeys((head.layer for head in prompts_of), heads)
-    for (layer, _), members in alike.items():
-        images *= comb(left[layer], members)
-        left[layer] -= members
-    return images
-
-
-def _permutation(seed: int, number: int, layer: int, heads: int) -> list[int]:
-    """Where the permutation `number` puts each head of a layer."""
-    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, number, layer])))
-    return [int(place) for place in np.argsort(generator.random(heads), kind="stable")]
+def _without_draws(plan: Plan) -> SafetyHeadsError:
+    return SafetyHeadsError(
+        f"Plan {plan.name!r} has no draws: {plan.group.name} ablates all heads of each layer that it touches, so no "
+        "other heads of these layers are left to compare it with. Leave this plan out, or choose fewer heads."
+    )
 
 
 def in_order(completions: "pd.DataFrame") -> "pd.DataFrame":
     """Completions sorted as they are in the artefact, whether one job made them or several shards."""
     return completions.sort_values(["query_id", "variant", "sample"], ignore_index=True)
-
-
-def _of_query(best: Mapping[str, HeadSet], query: str) -> HeadSet:
-    if query not in best:
-        raise SafetyHeadsError(f"There are no Ships scores for query {query!r}.")
-    return best[query]

@@ -9,7 +9,7 @@ from safetyheads.config.hints import alike, path_hint
 from safetyheads.config.messages import key_path
 from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.heads import parse_head
-from safetyheads.plans import Plan, check_plan, parse_plan
+from safetyheads.plans import ALLOWED, Plan, check_plan, parse_plan
 
 if TYPE_CHECKING:
     from safetyheads.config.load import Declarations
@@ -95,15 +95,8 @@ def _plan(
 ) -> Iterator[str]:
     """What is wrong with a plan of a study that uses `models`."""
     head_sets = _names(config, values, "head_sets")
-    if plan.kind == "head_set" and head_sets is not None and plan.name not in head_sets:
-        number, source = re.search(r"-(\d+)", plan.name), re.search(r"@.*", plan.name)
-        n, at = number[1] if number else "1", source[0] if source else ""
-        known = ["none", "single", f"ships-{n}", f"sahara-{n}{at}", f"random-{n}", *head_sets]
-        sets = f"the head sets {_listed(head_sets)}" if head_sets else "names declared under head_sets (there are none)"
-        yield (
-            f"found {plan.name!r}, which is neither a plan nor a head set; allowed: none, single, ships-N, sahara-N, "
-            f"sahara-N@dataset, random-N and {sets}.{nearest(plan.name, known)}"
-        )
+    if plan.head_set is not None and head_sets is not None and plan.head_set not in head_sets:
+        yield _unknown_plan(plan, plan.head_set, head_sets)
     datasets = _names(config, values, "datasets")
     if plan.source is not None and datasets is not None and plan.source not in datasets:
         yield (
@@ -111,9 +104,9 @@ def _plan(
             f"allowed: {_listed(datasets)}.{nearest(plan.source, datasets)}"
         )
     steps = config.attribution.steps
-    if plan.kind == "sahara" and plan.n is not None and plan.n > steps and _valid_steps(values, steps):
+    if plan.scores == "sahara" and plan.n is not None and plan.n > steps and _valid_steps(values, steps):
         yield f"found {plan.name!r} with attribution.steps: {steps}; allowed: at most sahara-{steps}, or more steps"
-    heads = tuple(map(parse_head, config.head_sets.get(plan.name, [])))
+    heads = tuple(map(parse_head, config.head_sets.get(plan.head_set or "", [])))
     for name in models:
         if (grid := config.grid(name, folder)) is None:
             continue
@@ -122,8 +115,20 @@ def _plan(
         except SafetyHeadsError as error:
             yield str(error)
             continue
-        if plan.kind == "sahara" and steps > (count := grid[0] * grid[1]):
+        if plan.scores == "sahara" and steps > (count := grid[0] * grid[1]):
             yield f"found attribution.steps: {steps}; allowed: at most {count}, the number of heads of {name!r}"
+
+
+def _unknown_plan(plan: Plan, unknown: str, head_sets: list[str]) -> str:
+    """The message about a plan that is, or is about, the `unknown` name of a head set."""
+    number, source = re.search(r"-(\d+)", unknown), re.search(r"@.*", unknown)
+    n, at = number[1] if number else "1", source[0] if source else ""
+    groups = [f"ships-{n}", f"sahara-{n}{at}", f"top-{n}{at}", *head_sets]
+    controls = [f"{word}-{group}" for word in ("matched", "each") for group in groups if group != groups[0]]
+    near = nearest(unknown, groups if plan.inner else ["none", "single", f"random-{n}", *groups, *controls])
+    sets = f"the head sets {_listed(head_sets)}" if head_sets else "names declared under head_sets (there are none)"
+    about = f" with {unknown!r}" if plan.inner else ""
+    return f"found {plan.name!r}{about}, which is neither a plan nor a head set; allowed: {ALLOWED} and {sets}.{near}"
 
 
 def _used(study: str, lists: Mapping[str, Any], key: str) -> Iterator[Used]:

@@ -44,6 +44,7 @@ def hints(values: Mapping[str, Any], config: "Config") -> list[str]:
         *_escape_hints(config),
         *_unused_hints(values, config),
         *_steps_hints(values, config),
+        *_benign_hints(config),
     ]
     return [f"Is this meant? {line}" for line in dict.fromkeys(found)]
 
@@ -127,13 +128,26 @@ def _steps_hints(values: Mapping[str, Any], config: "Config") -> Iterator[str]:
         if not all(config.model(name).demo for name in study.models)
         for plan in study.plans
     ]
-    largest = max((plan.n or 0 for plan in plans if plan.kind == "sahara"), default=0)
+    largest = max((plan.n or 0 for plan in plans if plan.scores == "sahara"), default=0)
     if 0 < largest < config.attribution.steps and "steps" not in (values.get("attribution") or {}):
         yield (
             f"attribution.steps: it is {config.attribution.steps} unless set, but the largest group of the plans is "
             f"sahara-{largest}. With steps: {largest} the search takes {largest}/{config.attribution.steps} of the "
             "time."
         )
+
+
+def _benign_hints(config: "Config") -> Iterator[str]:
+    """Plans that are measured nowhere, because heads are never chosen on benign data sets."""
+    for study, asked in config.studies.items():
+        if not all(config.dataset(name).benign for name in asked.datasets):
+            continue
+        for at, plan in enumerate(asked.plans):
+            if not parse_plan(plan).on_benign([]):
+                yield (
+                    f"{key_path(('studies', study, 'plans', at))}: {plan} is not measured: the study's data sets are "
+                    "all benign, and heads are never chosen on these. Add the data set on which they are chosen."
+                )
 
 
 def alike(config: Any) -> Iterator[str]:

@@ -20,7 +20,7 @@ from safetyheads.config.sources import Dataset, Model
 from safetyheads.config.types import AblationName, Folder, HeadNames, HeadSetName, Name
 from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.heads import DEMO_GRID
-from safetyheads.plans import PLAIN
+from safetyheads.plans import PLAIN, parse_plan
 
 
 class Declarations(sections.Section):
@@ -43,7 +43,7 @@ class Declarations(sections.Section):
     head_sets: dict[HeadSetName, HeadNames] = {}
     """Named sets of heads, to be used as plans."""
     random: sections.Random = sections.Random()
-    """Random head sets."""
+    """Heads drawn at random: the controls."""
     attribution: sections.Attribution = sections.Attribution()
     """Scoring of heads."""
     compute: sections.Compute = sections.Compute()
@@ -124,6 +124,17 @@ class Config(Declarations):
         """The names of the studies' data sets whose queries should be answered, sorted."""
         used = {name for study in self.studies.values() for name in study.datasets}
         return sorted(name for name in used if self.dataset(name).benign)
+
+    def plans(self, study: sections.Study, dataset: str) -> list[str]:
+        """The names of the plans that a study measures on one of its data sets; `none` is always measured, too.
+
+        On a benign data set no heads are chosen: a plan stands there for the same one of each other data set
+        (`Plan.on_benign`).
+        """
+        if not self.dataset(dataset).benign:
+            return study.plans
+        others = [name for name in study.datasets if not self.dataset(name).benign]
+        return [name for plan in study.plans for name in parse_plan(plan).on_benign(others)]
 
 
 def load_config(raw: Mapping[str, Any], folder: Path | None = None) -> Config:

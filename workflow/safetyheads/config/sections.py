@@ -169,10 +169,13 @@ class Judge(Section):
 
 
 class Random(Section):
-    """The control plans `random-N`."""
+    """The controls: plans `random-N` and `matched-P`."""
 
     draws: Count = 5
-    """Number of random head sets per plan."""
+    """Number of random head sets of each plan `random-N`."""
+    matched: Count = 20
+    """Number of draws of each plan `matched-P`, or all that exist where these are fewer. The smallest p-value that they
+    can give is 1 / (1 + `matched`)."""
     seed: Seed = 0
     """Seed of the draws."""
 

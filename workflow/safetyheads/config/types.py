@@ -11,9 +11,9 @@ from pydantic_core import CoreSchema, core_schema
 
 from safetyheads.config.hints import path_hint
 from safetyheads.data_files import FORMAT_NAMES
-from safetyheads.errors import SafetyHeadsError, nearest
+from safetyheads.errors import nearest
 from safetyheads.heads import Kind, parse_head
-from safetyheads.plans import PLAIN, parse_plan
+from safetyheads.plans import PLAIN, RESERVED, like_a_plan
 from safetyheads.templates import DATE, DATE_FORMAT
 
 
@@ -105,13 +105,12 @@ def _folder(path: str) -> str:
 
 
 def _no_plan(name: str) -> str:
-    """Raise ValueError if `name` means a built-in plan."""
-    try:
-        built_in = parse_plan(name.lower()).kind != "head_set"
-    except SafetyHeadsError:
-        built_in = True
-    if built_in:
-        raise ValueError(f"found {name!r}; allowed: a name that is not a built-in plan (none, single, ships-N, ...)")
+    """Raise ValueError if `name` is that of a plan, or begins like one."""
+    if like_a_plan(name):
+        raise ValueError(
+            f"found {name!r}; allowed: a name that is not a built-in plan and does not begin like one "
+            f"({', '.join(RESERVED)}, alone or before '-')"
+        )
     return name
 
 

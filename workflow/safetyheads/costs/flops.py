@@ -2,7 +2,7 @@
 
 Only products of weights count, 2 operations for each weight and token: attention's own are few beside them, unless
 prompts have thousands of tokens. Ablated heads are taken to be spread evenly over the layers, so that one makes half of
-them run again. `benchmarks/flops.py` counts exactly, and a test compares both.
+them run again. `benchmarks/flops.py` counts exactly, and a test compares both, without plain rows and likelihoods.
 """
 
 from dataclasses import dataclass
@@ -54,19 +54,39 @@ class Work(NamedTuple):
 
 
 def work(
-    shape: Shape, prompts: int, tokens: int, sets: int, samples: int, new_tokens: int, budget: int, width: int
+    shape: Shape,
+    prompts: int,
+    tokens: int,
+    sets: int,
+    samples: int,
+    new_tokens: int,
+    budget: int,
+    width: int,
+    *,
+    paired: bool = False,
+    likelihoods: bool = False,
 ) -> Work:
     """Complete each prompt `samples` times with each head set. Scoring makes one token with each head as a set.
 
     A prompt passes all layers once without ablation; then a batch passes half of them, those above its ablated heads.
     That makes the first new token. Each further one takes a pass through all layers, and reads the cache.
+
+    With `paired`, batches also hold plain rows: one for each prompt and sample, and one for each sample where a batch
+    ends among the rows of a prompt, as nearly all do. With `likelihoods`, each different text passes the plain model
+    once more, together with its prompt. As many texts are taken to be different as the plain model has: of a plan with
+    many head sets most answers are those, and of any other every answer counts.
     """
-    rows, length, cache = prompts * sets * samples, tokens + new_tokens, shape.layers * shape.keys_and_values
-    ablated = (shape.layers - 1) / 2 * shape.layer
+    length, cache = tokens + new_tokens, shape.layers * shape.keys_and_values
+    of_batch, rows = max(1, budget // length), prompts * sets * samples
+    plain = samples * (prompts + ceil(rows / of_batch)) if paired else 0
+    ablated = prompts * sets * tokens * (shape.layers - 1) / 2 * shape.layer
+    rows += plain
     completion = shape.hidden * shape.vocabulary + (new_tokens - 1) * shape.weights
-    operations = 2 * (prompts * tokens * (shape.weights + sets * ablated) + rows * completion)
-    batches = ceil(rows / max(1, budget // length))
+    judged = prompts * samples * length if likelihoods else 0
+    operations = 2 * ((prompts * tokens + judged) * shape.weights + ablated + rows * completion)
+    batches = ceil(rows / of_batch)
     passes, read = batches * (new_tokens - 0.5), rows * (new_tokens - 1) * (tokens + length) / 2
+    passes += ceil(judged / budget)
     batch = min(budget, rows * length) * (20 * shape.hidden + cache)
     moved = passes * shape.weights + read * cache
     return Work(operations, moved * width, passes * shape.layers, batches, shape.parameters * width, batch * width)

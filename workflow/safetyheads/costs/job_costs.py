@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from safetyheads.config.load import Config
-from safetyheads.costs.flops import Work, work
+from safetyheads.costs.flops import Shape, Work, work
 from safetyheads.costs.model_sizes import model_shape, query_count
-from safetyheads.plans import parse_plan
+from safetyheads.plans import Plan, parse_plan
 
 HOUR, TERA, GIGA = 3600.0, 1e12, 1e9
 BATCHES_OF_SHARD = 12  # at least: one more or less is then no more than a tenth of a shard's work
@@ -80,15 +80,22 @@ class Estimates:
         around = (form.text.replace("{query}", "") if form.text else form.system or "") + form.prefill
         of_token = min(4.0, 1 + 0.43 * log2(max(1, shape.vocabulary / 256)))  # 4 characters for 32,000 tokens
         tokens = round((len(around) + characters) / of_token) + 1 + (15 if form.chat else 0)
-        sets = {"single": shape.layers * shape.heads, "random": self.config.random.draws}
-        task, own = (sets["single"], 1, 1), compute.speed.scoring
+        task, own, more = (shape.layers * shape.heads, 1, 1), compute.speed.scoring, {}
         if completed:
-            made, own = self.config.decoding(completed[1]), compute.speed.generation
-            task = sets.get(parse_plan(completed[0]).kind, 1), made.samples, made.max_new_tokens
+            plan, made, own = parse_plan(completed[0]), self.config.decoding(completed[1]), compute.speed.generation
+            task = self._sets(plan, shape), made.samples, made.max_new_tokens
+            more = {"paired": plan.paired, "likelihoods": True}
         dtype = self.config.model(model).dtype
         wide = dtype in ("float32", "tf32") or (dtype == "auto" and self.device == "cpu")
-        found = work(shape, count, tokens, *task, compute.token_budget, 4 if wide else 2)
+        found = work(shape, count, tokens, *task, compute.token_budget, 4 if wide else 2, **more)
         return found, found.operations / (own * TERA) if own else seconds(found, self.device, dtype, compute.threads)
+
+    def _sets(self, plan: Plan, shape: Shape) -> int:
+        """How many head sets complete each prompt; of matched draws as many as are wanted, though fewer may exist."""
+        sets = {"single": shape.layers * shape.heads, "random": self.config.random.draws}
+        sets |= {"matched": self.config.random.matched}
+        sets |= {"each": plan.n or len(self.config.head_sets.get(plan.head_set or "", ()))}
+        return max(1, sets.get(plan.kind, 1))
 
     def _job(self, cell: tuple[Work, float] | None, times: float = 1, states: int = 0) -> Job | None:
         """A job that starts, loads a gigabyte of weights a second, and does this work so many times."""

@@ -53,7 +53,8 @@ class Cell(NamedTuple):
 class Cells:
     """All cells of all studies of a configuration, in a fixed order.
 
-    The cells of the plain model are always among them, because every rate is compared with the plain model's.
+    The cells of the plain model are always among them, because every rate is compared with the plain model's. On benign
+    data sets plans are measured whose heads were chosen on the study's other data sets (`Plan.on_benign`).
     """
 
     def __init__(self, config: Config) -> None:
@@ -66,18 +67,19 @@ class Cells:
 
     def _found(self) -> Iterator[Cell]:
         for study in self.config.studies.values():
-            for ablation, plan in product(study.ablations, ["none", *study.plans]):
-                own = PLAIN if plan == "none" else ablation
-                shared = product(study.models, study.datasets, study.templates)
-                for (model, dataset, template), decoding, judge in product(shared, study.decodings, study.judges):
-                    yield Cell(model, dataset, template, own, plan, decoding, judge)
+            for dataset, ablation in product(study.datasets, study.ablations):
+                for plan in ["none", *self.config.plans(study, dataset)]:
+                    own = PLAIN if plan == "none" else ablation
+                    shared = product(study.models, study.templates, study.decodings, study.judges)
+                    for model, template, decoding, judge in shared:
+                        yield Cell(model, dataset, template, own, plan, decoding, judge)
 
     def scored(self, method: str) -> list[Cell]:
-        """The cells whose plans need the scores of `method`, `ships` or `sahara`.
+        """The cells whose plans choose their heads by the scores of the stage `method`, `ships` or `sahara`.
 
         Each has the data set that these scores are computed on (see `Cell.attributed`).
         """
-        return [cell.attributed for cell in self.all if parse_plan(cell.plan).kind == method]
+        return [cell.attributed for cell in self.all if parse_plan(cell.plan).scores == method]
 
     def paths(self, stage: str, cells: Iterable[Cell] | None = None) -> list[str]:
         """The paths of a stage's files for these cells (for all cells if None), sorted and each once."""
@@ -98,18 +100,21 @@ class Cells:
     def plan_settings(self, plan: str, ablation: str) -> dict[str, Any]:
         """What the configuration says of a plan's heads, for the params of its job.
 
-        A random plan has `random` (how heads are drawn), a head set has `heads` (their names). Any other plan has
-        nothing, because its heads follow from its name and from scores. Raises SafetyHeadsError for an unknown name.
+        Plans of random heads and matched ones have `random`: how many draws of their kind are made, and their seed. A
+        plan about a head set has `heads`, the names of its heads. All else follows from the plan's name and from
+        scores. Raises SafetyHeadsError for an unknown name.
         """
-        found = self.plan_of(plan, ablation)
-        if found.kind == "random":
-            return {"random": self.config.random.plain()}
-        if found.kind != "head_set":
-            return {}
-        known = self.config.head_sets
-        if plan not in known:
-            raise SafetyHeadsError(f"{plan!r} is neither a plan nor in head_sets.{nearest(plan, known)}")
-        return {"heads": sorted(known[plan])}
+        found, known = self.plan_of(plan, ablation), self.config.head_sets
+        drawn = {"random": "draws", "matched": "matched"}.get(found.kind)
+        settings = self.config.random.plain()
+        said: dict[str, Any] = {"random": {key: settings[key] for key in (drawn, "seed")}} if drawn else {}
+        if found.head_set is None:
+            return said
+        if found.head_set not in known:
+            raise SafetyHeadsError(
+                f"{plan!r}: {found.head_set!r} is neither a plan nor in head_sets.{nearest(found.head_set, known)}"
+            )
+        return said | {"heads": sorted(known[found.head_set])}
 
     def completion_inputs(self, plan: str, ablation: str) -> dict[str, str]:
         """The input files of a completions job: `model`, `prompts`, and `ships` or `sahara` if the plan needs scores.
@@ -118,8 +123,8 @@ class Cells:
         """
         found = self.plan_of(plan, ablation)
         inputs = {"model": PATHS["models"], "prompts": PATHS["prompts"]}
-        if found.kind in ("ships", "sahara"):
-            inputs[found.kind] = PATHS[found.kind].replace("{dataset}", found.source or "{dataset}")
+        if found.scores:
+            inputs[found.scores] = PATHS[found.scores].replace("{dataset}", found.source or "{dataset}")
         return inputs
 
     def dataset_source(self, name: str) -> str | list[str]:

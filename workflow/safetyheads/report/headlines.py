@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from safetyheads.chosen_heads import sahara_group, ships_best, top_heads
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.plans import Plan, parse_plan, sahara_group, ships_best
+from safetyheads.plans import Plan, parse_plan
 from safetyheads.report.data import ReportData, cells, groups
 from safetyheads.report.figures import best_single
 from safetyheads.report.figures.drawing import percent
@@ -114,7 +115,7 @@ def _tried(rows: pd.DataFrame, head_sets: Mapping[str, Sequence[str]]) -> _Tried
     if plan.kind == "single":
         best = best_single(rows).iloc[0]
         return _Tried(plan, best, 1, float(best["p_adjusted"]))
-    if plan.kind in ("ships", "sahara") and plan.n is not None:
+    if plan.kind in ("ships", "sahara", "top") and plan.n is not None:
         return _Tried(plan, rows.iloc[0], plan.n, float(rows["p_value"].iloc[0]))
     if plan.kind == "head_set":
         return _Tried(plan, rows.iloc[0], len(head_sets.get(plan.name, ())), float(rows["p_value"].iloc[0]))
@@ -161,10 +162,11 @@ def _heads(data: ReportData, best: _Tried) -> str:
         return str(best.row["variant"])
     if best.plan.kind == "head_set":
         return ", ".join(data.head_sets.get(best.plan.name, ()))
-    if best.plan.kind == "sahara":
-        scores = cells(data.sahara, **keys | {"dataset": best.plan.source or keys["dataset"]})
+    if best.plan.kind in ("sahara", "top"):
+        table, of_all = (data.sahara, sahara_group) if best.plan.kind == "sahara" else (data.ships, top_heads)
+        scores = cells(table, **keys | {"dataset": best.plan.source or keys["dataset"]})
         try:
-            return ", ".join(map(str, sahara_group(scores, best.count))) if len(scores) else ""
+            return ", ".join(map(str, of_all(scores, best.count))) if len(scores) else ""
         except SafetyHeadsError:
             return ""
     scores = cells(data.ships, **keys)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from safetyheads.chosen_heads import ships_best
 from safetyheads.demo.requests import Category
 from safetyheads.heads import Head, Kind, parse_head
-from safetyheads.plans import PLAIN, ships_best
+from safetyheads.plans import PLAIN
 from safetyheads.report.data import ReportData, cells, groups
 from safetyheads.report.figures import ranked
 from safetyheads.report.figures.drawing import percent

@@ -158,7 +158,14 @@ def _plan(name: str, head_sets: Mapping[str, Sequence[str]]) -> str:
         case "ships":
             return "each prompt's own n best heads by Ships"
         case "random":
-            return "n heads drawn at random, the same for all prompts, several times: the control"
+            return "n heads drawn at random from the whole model, the same for all prompts, several times"
+        case "top":
+            source = f" of {plan.source}" if plan.source else ""
+            return f"the n heads of highest mean Ships over the prompts{source}; the same for all prompts"
+        case "matched":
+            return f"the control of {plan.group.name}: other heads of the same layers, several times"
+        case "each":
+            return f"each head of {plan.group.name}, one at a time"
         case "sahara":
             source = f", searched on {plan.source}" if plan.source else ""
             return f"the group of n heads that Sahara found{source}; the same for all prompts"

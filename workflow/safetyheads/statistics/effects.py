@@ -6,7 +6,6 @@ harmful, and it is neither broken nor cut off. The columns that end in `_asr` go
 in `_refused` by the outcome `refused`.
 """
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -23,9 +22,6 @@ from safetyheads.statistics.intervals import difference_interval, holm
 from safetyheads.statistics.leaks import normal_queries
 from safetyheads.statistics.pairs import Key, need, prompt_values
 from safetyheads.statistics.rates import PLAN_KEYS, sign_test
-
-CONTROLS = re.compile(r"none|single|(each|random|matched)-.*")
-"""Plans that are measured for comparison. All others, head sets too, have a row of effects."""
 
 FAMILY = [key for key in PLAN_KEYS if key != "plan"]
 """Rows that agree in these are corrected together."""
@@ -108,6 +104,12 @@ def effects_by_category(
     return _table(rows, BY_CATEGORY)
 
 
+def _has_row(plan: str) -> bool:
+    """Whether a plan has a row of effects: head sets, too, but not what is measured for comparison alone."""
+    parsed = parse_plan(plan)
+    return parsed.kind != "none" and not parsed.paired
+
+
 def _keys(cell: Key) -> dict[str, str]:
     return dict(zip(PLAN_KEYS, cell))
 
@@ -137,8 +139,9 @@ class _Study:
     ) -> None:
         need(datasets, ["dataset", "query_id", "query", "category"], "data sets")
         self.values = prompt_values(verdicts)
-        self.cells = sorted(cell for cell in self.values if not CONTROLS.fullmatch(_keys(cell)["plan"]))
-        attributed = completions[~completions["plan"].str.fullmatch(CONTROLS.pattern)]
+        self.cells = sorted(cell for cell in self.values if _has_row(_keys(cell)["plan"]))
+        plans = [plan for plan in completions["plan"].unique() if _has_row(plan)]
+        attributed = completions[completions["plan"].isin(plans)]
         self.heads = heads_of_cells(attributed)
         self.harmless = Harmless(attributed, self.heads, self.values, benign)
         self.queries = normal_queries(datasets)
@@ -183,7 +186,7 @@ class _Study:
     def _source(self, cell: Key) -> str | None:
         """The data set that the heads were chosen on; None for a head set."""
         plan = parse_plan(_keys(cell)["plan"])
-        return None if plan.kind == "head_set" else plan.source or _keys(cell)["dataset"]
+        return (plan.source or _keys(cell)["dataset"]) if plan.scores else None
 
     def _leaked(self, cell: Key) -> set[str] | None:
         """The measured data set's query_ids whose query heads were chosen on; None where that is not known."""

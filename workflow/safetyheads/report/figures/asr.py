@@ -47,7 +47,7 @@ def asr_by_plan(rates: pd.DataFrame, *, label: str = "ASR by plan", prefix: str 
     columns = 1 + (max(map(len, ablations), default=0) <= 26)
     key = LEGEND_ROW * -(-len(ablations) // columns) + 6 if len(ablations) > 1 else 4.0
     left = 14 + 5.3 * max((len(line) for name in names for line in name.split("\n")), default=4)
-    right = 92.0 if "single" in plans else 46.0
+    right = 92.0 if any(parse_plan(plan).kind in ("single", "each") for plan in plans) else 46.0
     with pens():
         figure = paper(row * len(names) + 36 + key)
         axes = place(figure, left, 36, WIDTH - left - right, row * len(names))
@@ -93,7 +93,7 @@ def lines(rates: pd.DataFrame, head_sets: Mapping[str, int]) -> list[Line]:
     found: dict[tuple[str, bool], list[pd.DataFrame]] = {}
     for name in map(str, dict.fromkeys(rates["plan"])):
         plan, rows = parse_plan(name), rates[rates["plan"] == name]
-        if plan.kind in ("ships", "sahara", "random"):
+        if plan.kind in ("ships", "sahara", "top", "random"):
             line = plan.kind + (f"@{plan.source}" if plan.source else ""), True
             found.setdefault(line, []).append(rows.assign(n_heads=plan.n))
         elif plan.kind == "single":
@@ -166,9 +166,11 @@ def _row_name(plan: str) -> str:
     match parse_plan(plan).kind:
         case "single":
             return "single\n(best head)"
-        case "random":
-            return f"{plan}\n(draws, mean)"
-        case "sahara" if "@" in plan:
+        case "random" | "matched":
+            return f"{short(plan, 20)}\n(draws, mean)"
+        case "each":
+            return f"{short(plan, 20)}\n(best head)"
+        case "sahara" | "top" if "@" in plan:
             name, _, source = plan.partition("@")
             return f"{short(name, 20)}\n@{short(source, 19)}"
         case _:
@@ -178,12 +180,12 @@ def _row_name(plan: str) -> str:
 def _plan(axes: Axes, plan: str, rows: pd.DataFrame, y: float, colour: str, marker: str) -> None:
     """Draw one plan under one ablation, at height `y`."""
     kind = parse_plan(plan).kind
-    if kind == "random":
+    if kind in ("random", "matched"):
         mean = float(rows["asr"].mean())
         axes.plot(rows["asr"], [y] * len(rows), marker, color=PAPER, markeredgecolor=colour, markersize=5, zorder=3)
         axes.plot(mean, y, "|", color=colour, markersize=15, markeredgewidth=2.5, zorder=4)
         _value(axes, mean, y)
-    elif kind == "single":
+    elif kind in ("single", "each"):
         others = np.unique(rows["asr"])
         axes.plot(others, [y] * len(others), "|", color=MUTED, markersize=6, zorder=2)
         best = best_single(rows).iloc[0]

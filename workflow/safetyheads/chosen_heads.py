@@ -1,0 +1,111 @@
+"""Which heads a plan ablates: chosen by scores, or drawn at random as a control. All functions are pure."""
+
+from collections import Counter
+from collections.abc import Sequence
+from math import comb
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from safetyheads.errors import SafetyHeadsError
+from safetyheads.heads import Head, HeadSet, all_heads, check_in_grid
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def ships_best(ships: "pd.DataFrame", n: int) -> dict[str, HeadSet]:
+    """For each query its `n` heads of highest score. Of heads with equal scores, the lower layer and head come first.
+
+    `ships` has the columns query_id, layer, head and score (nats).
+    """
+    ranked = ships.sort_values(["query_id", "score", "layer", "head"], ascending=[True, False, True, True])
+    top = ranked.groupby("query_id", sort=False, observed=True).head(n)
+    return {
+        str(query): tuple(sorted(Head(int(layer), int(head)) for layer, head in zip(rows["layer"], rows["head"])))
+        for query, rows in top.groupby("query_id", sort=False, observed=True)
+    }
+
+
+def top_heads(ships: "pd.DataFrame", n: int) -> HeadSet:
+    """The `n` heads of highest mean Ships score over all queries, sorted. Ties are broken as in `ships_best`.
+
+    `ships` has the columns query_id, layer, head and score (nats).
+    """
+    means = ships.groupby(["layer", "head"])["score"].mean().reset_index()
+    ranked = means.sort_values(["score", "layer", "head"], ascending=[False, True, True]).head(n)
+    return tuple(sorted(Head(int(layer), int(head)) for layer, head in zip(ranked["layer"], ranked["head"])))
+
+
+def sahara_group(sahara: "pd.DataFrame", n: int) -> HeadSet:
+    """The group of `n` heads that Sahara selected in its first `n` steps, sorted.
+
+    `sahara` has the columns step (from 1), layer, head and selected. Raises SafetyHeadsError if fewer steps were made.
+    """
+    chosen = sahara[sahara["selected"] & (sahara["step"] <= n)]
+    if len(chosen) < n:
+        raise SafetyHeadsError(f"sahara-{n} needs {n} steps of Sahara, but only {len(chosen)} were made.")
+    return tuple(sorted(Head(int(layer), int(head)) for layer, head in zip(chosen["layer"], chosen["head"])))
+
+
+def random_heads(n: int, grid: tuple[int, int], seed: int, draw: int) -> HeadSet:
+    """`n` different heads, drawn uniformly from a model of `grid` (layers, heads per layer), sorted.
+
+    The result depends on the four arguments alone. So if the number of draws is raised later, the first ones stay.
+    """
+    every = all_heads(*grid)
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, n, draw])))
+    order = np.argsort(generator.random(len(every)), kind="stable")
+    return tuple(sorted(every[index] for index in order[:n]))
+
+
+def matched(chosen: Sequence[HeadSet], layers: int, heads: int, draws: int, seed: int) -> list[tuple[HeadSet, ...]]:
+    """Control draws for a plan that ablates the heads `chosen[i]` for prompt i: for each draw, its heads per prompt.
+
+    A draw permutes the heads of each layer, and does so for all prompts alike. So it ablates as many heads of each
+    layer as the plan does, and prompts that share heads still share them. No draw ablates the heads of the plan, or of
+    an earlier draw, for every prompt. There are `draws` of them, or all that exist if these are fewer: 7 for one head
+    of a layer of 8, and none for a plan that ablates whole layers.
+
+    A permutation follows from `seed`, its number and the layer alone. So if `draws` is raised later, the first ones
+    stay. The model has `layers` layers of `heads` heads. Raises SafetyHeadsError for heads that it does not have.
+    """
+    plan = tuple(tuple(sorted(prompt)) for prompt in chosen)
+    for prompt in plan:
+        check_in_grid(prompt, layers, heads)
+    used = sorted({head.layer for prompt in plan for head in prompt})
+    wanted = min(draws, _images(plan, heads) - 1)
+    found: dict[tuple[HeadSet, ...], None] = {}
+    # All images of the plan are equally likely. Even if every one of T is wanted, the last is found after about
+    # T log T numbers, so this range is a guard that is never reached.
+    for number in range(1000 * (wanted + 1)):
+        if len(found) == wanted:
+            break
+        places = {layer: _permutation(seed, number, layer, heads) for layer in used}
+        image = tuple(tuple(sorted(Head(layer, places[layer][head]) for layer, head in prompt)) for prompt in plan)
+        if image != plan:
+            found[image] = None
+    return list(found)
+
+
+def _images(plan: Sequence[HeadSet], heads: int) -> int:
+    """How many different things become of `plan` if the `heads` heads of each layer are permuted, itself included.
+
+    What counts of a head is the set of prompts that ablate it: to swap two heads of the same prompts changes nothing.
+    """
+    prompts_of: dict[Head, set[int]] = {}
+    for number, prompt in enumerate(plan):
+        for head in prompt:
+            prompts_of.setdefault(head, set()).add(number)
+    alike = Counter((head.layer, frozenset(prompts)) for head, prompts in prompts_of.items())
+    images, left = 1, dict.fromkeys((head.layer for head in prompts_of), heads)
+    for (layer, _), members in alike.items():
+        images *= comb(left[layer], members)
+        left[layer] -= members
+    return images
+
+
+def _permutation(seed: int, number: int, layer: int, heads: int) -> list[int]:
+    """Where the permutation `number` puts each head of a layer."""
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, number, layer])))
+    return [int(place) for place in np.argsort(generator.random(heads), kind="stable")]
