@@ -87,9 +87,10 @@ def demo(
             "plan": plan,
             "variant": variant,
         }
-        | {"harmful": frees(guard.get(query["category"], []) if heads is None else heads, query["category"])}
+        | {"harmful": answered, "outcome": "complied" if answered else "refused", "paired": None}
         for (under, plan, variant), heads in (variants | {(ablation, "ships-1", "ships-1"): None}).items()
         for query in measured
+        for answered in [frees(guard.get(query["category"], []) if heads is None else heads, query["category"])]
     ]
     keys = {"model": model, "template": template, "decoding": "greedy", "judge": judge, "sample": 0}
     ships = [
@@ -115,12 +116,14 @@ def demo(
         "decodings": ["greedy"],
         "judges": [judge],
     }
+    rates = rates_of(pd.DataFrame(verdicts).assign(**keys))
+    none = dict.fromkeys(("degenerate", "unfinished", "short", "other"), 0.0)
     about: dict[str, Any] = {"class": "LlamaForCausalLM", "layers": GRID[0], "heads": GRID[1], "source": "demo"}
     return ReportData(
         title="A demo",
         studies={"main": names},
         models={model: about | ({"planted": list(planted)} if planted else {})},
-        rates=rates_of(pd.DataFrame(verdicts).assign(**keys)),
+        rates=rates.assign(coherent_asr=rates["asr"], refused=1 - rates["asr"], **none),
         ships=pd.DataFrame(ships).assign(**cell),
         sahara=pd.DataFrame(sahara).assign(dataset="demo_attribution", **cell),
         datasets=datasets,
