@@ -1,4 +1,4 @@
-"""SafetyHeads: data sets -> prompts -> scores -> completions -> verdicts -> rates -> report.
+"""SafetyHeads: data sets -> prompts -> scores -> completions -> verdicts -> rates, effects -> report.
 
 The configuration says what is run (config/README.md), rules/ how; `snakemake --cores 1` runs the demo.
 """
@@ -93,19 +93,20 @@ include: "rules/sahara.smk"
 include: "rules/completions.smk"
 include: "rules/verdicts.smk"
 include: "rules/rates.smk"
+include: "rules/effects.smk"
 include: "rules/report.smk"
 
 
 rule all:
     default_target: True
     input:
-        PATHS["rates"],  # which would not be missed beside a page that is there, after an error in the rule
+        measured(),  # which would not be missed beside a page that is there, after an error in a rule
         PATHS["report"],
 
 
 rule measure:
     input:
-        PATHS["rates"],
+        measured(),
 
 
 rule attribution:

@@ -76,16 +76,20 @@ class Task:
         return found
 
     def packed(self, _: int) -> Tokens:
-        """Complete all rows as the library does."""
-        return self._generate(self.head_sets)
+        """Complete all rows as the library does, with plain rows in each batch."""
+        return self._generate(self.head_sets, paired=True)
 
-    def _generate(self, head_sets: Sequence[HeadSet]) -> Tokens:
+    def _generate(self, head_sets: Sequence[HeadSet], *, paired: bool) -> Tokens:
         pairs = [(prompt, chosen) for prompt in range(len(self.prompts)) for chosen in range(len(head_sets))]
         rows = [Row(f"q-{prompt:04d}", self.prompts[prompt], head_sets[chosen]) for prompt, chosen in pairs]
         decoding = Decoding(max_new_tokens=self.work.new_tokens)
         with fresh_parts() as parts:
             made = generate(
-                *(self.model, rows, ABLATION, decoding), eos_token_ids=(), token_budget=self.token_budget, parts=parts
+                *(self.model, rows, ABLATION, decoding),
+                eos_token_ids=(),
+                token_budget=self.token_budget,
+                parts=parts,
+                paired=paired,
             )
         return {pair: made[index].token_ids for index, pair in enumerate(pairs)}
 
@@ -95,7 +99,7 @@ class Task:
         As long as a row has the same tokens as the plain row of its prompt, it leaves out the layers below its ablated
         head. `found` are the tokens of all rows.
         """
-        plain, steps, left_out = self._generate([()]), self.work.new_tokens - 1, 0
+        plain, steps, left_out = self._generate([()], paired=False), self.work.new_tokens - 1, 0
         for (prompt, chosen), tokens in found.items():
             alike = [ours == theirs for ours, theirs in zip(tokens, plain[prompt, 0])]
             left_out += self.head_sets[chosen][0].layer * ([*alike[:steps], False].index(False))

@@ -23,9 +23,10 @@ from outcome import Work, outcome, publish, row
 from sizes import ABLATION, SIZES, Size, make_model, make_prompts, spread_heads
 from transformers import PreTrainedModel
 
-from safetyheads.attribution.ships import divergence, ships
+from safetyheads.attribution.ships import ships
 from safetyheads.costs.flops import Shape
 from safetyheads.engine.ablation import ablate
+from safetyheads.engine.divergence import divergence
 from safetyheads.heads import HeadSet, all_heads
 
 Prompts = Sequence[Sequence[int]]

@@ -79,6 +79,10 @@ def chat_template(wildcards):
     return known(settings.chat_template, wildcards.model) or ""
 
 
+def thinking(wildcards):
+    return known(settings.thinking, wildcards.model)
+
+
 def dtype(wildcards):
     return known(requests.dtype, wildcards.model, on_gpu=jobs_on_gpu())
 
@@ -91,6 +95,18 @@ def completion_inputs(wildcards):
     """The paths of prompts and model, and of the scores from which the plan takes its heads."""
     inputs = known(cells.completion_inputs, wildcards.plan, wildcards.ablation)
     return {name: path.format(**wildcards) for name, path in inputs.items()}
+
+
+def verdict_inputs(wildcards):
+    """The paths of completions, of the plain model's, and of what tells whether a model still thinks."""
+    inputs = known(cells.verdict_inputs, wildcards.model)
+    return {name: path.format(**wildcards) for name, path in inputs.items()}
+
+
+def measured():
+    """The paths of all numbers that the page shows, but for scores."""
+    stages = ("rates", "effects", "effects_by_category", "noise")
+    return [PATHS[stage] for stage in stages]
 
 
 def shard_paths(wildcards):

@@ -1,6 +1,6 @@
 rule verdicts:
     input:
-        PATHS["completions"],
+        unpack(verdict_inputs),
     output:
         PATHS["verdicts"],
     log:
@@ -11,6 +11,7 @@ rule verdicts:
         ENVIRONMENT
     params:
         judge=given("judge"),
+        thinking=thinking,
         code=code("verdicts"),
     message:
         "Verdicts of {wildcards.judge}: {wildcards.model}, {wildcards.dataset} ({wildcards.template}), "

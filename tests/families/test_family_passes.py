@@ -79,4 +79,6 @@ def test_completions_in_a_padded_batch_are_those_of_each_row_alone(family: Famil
     assert min(LENGTHS) < WINDOW < min(LENGTHS) + NEW_TOKENS
     expected = [alone(model, row, ablation) for row in rows]
     assert expected[:5] != expected[5:]
-    assert decode(PartialForward(model), rows, ablation, Decoding(NEW_TOKENS), []).tolist() == expected
+    made = decode(PartialForward(model), rows, ablation, Decoding(NEW_TOKENS), [], paired=True)
+    assert made["tokens"].tolist() == expected
+    assert made["plain"].tolist() == [alone(model, Row(row.query_id, row.token_ids, ()), ablation) for row in rows]

@@ -12,13 +12,14 @@ from statsmodels.stats.multitest import multipletests
 from safetyheads.artifacts import files
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import all_heads
-from safetyheads.statistics.effects import BY_CATEGORY, COLUMNS, FAMILY, KINDS, effects, effects_by_category
+from safetyheads.statistics.effects import BY_CATEGORY, COLUMNS, FAMILY, KINDS, Study, effects, effects_by_category
 from safetyheads.statistics.intervals import difference_interval
-from safetyheads.statistics.rates import PLAN_KEYS, sign_test
+from safetyheads.statistics.pairs import PLAN_KEYS
+from safetyheads.statistics.significance import sign_test
 
 STUDY = study()
 OPTIONS = {"benign": ["benign"], "harm_judges": ["harm"]}
-EFFECTS = effects(*STUDY, **OPTIONS)
+EFFECTS = effects(Study(*STUDY, **OPTIONS))
 PLANS = ["mine", "sahara-2", "sahara-2@chosen", "ships-2"]
 WITH_CONTROL = ["mine", "sahara-2@chosen", "ships-2"]
 
@@ -123,7 +124,7 @@ def test_the_harmless_side_is_that_of_the_same_heads_on_benign_prompts() -> None
         refused = by_hand(STUDY, there, "refused", dataset="benign")[there]
         assert row(plan=plan)["over_refusal"] == pytest.approx((refused["ablated"] - refused["plain"]).mean())
     assert pd.isna(row(plan="ships-2")["harmless_kl"]), "each prompt has heads of its own"
-    assert pd.isna(row(effects(*STUDY), plan="mine")["harmless_kl"]), "no data set is called benign"
+    assert pd.isna(row(effects(Study(*STUDY)), plan="mine")["harmless_kl"]), "no data set is called benign"
 
 
 def test_refusals_are_null_for_judges_that_look_for_harm() -> None:
@@ -135,7 +136,7 @@ def test_refusals_are_null_for_judges_that_look_for_harm() -> None:
 
 def test_what_a_study_did_not_run_is_null() -> None:
     ran = STUDY.verdicts["plan"].isin(["none", "mine"])
-    alone = effects(STUDY.verdicts[ran], *STUDY[1:])
+    alone = effects(Study(STUDY.verdicts[ran], *STUDY[1:]))
     null = ["control", "over_control", "over_control_low", "over_control_high", "p_control", "p_control_least", "draws"]
     null += ["over_control_asr", "p_control_asr", "uniform", "interaction", "harmless_kl", "over_refusal", "leaks"]
     null += ["selected_here"]
@@ -150,7 +151,7 @@ def test_a_group_s_own_heads_measured_one_by_one_serve_as_single() -> None:
     single = verdicts["plan"] == "single"
     used = verdicts["variant"].isin([*map(str, GROUP), "plain", "plain-1"])
     others = verdicts.assign(plan=verdicts["plan"].mask(single, "each-sahara-2"))[~single | used]
-    found = effects(others, *STUDY[1:])
+    found = effects(Study(others, *STUDY[1:]))
     assert row(found, plan="sahara-2")["interaction"] == row(plan="sahara-2")["interaction"]
     assert pd.isna(row(found, plan="mine")["interaction"])
 
@@ -160,10 +161,10 @@ def test_leaks_are_counted_after_case_spaces_and_punctuation_and_dropped_where_a
     assert [row(plan=plan)["selected_here"] for plan in PLANS[1:]] == [True, False, True]
     assert pd.isna(row(plan="mine")["leaks"]) and pd.isna(row(plan="mine")["selected_here"])
     cells = [tuple(one[key] for key in PLAN_KEYS) for _, one in EFFECTS.iterrows()]
-    dropped = effects(*STUDY, **OPTIONS, drop_leaks=cells)
+    dropped = effects(Study(*STUDY, **OPTIONS, drop_leaks=cells))
     assert [row(dropped, plan=plan)["n"] for plan in PLANS] == [6, 6, 4, 6]
     kept = STUDY.verdicts["query_id"].isin([f"harmful-{at:04d}" for at in (0, 2, 3, 5)])
-    without = effects(STUDY.verdicts[kept | (STUDY.verdicts["dataset"] == "benign")], *STUDY[1:], **OPTIONS)
+    without = effects(Study(STUDY.verdicts[kept | (STUDY.verdicts["dataset"] == "benign")], *STUDY[1:], **OPTIONS))
     same = [name for name in COLUMNS if name != "leaks" and not name.startswith("p_adjusted")]
     pd.testing.assert_series_equal(
         row(dropped, plan="sahara-2@chosen")[same], row(without, plan="sahara-2@chosen")[same], check_names=False
@@ -175,18 +176,18 @@ def test_a_plan_whose_prompts_are_all_leaked_keeps_its_row_without_numbers() -> 
     queries = STUDY.datasets[STUDY.datasets["dataset"] == "harmful"].assign(dataset="chosen")
     cells = [tuple(one[key] for key in PLAN_KEYS) for _, one in EFFECTS.iterrows()]
     datasets = pd.concat([STUDY.datasets, queries])
-    found = row(effects(STUDY.verdicts, STUDY.completions, datasets, drop_leaks=cells), plan="sahara-2@chosen")
+    found = row(effects(Study(STUDY.verdicts, STUDY.completions, datasets, drop_leaks=cells)), plan="sahara-2@chosen")
     assert (found["n"], found["leaks"], found["selected_here"]) == (0, 6, False)
     assert found[COLUMNS[len(PLAN_KEYS) + 1 : -2]].isna().all()
 
 
 def test_a_category_s_row_is_that_of_a_study_of_its_prompts_alone() -> None:
-    found = effects_by_category(*STUDY, **OPTIONS)
+    found = effects_by_category(Study(*STUDY, **OPTIONS))
     assert list(found) == BY_CATEGORY
     assert set(found["category"]) == {"even", "odd"}
     assert len(found) == 2 * len(EFFECTS)
     even = STUDY.verdicts["query_id"].str[-1].isin(list("024")) | (STUDY.verdicts["dataset"] == "benign")
-    alone = effects(STUDY.verdicts[even], *STUDY[1:], **OPTIONS)
+    alone = effects(Study(STUDY.verdicts[even], *STUDY[1:], **OPTIONS))
     same = [name for name in COLUMNS if name != "leaks" and not name.startswith("p_adjusted")]
     for plan in PLANS:
         category = row(cell(found, category="even"), plan=plan)
@@ -196,7 +197,7 @@ def test_a_category_s_row_is_that_of_a_study_of_its_prompts_alone() -> None:
 
 
 def test_a_data_set_without_categories_has_no_rows_by_category() -> None:
-    found = effects_by_category(STUDY.verdicts, STUDY.completions, STUDY.datasets.assign(category=None))
+    found = effects_by_category(Study(STUDY.verdicts, STUDY.completions, STUDY.datasets.assign(category=None)))
     assert list(found) == BY_CATEGORY and len(found) == 0
 
 
@@ -209,7 +210,7 @@ def certain() -> Tables:
 
 
 def test_a_set_that_does_what_all_its_draws_do_has_no_effect_over_its_control() -> None:
-    found = effects(*certain(), **OPTIONS)
+    found = effects(Study(*certain(), **OPTIONS))
     for plan in WITH_CONTROL:
         one = row(found, plan=plan)
         assert (one["plain"], one["ablated"], one["effect"], one["control"], one["potency"]) == (0, 1, 1, 1, 1)
@@ -224,8 +225,8 @@ def test_potency_is_null_where_nothing_could_change() -> None:
     made = certain()
     refused = made._replace(verdicts=made.verdicts.assign(outcome="refused", harmful=False))
     complied = made._replace(verdicts=made.verdicts.assign(outcome="complied", harmful=True))
-    assert row(effects(*refused), plan="mine")["potency"] == 0
-    assert pd.isna(row(effects(*complied), plan="mine")["potency"])
+    assert row(effects(Study(*refused)), plan="mine")["potency"] == 0
+    assert pd.isna(row(effects(Study(*complied)), plan="mine")["potency"])
 
 
 @pytest.mark.parametrize("prompts", [1, 6])
@@ -235,7 +236,7 @@ def test_nothing_that_was_measured_is_ever_nan(prompts: int, samples: int, outco
     made = study(1, prompts, samples)
     if outcome:
         made = made._replace(verdicts=made.verdicts.assign(outcome=outcome, harmful=outcome == "complied"))
-    found = effects(*made, **OPTIONS)
+    found = effects(Study(*made, **OPTIONS))
     numbers = [name for name in COLUMNS if name not in ("potency", "leaks", "selected_here")]
     assert cell(found, judge="refusals", dataset="harmful", plan="sahara-2@chosen")[numbers].notna().all(axis=None)
     for low, value, high in (
@@ -253,36 +254,36 @@ def test_answers_pair_with_the_plain_row_of_their_own_batch() -> None:
     verdicts = certain().verdicts
     within = (verdicts["plan"] == "matched-mine") & verdicts["variant"].str.startswith("plain")
     moved = verdicts.assign(outcome=verdicts["outcome"].mask(within, "complied"), harmful=verdicts["harmful"] | within)
-    found = row(effects(moved, *certain()[1:]), plan="mine")
+    found = row(effects(Study(moved, *certain()[1:])), plan="mine")
     assert (found["plain"], found["control"], found["over_control"]) == (0, 1, 1)
     assert found["p_control"] == pytest.approx(1 / 13)
 
 
 def test_the_order_of_the_rows_changes_nothing() -> None:
     shuffled = [table.sample(frac=1, random_state=3) for table in STUDY]
-    pd.testing.assert_frame_equal(effects(*shuffled, **OPTIONS), EFFECTS)
+    pd.testing.assert_frame_equal(effects(Study(*shuffled, **OPTIONS)), EFFECTS)
 
 
 def test_tables_that_cannot_be_compared_are_errors_that_say_what_is_missing() -> None:
     verdicts = STUDY.verdicts
     with pytest.raises(SafetyHeadsError, match="verdicts lack the columns outcome, paired"):
-        effects(verdicts.drop(columns=["outcome", "paired"]), *STUDY[1:])
+        effects(Study(verdicts.drop(columns=["outcome", "paired"]), *STUDY[1:]))
     with pytest.raises(SafetyHeadsError, match="The plain model's verdicts for .*dataset harmful.* are missing"):
-        effects(verdicts[(verdicts["plan"] != "none") | (verdicts["dataset"] != "harmful")], *STUDY[1:])
+        effects(Study(verdicts[(verdicts["plan"] != "none") | (verdicts["dataset"] != "harmful")], *STUDY[1:]))
     lost = (verdicts["plan"] == "none") & (verdicts["query_id"] == "harmful-0002")
-    with pytest.raises(SafetyHeadsError, match="harmful-0002, sample 0, .*the plain model's cell"):
-        effects(verdicts[~lost], *STUDY[1:])
+    with pytest.raises(SafetyHeadsError, match="not those of its plain model: harmful-0002 only here, none only there"):
+        effects(Study(verdicts[~lost], *STUDY[1:]))
     lost = (verdicts["plan"] == "single") & (verdicts["variant"] == "plain-1")
     with pytest.raises(SafetyHeadsError, match="Plan single .*with variant plain-1 of that plan"):
-        effects(verdicts[~lost], *STUDY[1:])
+        effects(Study(verdicts[~lost], *STUDY[1:]))
     lost = (verdicts["plan"] == "matched-mine") & (verdicts["query_id"] == "harmful-0002")
-    with pytest.raises(SafetyHeadsError, match="A control of plan mine .*other prompts"):
-        effects(verdicts[~lost], *STUDY[1:])
+    with pytest.raises(SafetyHeadsError, match="plan matched-mine, .*none only here, harmful-0002 only there"):
+        effects(Study(verdicts[~lost], *STUDY[1:]))
 
 
 @pytest.mark.parametrize("stage", ["effects", "effects_by_category"])
 def test_the_tables_are_written_with_nulls_and_the_columns_of_the_contract(stage: str, tmp_path: Path) -> None:
-    made = EFFECTS if stage == "effects" else effects_by_category(*STUDY, **OPTIONS)
+    made = EFFECTS if stage == "effects" else effects_by_category(Study(*STUDY, **OPTIONS))
     files.write(stage, tmp_path / "a.parquet", made, {}, {})
     written = pq.read_table(tmp_path / "a.parquet")
     assert written.column_names == list(made)

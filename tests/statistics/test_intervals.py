@@ -8,8 +8,8 @@ from scipy.optimize import minimize_scalar
 from statsmodels.stats.multitest import multipletests
 
 from safetyheads.statistics.controls import over_control
-from safetyheads.statistics.intervals import Z, difference_interval, effective_n, holm, rate_interval, tango
-from safetyheads.statistics.rates import wilson
+from safetyheads.statistics.intervals import Z, difference_interval, effective_n, rate_interval, tango, wilson
+from safetyheads.statistics.significance import holm
 
 SHARES = st.integers(1, 3).flatmap(
     lambda samples: st.lists(st.integers(0, samples).map(lambda count: count / samples), min_size=1, max_size=40).map(

@@ -63,19 +63,21 @@ CONTRACT: dict[str, dict[str, str]] = {
         "text": "string",
         "token_ids": "list<element: int32>",
         "n_tokens": "int32",
-        "finish_reason": "string",
+        **{"finish_reason": "string", "paired": "string", "first_kl": "double", "plain_nll": "double"},
     },
     "verdicts": {
         **dict.fromkeys([*KEYS, "query_id", "variant"], "string"),
         "sample": "int32",
         "harmful": "bool",
         "probability": "double",
-        "reason": "string",
+        **dict.fromkeys(("reason", "outcome", "paired"), "string"),
     },
     "rates": {
         **dict.fromkeys([*KEYS, "variant"], "string"),
         "n": "int64",
-        **dict.fromkeys(("harmful", "asr", "low", "high", "delta", "p_value", "p_adjusted"), "double"),
+        **dict.fromkeys(("harmful", "asr", "low", "high", "delta", "delta_low", "delta_high"), "double"),
+        **dict.fromkeys(("p_value", "p_adjusted", "refused", "degenerate", "unfinished", "short", "other"), "double"),
+        **dict.fromkeys(("coherent_asr", "coherent_low", "coherent_high"), "double"),
     },
     "effects": {**dict.fromkeys(KEYS, "string"), **EFFECTS},
     "effects_by_category": {**dict.fromkeys([*KEYS, "category"], "string"), **EFFECTS},
@@ -165,7 +167,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
 def test_the_provenance_can_be_read(tmp_path: Path) -> None:
     record = {"code": "c", "config": {"steps": 3, "name": "na\u00efve"}}
     files.write("ships", tmp_path / "a", rows_of("ships"), KEYS, record)
-    assert provenance(tmp_path / "a") == {"schema_version": 2, **record}
+    assert provenance(tmp_path / "a") == {"schema_version": 3, **record}
     metadata = pq.read_schema(tmp_path / "a").metadata
     assert set(metadata) == {b"safetyheads"}
     assert json.loads(metadata[b"safetyheads"])["code"] == "c"

@@ -165,6 +165,30 @@ def test_the_number_of_draws_of_one_control_does_not_concern_the_other() -> None
     assert changed({"seed": 9}) == [True, True, True, False]
 
 
+def test_verdicts_are_made_beside_the_plain_model_s_completions_and_prompts_only_where_it_thinks(cells: Cells) -> None:
+    plain = "<results>/completions/{model}/{dataset}/{template}/plain/none/{decoding}.parquet"
+    assert cells.verdict_inputs("llama-2-7b-chat") == {"completions": PATHS["completions"], "plain": plain}
+    thinks = cells.verdict_inputs("qwen3-0.6b")
+    assert thinks["prompts"] == PATHS["prompts"] and thinks["model"] == PATHS["models"]
+
+
+def test_cells_have_effects_or_serve_for_comparison(cells: Cells) -> None:
+    measured, compared = cells.with_effects(), cells.with_plain_rows()
+    assert {cell.plan for cell in compared} == {"none", "random-3"}
+    assert {cell.plan for cell in measured} == {"ships-1", "sahara-2@malicious_instruct", "sahara-2", "mine"}
+    assert sorted([*measured, *compared]) == cells.all
+
+
+def test_leaks_are_dropped_in_every_cell_of_a_study_that_says_so() -> None:
+    assert Cells(load_config(settings())).drop_leaks() == []
+    raw = settings()
+    raw["studies"]["strict"] = raw["studies"]["main"] | {"datasets": ["advbench"], "leaks": "drop"}
+    both = Cells(load_config(raw))
+    expected = [list(cell) for cell in both.with_effects() if cell.dataset == "advbench"]
+    assert both.drop_leaks() == expected != []
+    assert both.all == Cells(load_config(settings())).all, "no other job changes"
+
+
 def test_sources_are_the_user_s_files_or_what_the_workflow_makes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,8 +243,8 @@ def test_rates_that_will_be_gone_are_named(tmp_path: Path) -> None:
 
     before = Cells(load_config(settings(datasets=["advbench", "malicious_instruct"])))
     assert rates_to_be_gone(before, tmp_path) is None, "no rates yet"
-    numbers = dict.fromkeys(STAGES["rates"].columns.split(), 0)
-    rows = [{**numbers, **cell._asdict(), "variant": variant} for cell in before.all for variant in ("a", "b")]
+    numbers = dict.fromkeys(STAGES["rates"].columns.split()[len(Cell._fields) + 2 :], 0.0)
+    rows = [{**cell._asdict(), "variant": variant, "n": 1, **numbers} for cell in before.all for variant in ("a", "b")]
     write("rates", tmp_path / "rates.parquet", pd.DataFrame(rows), {}, {})
     assert rates_to_be_gone(before, tmp_path) is None
     more = Cells(load_config(settings(datasets=["advbench", "jailbreakbench", "malicious_instruct"])))

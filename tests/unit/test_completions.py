@@ -15,7 +15,8 @@ from safetyheads.engine.completions import COLUMNS, complete
 from safetyheads.engine.generation import Row
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Ablation, Head, Kind
-from safetyheads.plans import Decoding, assign, in_order, parse_plan
+from safetyheads.plain_rows import put_together
+from safetyheads.plans import Decoding, assign, parse_plan
 from safetyheads.prompts import build
 
 QUERIES = {"q-1": "Where is the library?", "q-0": "Tea.", "q-2": "Please describe a quiet morning by the lake."}
@@ -106,7 +107,7 @@ def test_shards_together_are_the_whole(
     for number, rows in enumerate(shards):
         files.write("completions", tmp_path / f"{number}", rows, KEYS, {})
     files.write("completions", tmp_path / "whole", whole, KEYS, {})
-    read = in_order(pd.concat([files.read(tmp_path / f"{number}") for number in range(count)]))
+    read = put_together([files.read(tmp_path / f"{number}") for number in range(count)])
     files.write("completions", tmp_path / "merged", read, KEYS, {})
     assert (tmp_path / "merged").read_bytes() == (tmp_path / "whole").read_bytes()
 

@@ -145,7 +145,7 @@ FOUND_BY = {
     },
     "engine/completions": {"completions"},
     "engine/ablation": {*SCORES_AND_COMPLETIONS, "models_train"},
-    "engine/supported_families": {*SCORES_AND_COMPLETIONS, "models", "models_train", "prompts"},
+    "engine/supported_families": {*SCORES_AND_COMPLETIONS, "models", "models_train", "prompts", "verdicts"},
     "attribution/ships": {"ships"},
     "attribution/sahara": {"sahara"},
     "attribution/scoring_passes": {"ships", "sahara"},
@@ -172,7 +172,7 @@ def test_another_number_in_a_module_is_found_by_the_rules_that_it_counts_for(nam
     path.write_text(with_another_number(path.read_text(encoding="utf-8")), encoding="utf-8")
     changed = {rule for rule, told in rules(library).items() if told != before[rule]}
     expected = FOUND_BY.get(name, SCORES_AND_COMPLETIONS)
-    expected = {*SCORES_AND_COMPLETIONS, "models", "prompts"} if isinstance(expected, str) else expected
+    expected = {*SCORES_AND_COMPLETIONS, "models", "prompts", "verdicts"} if isinstance(expected, str) else expected
     assert changed == expected
 
 

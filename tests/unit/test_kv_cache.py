@@ -66,7 +66,7 @@ def test_prompts_are_filled_in_as_if_each_row_were_run_on_its_own(
         (single, (Head(0, 3),)),
     ]
     prompts, sets = [tuple(prompt) for prompt, _ in cases], [heads for _, heads in cases]
-    logits, cache = prefill(passes, prompts, sets, ablation, 5, [0] * len(cases))
+    logits, cache, _ = prefill(passes, prompts, sets, ablation, 5, [0] * len(cases))
     passes.shortcut = Shortcut.NONE
     for row, (prompt, heads) in enumerate(cases):
         alone = DynamicCache(config=passes.model.config)

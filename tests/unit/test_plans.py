@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetyheads.chosen_heads import matched, random_heads, sahara_group, ships_best, top_heads
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head, all_heads
-from safetyheads.plans import RESERVED, Assignment, Plan, assign, check_plan, in_order, like_a_plan, parse_plan
+from safetyheads.plans import RESERVED, Assignment, Plan, assign, check_plan, like_a_plan, parse_plan
 
 GRID = (3, 4)
 QUERIES = ["q-2", "q-0", "q-1"]
@@ -373,14 +373,3 @@ def test_random_heads_are_uniform() -> None:
         for head in random_heads(3, GRID, 0, draw):
             counts[head] += 1
     assert all(abs(count - 300) < 75 for count in counts.values())  # 5 standard deviations
-
-
-def test_completions_are_sorted_by_query_variant_and_sample() -> None:
-    table = pd.DataFrame(
-        [(query, variant, sample) for sample in (1, 0) for variant in ("b", "a") for query in QUERIES],
-        columns=["query_id", "variant", "sample"],
-    )
-    found = in_order(table)
-    keys = list(found.itertuples(index=False, name=None))
-    assert keys == sorted(keys)
-    assert list(found.index) == list(range(len(table)))

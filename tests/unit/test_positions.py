@@ -14,11 +14,12 @@ from test_generation import completed
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from safetyheads.artifacts.parts import Parts
-from safetyheads.attribution.ships import divergence, ships
+from safetyheads.attribution.ships import ships
 from safetyheads.engine.ablated import ablated
 from safetyheads.engine.ablation import install
 from safetyheads.engine.batches import padded
 from safetyheads.engine.context import context_length
+from safetyheads.engine.divergence import divergence
 from safetyheads.engine.generation import Row
 from safetyheads.engine.positions import Border, borders, probes, side
 from safetyheads.errors import SafetyHeadsError

@@ -10,9 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.statistics.rates import CELL_KEYS, COLUMNS, rates, sign_test, wilson
+from safetyheads.judges import outcomes
+from safetyheads.statistics.intervals import difference_interval, rate_interval, wilson
+from safetyheads.statistics.pairs import CELL_KEYS, OUTCOMES
+from safetyheads.statistics.rates import COLUMNS, rates
+from safetyheads.statistics.significance import sign_test
 
 CELL = {
     "model": "tiny",
@@ -35,7 +40,8 @@ def verdicts(samples: Samples, **keys: str) -> pd.DataFrame:
         for query, prompt in enumerate(samples)
         for sample, harmful in enumerate(prompt)
     ]
-    return pd.DataFrame(rows).astype({"sample": "int32", "harmful": bool})
+    made = pd.DataFrame(rows).astype({"sample": "int32", "harmful": bool}).assign(paired=None)
+    return made.assign(outcome=made["harmful"].map({True: "complied", False: "refused"}))
 
 
 def study(plain: Samples, **variants: Samples) -> pd.DataFrame:
@@ -170,7 +176,7 @@ RATES = rates(GRID)
 def test_every_cell_has_one_row_in_sorted_order_with_plain_types() -> None:
     assert len(RATES) == len(GRID[CELL_KEYS].drop_duplicates()) == 2 * 2 * (1 + 2 * (12 + 12 + 1))
     assert list(RATES[CELL_KEYS].itertuples(index=False)) == sorted(RATES[CELL_KEYS].itertuples(index=False))
-    assert [str(kind) for kind in RATES.dtypes] == ["str"] * 8 + ["int64"] + ["float64"] * 7
+    assert [str(kind) for kind in RATES.dtypes] == ["str"] * 8 + ["int64"] + ["float64"] * 17
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -197,7 +203,8 @@ def test_delta_is_taken_from_the_plain_cell_of_the_same_data_set_and_judge() -> 
 
 
 def test_p_values_are_null_for_the_plan_none_alone_and_adjusted_ones_for_all_but_single() -> None:
-    assert (RATES["p_value"].isna() == (RATES["plan"] == "none")).all()
+    for column in ("p_value", "delta_low", "delta_high"):
+        assert (RATES[column].isna() == (RATES["plan"] == "none")).all()
     assert (RATES["p_adjusted"].isna() == (RATES["plan"] != "single")).all()
 
 
@@ -212,6 +219,95 @@ def test_holm_corrects_over_the_heads_of_a_single_plan() -> None:
         np.testing.assert_allclose(ordered["p_adjusted"], expected)
         assert (ordered["p_adjusted"] >= raw).all() and ordered["p_adjusted"].is_monotonic_increasing
     assert (single["p_adjusted"] > single["p_value"]).any()
+
+
+def with_own_plain_rows(seed: int, samples: int = 3) -> pd.DataFrame:
+    """A map of `each-mine` whose batches hold plain rows of their own, with random verdicts of all outcomes."""
+    rng = np.random.default_rng(seed)
+    variants = ["plain", "plain-1", "L00H00", "L00H01", "L01H02"]
+    cells = [verdicts([[False] * samples] * 9, **AS_PLAIN)]
+    cells += [verdicts([[False] * samples] * 9, plan="each-mine", variant=variant) for variant in variants]
+    table = pd.concat([*cells, verdicts([[False] * samples] * 9)], ignore_index=True)
+    table["outcome"] = rng.choice(OUTCOMES, len(table))
+    table["harmful"] = (table["outcome"] == "complied") | (rng.random(len(table)) < 0.1)
+    own = (table["plan"] == "each-mine") & ~table["variant"].str.startswith("plain")
+    table["paired"] = pd.Series(rng.choice(["plain", "plain-1"], len(table))).where(own, None)
+    # The second answer is there only where some row names it.
+    named = table.loc[own, ["query_id", "sample", "paired"]].drop_duplicates()
+    second = (table["variant"] == "plain-1").to_numpy()
+    kept = pd.MultiIndex.from_frame(table[["query_id", "sample", "variant"]]).isin(pd.MultiIndex.from_frame(named))
+    return table[~second | kept].reset_index(drop=True)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_pair_with_the_plain_row_of_their_own_batch_which_has_no_rate_itself(seed: int, samples: int) -> None:
+    table = with_own_plain_rows(seed, samples)
+    found = rates(table)
+    assert sorted(found["variant"]) == ["L00H00", "L00H01", "L01H02", "mine", "none"]
+    at = table.set_index(["plan", "variant", "query_id", "sample"])
+    for name in ("L00H00", "L00H01", "L01H02"):
+        own = table[table["variant"] == name]
+        plain = [at.loc[("each-mine", one.paired, one.query_id, one.sample), "harmful"] for one in own.itertuples()]
+        pairs = own.assign(plain=plain).astype({"plain": float}).groupby("query_id")[["harmful", "plain"]].mean()
+        difference = (pairs["harmful"] - pairs["plain"]).to_numpy()
+        one = row(found, variant=name)
+        assert one["delta"] == pytest.approx(difference.mean())
+        assert (one["delta_low"], one["delta_high"]) == pytest.approx(difference_interval(difference, samples))
+        assert one["p_value"] == pytest.approx(sign_test((difference > 1e-6).sum(), (difference < -1e-6).sum()))
+    cell, base = row(found, variant="mine"), row(found, **AS_PLAIN)
+    assert cell["delta"] == cell["asr"] - base["asr"], "a plan of one set of heads pairs with the plain model's cell"
+
+
+def test_outcomes_are_shares_of_prompts_and_add_up_to_one() -> None:
+    table = with_own_plain_rows(5)
+    found = rates(table)
+    for one in found.itertuples():
+        own = table[(table["plan"] == one.plan) & (table["variant"] == one.variant)]
+        values = {name: (own["outcome"] == name).groupby(own["query_id"]).mean().to_numpy() for name in OUTCOMES}
+        for name in set(OUTCOMES) - {"complied"}:
+            assert getattr(one, name) == pytest.approx(values[name].mean())
+        assert one.coherent_asr == pytest.approx(values["complied"].mean())
+        assert (one.coherent_low, one.coherent_high) == pytest.approx(rate_interval(values["complied"], 3))
+        assert one.coherent_asr <= one.asr
+    others = [name for name in OUTCOMES if name != "complied"]
+    np.testing.assert_allclose(found[[*others, "coherent_asr"]].sum(axis=1), 1)
+
+
+def test_the_refused_share_is_null_for_judges_of_harm_alone() -> None:
+    found = rates(GRID, harm_judges=["reference"])
+    assert (found["refused"].isna() == (found["judge"] == "reference")).all()
+    pd.testing.assert_frame_equal(found.drop(columns="refused"), RATES.drop(columns="refused"), check_exact=True)
+
+
+def test_holm_corrects_over_the_heads_of_a_group_measured_one_by_one() -> None:
+    found = rates(with_own_plain_rows(1))
+    each = found[found["plan"] == "each-mine"]
+    assert each["p_adjusted"].tolist() == multipletests(each["p_value"], method="holm")[1].tolist()
+    assert found[found["plan"] != "each-mine"]["p_adjusted"].isna().all()
+
+
+def test_a_plain_row_that_is_named_and_missing_is_an_error() -> None:
+    table = with_own_plain_rows(0)
+    lost = (table["variant"] == "plain") & (table["query_id"] == "neutral-0004")
+    with pytest.raises(SafetyHeadsError, match="neutral-0004, sample .*with variant plain of that plan"):
+        rates(table[~lost])
+
+
+@given(pair_of(st.just(1)) | pair_of(st.integers(1, 4)))
+def test_only_what_is_said_to_be_null_is_ever_null(pair: tuple[Samples, Samples]) -> None:
+    own, plain = pair
+    table = rates(study(plain, mine=own))
+    numbers = table.drop(columns=["p_adjusted"])[table["plan"] != "none"]
+    assert numbers.notna().all(axis=None)
+    for value in ("delta", "coherent"):
+        middle = numbers["delta" if value == "delta" else "coherent_asr"]
+        assert ((numbers[f"{value}_low"] <= middle) & (middle <= numbers[f"{value}_high"])).all()
+        assert (numbers[f"{value}_low"] < numbers[f"{value}_high"]).all()
+
+
+def test_statistics_know_the_outcomes_that_judges_tell_apart() -> None:
+    assert sorted(OUTCOMES) == sorted(outcomes.OUTCOMES)
 
 
 def test_a_missing_plain_cell_is_an_error_that_names_it() -> None:
@@ -241,6 +337,8 @@ def test_verdicts_that_would_be_counted_wrongly_are_errors() -> None:
         rates(pd.concat([table, table.iloc[[1]]]))
     with pytest.raises(SafetyHeadsError, match="lack the columns sample"):
         rates(table.drop(columns="sample"))
+    with pytest.raises(SafetyHeadsError, match="the outcome 'odd'; known: complied"):
+        rates(table.assign(outcome="odd"))
     with pytest.raises(SafetyHeadsError, match="harmful is object"):
         rates(table.assign(harmful=table["harmful"].astype(object)))
     with pytest.raises(SafetyHeadsError, match="empty fields in the columns harmful"):

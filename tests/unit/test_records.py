@@ -63,10 +63,11 @@ def chain(results: Path) -> dict[str, Path]:
         "ships": {"query_id": "x-0000", "layer": 0, "head": 1, "score": 0.5},
         "completions": {
             **{"query_id": "x-0000", "variant": "x", "heads": [], "sample": 0, "text": "", "token_ids": []},
-            **{"n_tokens": 0, "finish_reason": "eos"},
+            **{"n_tokens": 0, "finish_reason": "eos", "paired": None, "first_kl": None, "plain_nll": None},
         },
         "verdicts": {
-            **{"query_id": "x-0000", "variant": "x", "sample": 0, "harmful": True, "probability": None, "reason": ""}
+            **{"query_id": "x-0000", "variant": "x", "sample": 0, "harmful": True, "probability": None, "reason": ""},
+            **{"outcome": "complied", "paired": None},
         },
     }
     sources = {"prompts": ["datasets"], "ships": ["prompts"], "completions": ["prompts", "ships"]}
@@ -151,4 +152,4 @@ def test_the_record_of_a_file_is_in_its_metadata(tmp_path: Path) -> None:
     path = chain(tmp_path)["datasets"]
     text = pq.read_schema(path).metadata[b"safetyheads"]
     assert json.loads(text) == provenance(path)
-    assert provenance(path)["schema_version"] == 2
+    assert provenance(path)["schema_version"] == 3

@@ -87,10 +87,9 @@ def demo(
             "plan": plan,
             "variant": variant,
         }
-        | {"harmful": answered, "outcome": "complied" if answered else "refused", "paired": None}
+        | {"harmful": frees(guard.get(query["category"], []) if heads is None else heads, query["category"])}
         for (under, plan, variant), heads in (variants | {(ablation, "ships-1", "ships-1"): None}).items()
         for query in measured
-        for answered in [frees(guard.get(query["category"], []) if heads is None else heads, query["category"])]
     ]
     keys = {"model": model, "template": template, "decoding": "greedy", "judge": judge, "sample": 0}
     ships = [
@@ -116,14 +115,16 @@ def demo(
         "decodings": ["greedy"],
         "judges": [judge],
     }
-    rates = rates_of(pd.DataFrame(verdicts).assign(**keys))
-    none = dict.fromkeys(("degenerate", "unfinished", "short", "other"), 0.0)
     about: dict[str, Any] = {"class": "LlamaForCausalLM", "layers": GRID[0], "heads": GRID[1], "source": "demo"}
     return ReportData(
         title="A demo",
         studies={"main": names},
         models={model: about | ({"planted": list(planted)} if planted else {})},
-        rates=rates.assign(coherent_asr=rates["asr"], refused=1 - rates["asr"], **none),
+        rates=rates_of(
+            pd.DataFrame(verdicts)
+            .assign(**keys, paired=None)
+            .assign(outcome=lambda rows: rows["harmful"].map({True: "complied", False: "refused"}))
+        ),
         ships=pd.DataFrame(ships).assign(**cell),
         sahara=pd.DataFrame(sahara).assign(dataset="demo_attribution", **cell),
         datasets=datasets,

@@ -52,6 +52,8 @@ TAKES = {
     "completions": ("model", "dataset", "template", "ablation", "plan", "decoding"),
     "verdicts": Cell._fields,
     "rates": (),
+    "effects": (),
+    "noise": (),
     "report": (),
 }
 """Rule -> the keys of its path."""
@@ -66,6 +68,8 @@ def rule_texts() -> dict[str, str]:
 
 
 PARAMS = rule_texts()
+MEASURED = {"rates", "effects", "noise"}
+"""The rules that take the verdicts of all cells."""
 ENTRY = re.compile(r"(\w+)=((?:[^,()\[\]{}]|\([^)]*\)|\[[^\]]*\]|\{[^}]*\})+),", re.DOTALL)
 
 
@@ -79,6 +83,8 @@ def params(rule: str, keyed: dict[str, str], config: Config) -> dict[str, Any]:
         "dataset_content": lambda: "",  # the files do not matter here: see tests/workflow/test_content.py
         "model_content": lambda: "",
         "settings.attribution.plain()": config.attribution.plain,
+        "thinking": lambda: config.thinking(keyed["model"]),
+        "cells.drop_leaks()": cells.drop_leaks,
         "settings.benign()": config.benign,
         "settings.compute.mixed": lambda: config.compute.mixed,
         "settings.report.plain()": config.report.plain,
@@ -108,7 +114,7 @@ def planned(settings: Settings) -> Iterator[tuple[tuple[str, ...], Any]]:
     for rule, keys in TAKES.items():
         for values in keyed[rule]:
             named = dict(zip(keys, values))
-            inputs = sorted(map(str, cells.all)) if rule == "rates" else None
+            inputs = sorted(map(str, cells.all)) if rule in MEASURED else None
             yield (rule, *values), (params(rule, named, config), inputs)
 
 
@@ -141,22 +147,30 @@ CHANGES: dict[str, tuple[Callable[[Settings], object], set[str]]] = {
     "a template": (section("templates", "plainly", text="Q: {query}"), {"prompts"}),
     "the column of the queries": (section("datasets", "neutral", query="text"), {"datasets"}),
     "a pilot": (section("datasets", "neutral", limit=2), {"datasets"}),
-    "a data set that should be answered": (section("datasets", "neutral", benign=True), {"rates", "report", "gone"}),
+    "a data set that should be answered": (
+        section("datasets", "neutral", benign=True),
+        {"rates", "effects", "noise", "report", "gone"},
+    ),
     "attribution steps": (lambda settings: settings["attribution"].update(steps=3), {"sahara"}),
     "the attention of a model": (section("models", "tiny", attention="eager"), {"ships", "sahara", "completions"}),
     "the number format of a model": (section("models", "tiny", dtype="float16"), {"ships", "sahara", "completions"}),
     "auto that means the same": (section("models", "tiny", dtype="auto"), set()),
     "the chat template of a model": (section("models", "tiny", chat_template="{{ x }}"), {"prompts"}),
     "the seed of the demo": (section("models", "taught", demo={"seed": 1}), {"models_train", "models"}),
+    "how a model thinks": (
+        section("models", "tiny", thinking={"open": "<think>", "close": "</think>"}),
+        {"verdicts"},
+    ),
+    "leaks of a study": (lambda settings: settings["studies"]["main"].update(leaks="drop"), {"effects", "report"}),
     "the report's title": (lambda settings: settings.update(report={"title": "Mine"}), {"report"}),
     "mixed": (lambda settings: settings["compute"].update(mixed=True), {"rates"}),
     "one more plan": (
         lambda settings: settings["studies"]["main"]["plans"].append("ships-3"),
-        {"completions", "verdicts", "rates", "report"},
+        {"completions", "verdicts", *MEASURED, "report"},
     ),
     "one plan less": (
         lambda settings: settings["studies"]["main"]["plans"].remove("random-2"),
-        {"rates", "report", "gone"},
+        {*MEASURED, "report", "gone"},
     ),
     "the name of a study": (
         lambda settings: settings.update(studies={"other": settings["studies"]["main"]}),

@@ -10,7 +10,9 @@ import pytest
 
 from safetyheads.jobs.fingerprint import LIBRARY
 
-VOCABULARY = {"errors", "heads", "chosen_heads", "plans", "prompts", "templates", "datasets", "data_files"}
+VOCABULARY = {
+    *("errors", "heads", "chosen_heads", "plans", "plain_rows", "prompts", "templates", "datasets", "data_files")
+}
 MAY_USE: dict[str, set[str]] = {
     "artifacts": set(),
     "engine": {"artifacts"},

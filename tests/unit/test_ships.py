@@ -15,8 +15,9 @@ from scipy.special import log_softmax, rel_entr, softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from safetyheads.artifacts.parts import Parts
-from safetyheads.attribution.ships import divergence, ships
+from safetyheads.attribution.ships import ships
 from safetyheads.engine.ablation import install
+from safetyheads.engine.divergence import divergence
 from safetyheads.heads import Ablation, Kind
 from safetyheads.prompts import build
 

@@ -145,7 +145,7 @@ def test_the_reference_judge_gives_the_golden_verdicts(tmp_path: Path) -> None:
     rows = pd.DataFrame({"query_id": [f"neutral-{number:04d}" for number in range(len(cases))]}).assign(
         variant="none", heads=[[]] * len(cases), sample=0, text=cases["response"], finish_reason="length"
     )
-    rows = rows.assign(token_ids=[[]] * len(cases), n_tokens=0)
+    rows = rows.assign(token_ids=[[]] * len(cases), n_tokens=0, paired=None, first_kl=None, plain_nll=None)
     keys = dict(zip(("model", "dataset", "template"), ("tiny", "neutral", "direct")))
     keys |= {"ablation": "plain", "plan": "none", "decoding": "greedy"}
     cell = "/".join(keys.values())

@@ -14,14 +14,19 @@ from project import Project, Settings, jobs, small_study
 LIBRARY = "workflow/safetyheads"
 OWN = "undifferentiated"  # the ablation of all plans but `none`
 
-VERDICTS = ["verdicts/*", "rates", "report/index"]
+MEASURED = ["rates", "effects", "effects_by_category", "noise"]
+VERDICTS = ["verdicts/*", *MEASURED, "report/index"]
 COMPLETIONS = ["completions/*", *VERDICTS]
 SCORES = ["ships/*", "sahara/*"]
 
 
+MEASURING = {"rates": 1, "effects": 1, "noise": 1}
+"""The jobs that make these."""
+
+
 def of_plan(plan: str) -> list[str]:
     """A plan's completions and all that follows from them."""
-    return [f"completions/*/{plan}/*", f"verdicts/*/{plan}/*", "rates", "report/index"]
+    return [f"completions/*/{plan}/*", f"verdicts/*/{plan}/*", *MEASURED, "report/index"]
 
 
 def reconfigure(change: Callable[[Settings], object]) -> Callable[[Project], None]:
@@ -90,7 +95,7 @@ def reversed_keys(value: Any) -> Any:
 
 
 def merge_in_other_words(project: Project) -> None:
-    project.edit("workflow/scripts/completions_merged.py", "in_order(pd.concat(", "in_order(pd.concat(objs=")
+    project.edit("workflow/scripts/completions_merged.py", "put_together([", "put_together(shards=[")
     project.edit("rules/completions.smk", "Put together", "Join")
 
 
@@ -112,7 +117,7 @@ def nothing_that_counts(project: Project) -> None:
 
 CHANGES: dict[str, tuple[Callable[[Project], object], list[str]]] = {
     "a keyword list of the library": (rewrite("judges/paper.txt", "I apologize", "I apologise"), VERDICTS),
-    "one more data set": (other_dataset, ["datasets/other", "*/tiny/other/*", "rates", "report/index"]),
+    "one more data set": (other_dataset, ["datasets/other", "*/tiny/other/*", *MEASURED, "report/index"]),
     "the number of shards": (
         reconfigure(lambda settings: settings.update(compute={"shards": 3})),
         COMPLETIONS,
@@ -167,10 +172,10 @@ def test_a_fresh_checkout_beside_the_same_results_runs_nothing(base: Project, tm
 def test_a_rerun_touches_nothing_else_and_the_next_run_nothing_at_all(project: Project) -> None:
     before = project.artefacts()
     project.edit(f"{LIBRARY}/judges/paper.txt", "I apologize", "I apologise")
-    assert project.make() == {"verdicts": 8, "rates": 1, "report": 1, "all": 1}
+    assert project.make() == {"verdicts": 8, **MEASURING, "report": 1, "all": 1}
     after = project.artefacts()
     changed = {name for name in before if before[name] != after[name]}
-    assert changed - {"rates"} == {name for name in before if name.startswith("verdicts/")}
+    assert changed - set(MEASURED) == {name for name in before if name.startswith("verdicts/")}
     assert project.make() == {}
 
 
@@ -179,9 +184,9 @@ def test_one_more_plan_makes_its_completions_only(project: Project) -> None:
     settings = small_study()
     settings["studies"]["main"]["plans"].append("random-2")
     project.configure(settings)
-    assert project.make() == {"completions": 1, "verdicts": 2, "rates": 1, "report": 1, "all": 1}
+    assert project.make() == {"completions": 1, "verdicts": 2, **MEASURING, "report": 1, "all": 1}
     after = project.artefacts()
-    assert all(after[name] == before[name] for name in before if name != "rates")
+    assert all(after[name] == before[name] for name in before if name not in MEASURED)
     assert {name.split("/")[-2] for name in after if name not in before and name.startswith("completions/")} == {
         "random-2"
     }
@@ -193,5 +198,6 @@ def test_the_summary_that_these_tests_read_agrees_with_a_dry_run(project: Projec
     settings["attribution"]["steps"] = 3
     project.configure(settings)
     planned = jobs(project.run("--dry-run").output)
-    assert planned == {"sahara": 1, "completions": 1, "verdicts": 2, "rates": 1, "report": 1, "all": 1}
-    assert Counter(output.split("/")[0] for output in project.pending()) + Counter(all=1) == Counter(planned)
+    assert planned == {"sahara": 1, "completions": 1, "verdicts": 2, **MEASURING, "report": 1, "all": 1}
+    made = Counter(output.split("/")[0] for output in project.pending() if output != "effects_by_category")
+    assert made + Counter(all=1) == Counter(planned)

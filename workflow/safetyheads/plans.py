@@ -271,8 +271,3 @@ def _without_draws(plan: Plan) -> SafetyHeadsError:
         f"Plan {plan.name!r} has no draws: {plan.group.name} ablates all heads of each layer that it touches, so no "
         "other heads of these layers are left to compare it with. Leave this plan out, or choose fewer heads."
     )
-
-
-def in_order(completions: "pd.DataFrame") -> "pd.DataFrame":
-    """Completions sorted as they are in the artefact, whether one job made them or several shards."""
-    return completions.sort_values(["query_id", "variant", "sample"], ignore_index=True)

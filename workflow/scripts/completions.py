@@ -46,6 +46,7 @@ with logged(snakemake.log[0]):
         eos_token_ids=described["eos_token_ids"],
         token_budget=budget,
         parts=parts,
+        paired=plan.paired,
         shard=shard,
         shards=shards,
     )

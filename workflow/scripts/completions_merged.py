@@ -3,14 +3,12 @@
 import shlex
 from pathlib import Path
 
-import pandas as pd
-
 from safetyheads.artifacts import files
 from safetyheads.artifacts.parts import remove_parts
 from safetyheads.artifacts.provenance import common, provenance
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.jobs.run import logged
-from safetyheads.plans import in_order
+from safetyheads.plain_rows import put_together
 
 with logged(snakemake.log[0]):
     output, shards = Path(snakemake.output[0]), list(map(Path, snakemake.input))
@@ -20,7 +18,7 @@ with logged(snakemake.log[0]):
             "The shards of these completions were made with different `compute: token_budget`, so that rows may be in "
             f"none of them. Delete them (`rm {shlex.join(map(str, shards))}`) and run again: finished batches are kept."
         )
-    rows = in_order(pd.concat([files.read(shard) for shard in shards]))
+    rows = put_together([files.read(shard) for shard in shards])
     files.write("completions", output, rows, dict(snakemake.wildcards), record)
     remove_parts(output)
     for other in output.parent.glob(f".{output.stem}.*-of-*{output.suffix}"):

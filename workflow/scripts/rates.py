@@ -10,6 +10,8 @@ from safetyheads.config.load import Config
 from safetyheads.jobs.conditions import check_comparable
 from safetyheads.jobs.records import commit, record_of
 from safetyheads.jobs.run import logged
+from safetyheads.judges import harm_judges
+from safetyheads.statistics.pairs import COLUMNS
 from safetyheads.statistics.rates import rates
 
 with logged(snakemake.log[0]):
@@ -17,7 +19,9 @@ with logged(snakemake.log[0]):
     records = made_from(sources, Path(settings.results))
     if not snakemake.params.mixed:
         check_comparable(records, settings.results)
-    verdicts = pd.concat([files.read(path) for path in sources], ignore_index=True)
+    verdicts = pd.concat([files.read(path, COLUMNS) for path in sources], ignore_index=True)
+    judges = {name: judge.plain() for name, judge in settings.known("judges").items()}
+    found = rates(verdicts, harm_judges=harm_judges(judges))
     record = record_of(snakemake.params, settings.results) | {"made_from": together(records)}
     record |= commit(Path(snakemake.scriptdir).parents[1])
-    files.write("rates", Path(snakemake.output[0]), rates(verdicts), {}, record)
+    files.write("rates", Path(snakemake.output[0]), found, {}, record)

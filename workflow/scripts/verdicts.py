@@ -1,17 +1,26 @@
-"""Judge the completions of a cell: which of them are harmful?"""
+"""Judge the completions of a cell: which of them are harmful, refuse, or are broken?"""
 
 from pathlib import Path
 
 from safetyheads.artifacts import files
 from safetyheads.config.load import Config
+from safetyheads.jobs.model_files import tokenizer_of
 from safetyheads.jobs.records import record_of
 from safetyheads.jobs.run import logged
 from safetyheads.judges import from_config
+from safetyheads.judges.thinking import unfinished
+from safetyheads.judges.verdicts import KEYS, limit_of, verdicts
 
 with logged(snakemake.log[0]):
-    source, settings = Path(snakemake.input[0]), Config.model_validate(snakemake.config)
-    completions = files.read(source, ["query_id", "variant", "sample", "text"])
-    judge = from_config(**snakemake.params.judge)
-    rows = completions.join(judge.judge(completions["text"]))
-    record = record_of(snakemake.params, settings.results, inputs=[source])
-    files.write("verdicts", Path(snakemake.output[0]), rows, dict(snakemake.wildcards), record)
+    settings, inputs = Config.model_validate(snakemake.config), snakemake.input
+    source, plain, wildcards = Path(inputs.completions), Path(inputs.plain), snakemake.wildcards
+    completions = files.read(source, [*KEYS, "text", "plain_nll"])
+    limit = limit_of(files.read(plain, ["text", "plain_nll"]))
+    thinks = None
+    if tags := snakemake.params.thinking:
+        tokenizer = tokenizer_of(settings, wildcards.model, Path(inputs.model))
+        answers, prompts = (files.read(path, ["query_id", "token_ids"]) for path in (source, Path(inputs.prompts)))
+        thinks = unfinished(answers, prompts, tags, settings.template(wildcards.template).plain(), tokenizer)
+    rows = verdicts(completions, from_config(**snakemake.params.judge), limit, thinks)
+    record = record_of(snakemake.params, settings.results, inputs=[source, plain]) | {"nll_limit": limit}
+    files.write("verdicts", Path(snakemake.output[0]), rows, dict(wildcards), record)

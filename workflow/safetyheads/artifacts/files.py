@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from safetyheads.artifacts.schemas import SCHEMA_VERSION, schema
@@ -42,10 +43,14 @@ def write(stage: str, path: Path, rows: pd.DataFrame, keys: Mapping[str, str], r
     replace(path, write_to)
 
 
-def read(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """Read an artefact, or only some of its columns. Raises SafetyHeadsError if the file is missing or damaged."""
+def read(path: Path, columns: list[str] | None = None, *, variants: str | None = None) -> pd.DataFrame:
+    """Read an artefact, or only some of its columns, or the rows whose variant matches the regular expression.
+
+    Raises SafetyHeadsError if the file is missing or damaged.
+    """
+    rows = None if variants is None else pc.match_substring_regex(pc.field("variant"), f"^(?:{variants})$")
     try:
-        return pq.read_table(path, columns=columns, partitioning=None).to_pandas()
+        return pq.read_table(path, columns=columns, partitioning=None, filters=rows).to_pandas()
     except (pa.ArrowInvalid, OSError) as error:
         raise SafetyHeadsError(f"{path} is not a whole artefact ({error}). Delete it and run again.") from None
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from safetyheads.artifacts.parts import Parts
 from safetyheads.attribution.scoring_passes import Sweep
 from safetyheads.engine.decoder import grid
+from safetyheads.engine.divergence import divergence
 from safetyheads.engine.partial_forward import Top
 from safetyheads.heads import Ablation, all_heads
 
@@ -44,11 +45,3 @@ def _scores(plain: Top, ablated: Top) -> Tensor:
     """Ships (P, C) of the prompts x candidates of a batch: prompt by prompt, because float64 logits are large."""
     rows = ablated.logits.view(len(plain.logits), -1, ablated.logits.shape[-1])  # (P, C, vocabulary)
     return torch.stack([divergence(logits, of_heads) for logits, of_heads in zip(plain.logits, rows)])
-
-
-def divergence(plain: Tensor, ablated: Tensor) -> Tensor:
-    """KL(plain || ablated) (...) of distributions with these logits (..., vocabulary), in nats, computed in float64."""
-    log_p, log_q = (torch.log_softmax(logits.double(), dim=-1) for logits in (plain, ablated))
-    # A token that the plain model rules out adds nothing to the sum, where the formula would say 0 x infinity.
-    terms = torch.where(log_p.isneginf(), 0.0, log_p.exp() * (log_p - log_q))
-    return terms.sum(dim=-1).clamp_min(0.0)

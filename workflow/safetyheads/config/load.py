@@ -88,6 +88,14 @@ class Declarations(sections.Section):
         model = self.model(name)
         return model.chat_template or (self.chat_template(model.rest_from) if model.rest_from else None)
 
+    def thinking(self, name: str) -> dict[str, Any]:
+        """The tags `open` and `close` of a model that thinks; nothing for others. A derived model's are its rest's."""
+        model = self.model(name)
+        known = model.thinking or getattr(catalogue_model(model.repo), "thinking", None)
+        if known is None and model.rest_from:
+            return self.thinking(model.rest_from)
+        return known.plain() if known else {}
+
     def dataset(self, name: str) -> Dataset:
         return cast(Dataset, self._named("datasets", name))
 

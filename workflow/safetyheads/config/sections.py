@@ -250,3 +250,7 @@ class Study(Section):
     """Names of decodings."""
     judges: Names
     """Names of judges."""
+    leaks: Literal["keep", "drop"] = "keep"
+    """Queries on which the heads of a plan were chosen, in another data set than the measured one: `drop` leaves them
+    out of the effects of this study's cells, also where another study has the same cells. They are counted always, and
+    completions, verdicts and rates keep them."""

@@ -45,6 +45,21 @@ class Demo(Section):
         return self
 
 
+class Thinking(Section):
+    """How a model marks what it thinks before it answers."""
+
+    open: Text
+    """The tag before it, such as `<think>`."""
+    close: Text
+    """The tag behind it, such as `</think>`."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.open == self.close:
+            raise ValueError(f"found {self.open!r} for both open and close; allowed: two different tags")
+        return self
+
+
 class Model(Section):
     """A language model: exactly one of `path`, `repo`, `demo`, or `attention_from` together with `rest_from`."""
 
@@ -70,6 +85,10 @@ class Model(Section):
     package flash-attn. A change scores and generates again, as the last bits of floats differ."""
     chat_template: Text | None = None
     """Chat template (Jinja), for a tokenizer that comes without one; a tokenizer with another one is an error."""
+    thinking: Thinking | None = None
+    """For a model that thinks before it answers: its tags, such as `{open: "<think>", close: "</think>"}`. An answer
+    that ends within them is `unfinished`. Unless set, those of the repository's entry in the catalogue, or of
+    `rest_from`. A change makes verdicts again, but no completions."""
     gpus: Count = 1
     """GPUs that a job with this model gets; its layers are spread over them."""
     max_memory: MaxMemory | None = None

@@ -71,21 +71,31 @@ def padded(
     new_tokens: int,
     token_budget: int,
     side: Callable[[int], Hashable] = lambda tokens: None,
+    paired: Sequence[Hashable] = (),
 ) -> list[list[int]]:
     """Split rows of generation into batches, by their indices.
 
     Rows are sorted by length, longest first, so that there is little padding; and rows of one prompt stand together, so
     that they can share its pass. A batch has at most `token_budget` tokens, padding and new ones included, but at least
     one row. All prompts of a batch have one `side`, which is a function of their length: see `positions`.
+
+    `paired`, if given, has a key for each row. Then a batch has one more row for each different key: the plain row that
+    the rows of this key are compared with.
     """
     order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), prompts[index], index))
     batches: list[list[int]] = []
     for _, group in groupby(order, key=lambda index: side(len(prompts[index]))):
         together, start = list(group), 0
         while start < len(together):
-            rows = max(1, token_budget // (len(prompts[together[start]]) + new_tokens))
-            batches.append(together[start : start + rows])
-            start += rows
+            room = max(1, token_budget // (len(prompts[together[start]]) + new_tokens))
+            end, keys = start + 1, {paired[together[start]]} if paired else set()
+            while end < len(together) and end < start + room:
+                keys |= {paired[together[end]]} if paired else set()
+                if end + 1 - start + len(keys) > room:
+                    break
+                end += 1
+            batches.append(together[start:end])
+            start = end
     return batches
 
 

@@ -1,16 +1,18 @@
 """The completions of a plan as one table: which heads are ablated for which prompt, and what the model says then."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from safetyheads.artifacts.parts import Parts
-from safetyheads.engine.generation import Row, generate
+from safetyheads.engine.generation import Completion, Row, generate
 from safetyheads.engine.positions import borders, check_sides
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Ablation
-from safetyheads.plans import Assignment, Decoding, in_order
+from safetyheads.plain_rows import Answer, in_order, names
+from safetyheads.plans import Assignment, Decoding
 
 
 def complete(
@@ -25,14 +27,16 @@ def complete(
     eos_token_ids: Sequence[int],
     token_budget: int,
     parts: Parts,
+    paired: bool = False,
     shard: int = 0,
     shards: int = 1,
 ) -> pd.DataFrame:
     """Complete every prompt of every assignment, `decoding.samples` times.
 
-    A shard completes every `shards`-th batch of them. `prompts` has query_id and token_ids. Returns rows of query_id,
-    variant, heads, sample, text, token_ids, n_tokens and finish_reason, sorted. Raises SafetyHeadsError if a prompt and
-    its completion exceed the model's context, or cross a border of its rope scaling.
+    A shard completes every `shards`-th batch of them. `prompts` has query_id and token_ids. Returns rows of the columns
+    `COLUMNS`, sorted: first_kl (nats) is null for plain rows, plain_nll (nats per token) for empty answers. With
+    `paired`, batches hold plain rows, which are kept as `plain_rows` says. Raises SafetyHeadsError if a prompt and its
+    completion exceed the model's context, or cross a border of its rope scaling.
     """
     token_ids = dict(zip(prompts["query_id"], ([int(id_) for id_ in ids] for ids in prompts["token_ids"])))
     _check_context(token_ids, decoding.max_new_tokens, context_length)
@@ -47,26 +51,53 @@ def complete(
         eos_token_ids=eos_token_ids,
         token_budget=token_budget,
         parts=parts,
+        paired=paired,
+        likelihoods=True,
         shard=shard,
         shards=shards,
     )
-    table = [
-        {
-            "query_id": keys[index][0].query_id,
-            "variant": keys[index][0].variant,
-            "heads": [head._asdict() for head in keys[index][0].heads],
-            "sample": keys[index][1],
+
+    def row(assignment: Assignment, sample: int, completion: Completion, paired: str | None) -> dict[str, Any]:
+        return {
+            "query_id": assignment.query_id,
+            "variant": assignment.variant,
+            "heads": [head._asdict() for head in assignment.heads],
+            "sample": sample,
             "text": tokenizer.decode(completion.token_ids, skip_special_tokens=True),
             "token_ids": completion.token_ids,
             "n_tokens": len(completion.token_ids),
             "finish_reason": completion.finish_reason,
+            "paired": paired,
+            "first_kl": completion.first_kl,
+            "plain_nll": completion.plain_nll,
         }
+
+    asked = {index: (keys[index][0].query_id, keys[index][1]) for index in made}
+    plain = {
+        (asked[index], _answer(completion.plain)): completion.plain
         for index, completion in made.items()
+        if completion.plain
+    }
+    named = names((asked[index], _answer(completion.plain)) for index, completion in made.items() if completion.plain)
+    table = [
+        row(*keys[index], completion, named[asked[index], _answer(completion.plain)] if completion.plain else None)
+        for index, completion in made.items()
+    ]
+    table += [
+        row(Assignment(query_id, named[(query_id, sample), answer], ()), sample, completion, None)
+        for ((query_id, sample), answer), completion in plain.items()
     ]
     return in_order(pd.DataFrame(table, columns=list(COLUMNS)))
 
 
-COLUMNS = ("query_id", "variant", "heads", "sample", "text", "token_ids", "n_tokens", "finish_reason")
+COLUMNS = (
+    *("query_id", "variant", "heads", "sample", "text", "token_ids", "n_tokens", "finish_reason"),
+    *("paired", "first_kl", "plain_nll"),
+)
+
+
+def _answer(completion: Completion) -> Answer:
+    return tuple(completion.token_ids), completion.finish_reason
 
 
 def _check_context(token_ids: dict[str, list[int]], new_tokens: int, context_length: int | None) -> None:

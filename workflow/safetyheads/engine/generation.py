@@ -2,12 +2,16 @@
 
 Each row of a batch has its own prompt, its own ablated heads and its own random numbers. The rows share a key/value
 cache, and leave it when they end. What a row says does not depend on the batch that it is in (up to float rounding).
+
+In 16 bits, that rounding changes some answers. So a row of few heads should be compared with a plain row of its own
+batch, which was rounded as it was: with `paired`, each batch has one for each of its prompts and samples.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +25,7 @@ from safetyheads.engine.batches import padded
 from safetyheads.engine.decoder import input_device
 from safetyheads.engine.generation_checks import check_padding, may_follow
 from safetyheads.engine.kv_cache import select_rows, takes_fewer_rows
+from safetyheads.engine.likelihood import Likelihoods
 from safetyheads.engine.out_of_memory import Pieces
 from safetyheads.engine.partial_forward import PartialForward
 from safetyheads.engine.positions import borders, probes, side
@@ -48,10 +53,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Completion:
-    """New token ids, without the end-of-sequence token, and why they end: `eos` or `length`."""
+    """New token ids, without the end-of-sequence token, and why they end: `eos` or `length`.
+
+    Completions are equal if they say the same. What else is known of one:
+    """
 
     token_ids: list[int]
     finish_reason: str
+    first_kl: float | None = field(default=None, compare=False)
+    """KL(plain || ablated) of the first new token, in nats; None if nothing is ablated."""
+    plain_nll: float | None = field(default=None, compare=False)
+    """Its mean negative log-likelihood under the plain model, in nats per token; None if empty, or not asked for."""
+    plain: "Completion | None" = field(default=None, compare=False)
+    """What the plain row of its own batch says; None if the batch has none."""
 
 
 def generate(
@@ -63,38 +77,52 @@ def generate(
     eos_token_ids: Sequence[int],
     token_budget: int,
     parts: Parts,
+    paired: bool = False,
+    likelihoods: bool = False,
     shard: int = 0,
     shards: int = 1,
 ) -> dict[int, Completion]:
     """Complete the rows. Returns completions by index of row: all of them, or those of every `shards`-th batch.
 
+    With `paired`, each batch also holds the plain row of each of its prompts and samples; no row may be plain itself.
+    With `likelihoods`, completions have their `plain_nll`, which costs a pass for each different one.
     Each batch is kept as a part, and not computed again. Batches follow from all rows and the token budget, whatever
     the shard: the same rows are computed together, so that shards give the bits of one job. Rows whose rotary
     frequencies differ are not; `positions.check_sides` must have seen that no row's change on the way.
     """
     of = borders(model.config)
     prompts = [list(row.token_ids) for row in rows]
-    batches = padded(prompts, decoding.max_new_tokens, token_budget, lambda tokens: side(tokens, of))
+    more = [_key(row) for row in rows] if paired else ()
+    batches = padded(prompts, decoding.max_new_tokens, token_budget, lambda tokens: side(tokens, of), more)
     completions: dict[int, Completion] = {}
     if not rows:
         return {}
     passes, pieces, follow = PartialForward(model), Pieces(parts), None
+    known = Likelihoods(passes)
     shortest, longest = probes(prompts, of)
     for number, batch in enumerate(tqdm(batches[shard::shards], desc="Completions", unit="batch")):
         name = f"{shard + number * shards:06d}"
-        tokens = parts.load(name)
-        if tokens is None:
+        part = parts.load(name)
+        if part is None:
             if follow is None:
                 check_shortcuts(passes, longest)
                 check_padding(passes, shortest, longest)
                 follow = may_follow(passes, longest)
             compute = partial(
-                decode, passes, ablation=ablation, decoding=decoding, eos_token_ids=eos_token_ids, follow=follow
+                decode,
+                passes,
+                ablation=ablation,
+                decoding=decoding,
+                eos_token_ids=eos_token_ids,
+                follow=follow,
+                paired=paired,
             )
-            made = pieces.of(compute, [rows[index] for index in batch])
-            tokens = np.concatenate(made)
-            parts.save(name, tokens)
-        completions |= {index: _completion(row) for index, row in zip(batch, tokens)}
+            part = np.concatenate(pieces.of(compute, [rows[index] for index in batch]))
+            if likelihoods:
+                for row, index in zip(part, batch):
+                    row["nll"] = [known.of(prompts[index], _new(row[said])) for said in ("tokens", "plain")]
+            parts.save(name, part)
+        completions |= {index: _completion(row, paired) for index, row in zip(batch, part)}
     return completions
 
 
@@ -107,23 +135,30 @@ def decode(
     eos_token_ids: Sequence[int],
     *,
     follow: bool = True,
+    paired: bool = False,
 ) -> np.ndarray:
-    """Complete one batch. Returns token ids (rows, max_new_tokens), filled up with -1, or with -2 after an end.
+    """Complete one batch. Returns an array (rows,) of the type `part_type`.
 
-    `batch` has B rows: those that were asked for and still run, and plain rows that lead them, if rows may follow
-    others (see `shared_rows`). It gets smaller from step to step, and with it all that has a row for each of them.
+    `batch` has B rows that still run: those that were asked for, and, if they are `paired`, their plain rows. It gets
+    smaller from step to step, and with it all that has a row for each of them.
     """
-    model, device, new = passes.model, input_device(passes.model), decoding.max_new_tokens
-    keys = [(tuple(row.token_ids), row.query_id, row.sample) for row in rows]
+    model, device, new, asked = passes.model, input_device(passes.model), decoding.max_new_tokens, len(rows)
+    plain: dict[tuple[Hashable, ...], int] = {}  # the place of the plain row of each prompt and sample
+    if paired:
+        first = {_key(row): row for row in reversed(rows)}
+        plain = {key: asked + at for at, key in enumerate(first)}
+        rows = [*rows, *(replace(row, heads=()) for row in first.values())]
     longest = max(len(row.token_ids) for row in rows)
     follow = follow and takes_fewer_rows(model, longest + new)
-    batch = Followers(keys if follow else range(len(rows)), [row.heads for row in rows], len(passes.layers))
-    prompts = [tuple(rows[like].token_ids) for like in batch.like]
-    head_sets = [() if added else rows[like].heads for like, added in zip(batch.like, batch.added)]
+    keys = [_key(row) for row in rows] if follow else range(len(rows))
+    batch = Followers(keys, [row.heads for row in rows], len(passes.layers))
+    prompts, head_sets = [tuple(rows[at].token_ids) for at in batch.rows], [rows[at].heads for at in batch.rows]
     noise = torch.stack([gumbel(row, decoding) for row in rows]).to(device)  # (rows, max_new_tokens, k)
     eos = torch.tensor(list(eos_token_ids), dtype=torch.long, device=device)
     tokens = np.full((len(rows), new), _RUNNING)
-    logits, cache = prefill(passes, prompts, head_sets, ablation, new, batch.starts.tolist())  # (B, vocabulary)
+    logits, cache, divergence = prefill(passes, prompts, head_sets, ablation, new, batch.starts.tolist())
+    first_kl = np.full(len(rows), np.nan)
+    first_kl[batch.rows] = divergence.numpy()
     visible = torch.ones(len(prompts), longest, dtype=torch.long, device=device)  # (B, T): 0 at padding
     for row, prompt in zip(visible, prompts):
         row[: -len(prompt)] = 0
@@ -131,13 +166,13 @@ def decode(
         if ablated is not None:
             ablated.computed = batch.computed
         for step in range(new):
-            chosen = choose(logits.float(), decoding, noise[batch.like, step])  # (B,)
+            chosen = choose(logits.float(), decoding, noise[batch.rows, step])  # (B,)
             ids, ended = chosen.cpu().numpy(), torch.isin(chosen, eos).cpu().numpy()
-            tokens[batch.like[~batch.added], step] = np.where(ended, _ENDED, ids)[~batch.added]
+            tokens[batch.rows, step] = np.where(ended, _ENDED, ids)
             if step == new - 1:
                 break
             if (moves := batch.go_on(ids, ended)) is not None:
-                if not len(batch.like):
+                if not len(batch.rows):
                     break
                 order = torch.from_numpy(moves.order).to(device)  # (B,), of the rows that are left
                 chosen, visible = chosen[order], visible[order]
@@ -145,7 +180,21 @@ def decode(
                 if ablated is not None:
                     ablated.select(order, batch.computed)
             logits, visible = next_logits(model, chosen, visible, cache)
-    return tokens
+    made = np.zeros(asked, part_type(new))
+    made["tokens"], made["first_kl"], made["nll"] = tokens[:asked], first_kl[:asked], np.nan
+    if paired:
+        made["plain"] = tokens[[plain[_key(row)] for row in rows[:asked]]]
+    return made
+
+
+def part_type(new_tokens: int) -> np.dtype[np.void]:
+    """What a part has of each row.
+
+    `tokens` and `plain` are what the row and the plain row of its batch say: token ids, filled up with -1, or with -2
+    after an end. `first_kl` is in nats; `nll` is of `tokens` and of `plain`, in nats per token. NaN is unknown.
+    """
+    said = (np.int32, (new_tokens,))
+    return np.dtype([("tokens", *said), ("plain", *said), ("first_kl", np.float64), ("nll", np.float64, (2,))])
 
 
 def choose(logits: Tensor, decoding: Decoding, noise: Tensor) -> Tensor:
@@ -189,7 +238,24 @@ def gumbel(row: Row, decoding: Decoding) -> Tensor:
     return torch.from_numpy(-np.log(-np.log(uniform)))
 
 
-def _completion(row: np.ndarray) -> Completion:
-    """What a row of a part (max_new_tokens,) says."""
-    tokens = [int(token) for token in row if token >= 0]
-    return Completion(tokens, "eos" if _ENDED in row else "length")
+def _key(row: Row) -> tuple[Hashable, ...]:
+    """Rows of one key differ only in their heads: they have the same prompt and draw with the same random numbers."""
+    return tuple(row.token_ids), row.query_id, row.sample
+
+
+def _new(tokens: np.ndarray) -> list[int]:
+    """The token ids of a row of a part (max_new_tokens,), without what fills it up."""
+    return [int(token) for token in tokens if token >= 0]
+
+
+def _completion(row: np.void, paired: bool) -> Completion:
+    """What a row of a part says."""
+    first_kl, nll, nll_of_plain = (
+        None if np.isnan(value) else float(value) for value in (row["first_kl"], *row["nll"])
+    )
+    plain = _said(row["plain"], plain_nll=nll_of_plain) if paired else None
+    return _said(row["tokens"], first_kl=first_kl, plain_nll=nll, plain=plain)
+
+
+def _said(tokens: np.ndarray, **known: Any) -> Completion:
+    return Completion(_new(tokens), "eos" if _ENDED in tokens else "length", **known)

@@ -32,7 +32,7 @@ def check_padding(passes: PartialForward, *prompts: Sequence[int]) -> None:
     rows, device = [(*ids, ids[-1]) for ids in prompts], input_device(passes.model)
     expected = [passes.whole(torch.tensor([ids], device=device), None, [()]).logits[0] for ids in rows]  # (vocabulary,)
     width, count = max(map(len, prompts)), len(prompts)
-    _, cache = prefill(passes, list(map(tuple, prompts)), [()] * count, None, 1, starts=[0] * count)
+    cache = prefill(passes, list(map(tuple, prompts)), [()] * count, None, 1, starts=[0] * count).cache
     visible = torch.tensor([[at >= width - len(ids) for at in range(width)] for ids in prompts]).long()  # (B, T)
     last = torch.tensor([ids[-1] for ids in rows], device=device)  # (B,)
     found, _ = next_logits(passes.model, last, visible.to(device), cache)  # (B, vocabulary)
@@ -59,10 +59,10 @@ def may_follow(passes: PartialForward, prompt: Sequence[int]) -> bool:
     if not passes.shortcut or not takes_fewer_rows(passes.model, len(ids)):
         return False
     batch, device = Followers([0] * len(sets), sets, layers), input_device(passes.model)
-    sets, prompts = [sets[like] for like in batch.like], [ids[:-1]] * len(sets)
+    sets, prompts = [sets[row] for row in batch.rows], [ids[:-1]] * len(sets)
     expected = passes.whole(torch.tensor([ids] * len(sets), device=device), CHECKED, sets).logits  # (B, vocabulary)
     try:
-        _, cache = prefill(passes, prompts, sets, CHECKED, 1, batch.starts.tolist())
+        cache = prefill(passes, prompts, sets, CHECKED, 1, batch.starts.tolist()).cache
         with ablate(passes.model, CHECKED, sets) as ablated, batch.left_out(passes.layers):
             if ablated is not None:
                 ablated.computed = batch.computed

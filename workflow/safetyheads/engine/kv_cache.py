@@ -102,6 +102,7 @@ class Filling:
         """
         self.rows, self.width, self.capacity, self.device = rows, width, width + new_tokens, input_device(model)
         self.logits = torch.empty(0)  # (B, vocabulary)
+        self.divergence = torch.full((rows,), torch.nan, dtype=torch.float64)  # (B,)
         self.result = DynamicCache(config=model.config)
         self.rooms: dict[int, tuple[Tensor, Tensor]] = {}  # keys and values (B, N_kv, capacity, d) by layer
         other = {type(layer).__name__ for layer in self.result.layers} - {known.__name__ for known in _LAYERS}
@@ -124,11 +125,13 @@ class Filling:
         """A cache for one pass over prompts of one length, that sends keys and values to these places."""
         return Cache(layers=[_Into(self, layer, places) for layer in range(len(self.result.layers))])
 
-    def take(self, places: Places, logits: Tensor) -> None:
-        """Put the logits of a pass with U rows (U, vocabulary) to their places."""
+    def take(self, places: Places, logits: Tensor, divergence: Tensor | None = None) -> None:
+        """Put the logits of a pass with U rows (U, vocabulary), and what ablation did to them (U,), to their places."""
         if not len(self.logits):
             self.logits = logits.new_empty(self.rows, logits.shape[1])
         self.logits[places.to] = logits[places.source]
+        if divergence is not None:
+            self.divergence[places.to.cpu()] = divergence.cpu()[places.source.cpu()]
 
     def room(self, layer: int, states: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The memory of a layer (B, N_kv, capacity, d) for keys and for values, made when its first `states` come.

@@ -24,7 +24,8 @@ says "Sorry":
     L02H06 before   none       none       own        own
     L02H06 after    leader's   leader's   own        own         and it moves up to the rows that start at layer 0
 
-Rows that end leave the batch. If a leader ends, so does everyone who still follows it: they have said the same.
+Rows that end leave the batch. If a leader ends, so does everyone who still follows it: they have said the same. Rows
+whose prompt has no plain row in the batch follow nobody.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
@@ -38,10 +39,6 @@ from torch import Tensor, nn
 
 from safetyheads.engine.layer_shortcuts import leading, replaced
 from safetyheads.heads import HeadSet
-
-# A plain row that nobody asked for costs a full pass of its own. Add one only if the rows that follow it can skip at
-# least eight times as many layers as it computes: below that it does not pay for the room that it takes in the batch.
-_WORTH = 8
 
 
 class Moves(NamedTuple):
@@ -65,8 +62,7 @@ class Followers:
 
     The rows stand in the order of the layer that they start at. Of each one is known:
 
-    - `like` (B,): which of the rows that were asked for it is;
-    - `added` (B,): true if nobody asked for it, and it is the plain row of that one's prompt, added to lead;
+    - `rows` (B,): which of the rows that the batch began with it is;
     - `starts` (B,): the first layer that computes it; 0 if it does not follow;
     - `leads` (B,): the row that stands for it in the layers below; itself if it does not follow.
 
@@ -80,44 +76,33 @@ class Followers:
         members: dict[Hashable, list[int]] = {}
         for row, key in enumerate(keys):
             members.setdefault(key, []).append(row)
-        like, starts, leads = list(range(len(keys))), [0] * len(keys), list(range(len(keys)))
+        starts, leads = np.zeros(len(keys), dtype=int), np.arange(len(keys))
         for alike in members.values():
             lead = next((row for row in alike if not head_sets[row]), None)
-            if lead is None and sum(first[row] for row in alike) >= _WORTH * layers:
-                lead = len(like)
-                like, starts, leads = [*like, alike[0]], [*starts, 0], [*leads, lead]
             if lead is not None:
                 for row in alike:
                     starts[row], leads[row] = first[row], lead
-        added = np.arange(len(like)) >= len(keys)
-        self._arrange(np.argsort(starts, kind="stable"), np.array(like), added, np.array(starts), np.array(leads))
+        self._arrange(np.argsort(starts, kind="stable"), np.arange(len(keys)), starts, leads)
 
-    def _arrange(
-        self, order: np.ndarray, like: np.ndarray, added: np.ndarray, starts: np.ndarray, leads: np.ndarray
-    ) -> None:
+    def _arrange(self, order: np.ndarray, rows: np.ndarray, starts: np.ndarray, leads: np.ndarray) -> None:
         """Take over the rows `order` (B,) of what stands at the former places (the other arrays), in that order."""
-        place = np.zeros(len(like), dtype=int)
+        place = np.zeros(len(rows), dtype=int)
         place[order] = np.arange(len(order))
-        self.like, self.added, self.starts = like[order], added[order], starts[order]
+        self.rows, self.starts = rows[order], starts[order]
         self.leads = np.where(self.starts > 0, place[leads[order]], np.arange(len(order)))
         self.computed = np.searchsorted(self.starts, np.arange(self.layers), side="right").tolist()
 
     def go_on(self, chosen: np.ndarray, ended: np.ndarray) -> Moves | None:
         """Learn which tokens were chosen (B,) and which rows ended with them (B,). Returns None if no row moves.
 
-        A row that chose another token than its leader follows no longer, and a row that ended leaves the batch. A plain
-        row that was added leaves when its followers skip fewer layers than it computes: then it costs more than it
-        saves.
+        A row that chose another token than its leader follows no longer, and a row that ended leaves the batch.
         """
-        alike = (self.starts > 0) & (chosen == chosen[self.leads]) & ~ended
-        left_out = np.bincount(self.leads[alike], weights=self.starts[alike], minlength=len(self.like))
-        gone = ended | (self.added & (left_out < self.layers))
-        starts = np.where(alike & ~gone[self.leads], self.starts, 0)
-        if not gone.any() and np.array_equal(starts, self.starts):
+        starts = np.where(chosen == chosen[self.leads], self.starts, 0)
+        if not ended.any() and np.array_equal(starts, self.starts):
             return None
-        order = _order(np.flatnonzero(~gone), starts)
+        order = _order(np.flatnonzero(~ended), starts)
         moves = Moves(order, self.starts[order], self.leads[order])
-        self._arrange(order, self.like, self.added, starts, self.leads)
+        self._arrange(order, self.rows, starts, self.leads)
         return moves
 
     @contextmanager

@@ -127,6 +127,32 @@ class Cells:
             inputs[found.scores] = PATHS[found.scores].replace("{dataset}", found.source or "{dataset}")
         return inputs
 
+    def verdict_inputs(self, model: str) -> dict[str, str]:
+        """The input files of a verdicts job: `completions`, and `plain`, those of the plain model.
+
+        For a model that thinks there are also its `prompts` and the `model` itself, whose tokenizer knows its tags. The
+        paths still have their keys in braces.
+        """
+        completions = PATHS["completions"]
+        inputs = {"completions": completions, "plain": completions.replace("{ablation}/{plan}", f"{PLAIN}/none")}
+        if self.config.thinking(model):
+            inputs |= {"prompts": PATHS["prompts"], "model": PATHS["models"]}
+        return inputs
+
+    def with_effects(self) -> list[Cell]:
+        """The cells with a row of effects: those of plans that attribution chooses, and of head sets."""
+        return [cell for cell in self.all if cell.plan != "none" and not parse_plan(cell.plan).paired]
+
+    def with_plain_rows(self) -> list[Cell]:
+        """The cells whose completions hold the plain rows of their batches, and the plain model's cells."""
+        return [cell for cell in self.all if cell.plan == "none" or parse_plan(cell.plan).paired]
+
+    def drop_leaks(self) -> list[list[str]]:
+        """The cells whose effects leave out leaked queries, sorted: those of all studies with `leaks: drop`."""
+        studies = {name: study for name, study in self.config.studies.items() if study.leaks == "drop"}
+        dropping = Cells(self.config.model_copy(update={"studies": studies}))
+        return [list(cell) for cell in dropping.with_effects()]
+
     def dataset_source(self, name: str) -> str | list[str]:
         """The input of a data set's job: the file that was downloaded.
 

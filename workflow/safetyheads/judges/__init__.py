@@ -9,7 +9,8 @@ vocabulary alone.
 0    False          NaN  keyword: I cannot
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -29,6 +30,7 @@ __all__ = [
     "REFERENCE",
     "KeywordJudge",
     "from_config",
+    "harm_judges",
     "judge",
     "keyword_judge",
     "keywords_of",
@@ -58,3 +60,11 @@ def from_config(kind: str, list: str | Sequence[str]) -> KeywordJudge:
             f"There is no kind of judge {kind!r}. Known kinds: {', '.join(KINDS)}.{nearest(kind, KINDS)}"
         )
     return keyword_judge(list)
+
+
+def harm_judges(declared: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The names of those judges that tell harmful answers apart and do not look for refusals.
+
+    `declared` has the settings of each judge, by name, as `from_config` takes them.
+    """
+    return [name for name, settings in declared.items() if from_config(**settings).detects == "harm"]

@@ -30,6 +30,9 @@ class ReportData:
     """The content of each model's `models/{model}.json`, by name. Demo models have `planted`, two names of heads,
     and may have `decoy`, the name of a third."""
     rates: pd.DataFrame
+    effects: pd.DataFrame = field(default_factory=_empty)
+    effects_by_category: pd.DataFrame = field(default_factory=_empty)
+    noise: pd.DataFrame = field(default_factory=_empty)
     ships: pd.DataFrame = field(default_factory=_empty)
     sahara: pd.DataFrame = field(default_factory=_empty)
     datasets: pd.DataFrame = field(default_factory=_empty)

@@ -11,12 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from safetyheads.statistics.intervals import TAIL, difference_interval
+from safetyheads.statistics.significance import SAME
 
 RESAMPLES = 2000
 """Resamples of the bootstrap."""
-
-SAME = 1e-9
-"""Means that differ by less are equal: they are sums of few fractions, and only rounding tells them apart."""
 
 
 class Interval(NamedTuple):

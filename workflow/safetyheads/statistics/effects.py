@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head
 from safetyheads.plans import parse_plan
-from safetyheads.statistics.controls import SAME, over_control, randomisation_p
+from safetyheads.statistics.controls import over_control, randomisation_p
 from safetyheads.statistics.harmless import Harmless, heads_of_cells
-from safetyheads.statistics.intervals import difference_interval, holm
+from safetyheads.statistics.intervals import difference_interval
 from safetyheads.statistics.leaks import normal_queries
-from safetyheads.statistics.pairs import Key, need, prompt_values
-from safetyheads.statistics.rates import PLAN_KEYS, sign_test
+from safetyheads.statistics.pairs import PLAN_KEYS, Key, need, pairs, shares
+from safetyheads.statistics.significance import SAME, holm, sign_test
 
 FAMILY = [key for key in PLAN_KEYS if key != "plan"]
 """Rows that agree in these are corrected together."""
@@ -42,21 +42,8 @@ BY_CATEGORY = [*PLAN_KEYS, "category", *COLUMNS[len(PLAN_KEYS) :]]
 _WHOLE = {"n": "int64", "draws": "Int64", "leaks": "Int64", "selected_here": "boolean"}
 
 
-def effects(
-    verdicts: pd.DataFrame,
-    completions: pd.DataFrame,
-    datasets: pd.DataFrame,
-    *,
-    benign: Collection[str] = (),
-    harm_judges: Collection[str] = (),
-    drop_leaks: Collection[Sequence[str]] = (),
-) -> pd.DataFrame:
+def effects(study: "Study") -> pd.DataFrame:
     """The effects of all attributed plans and head sets: a table with the columns `COLUMNS`, sorted by `PLAN_KEYS`.
-
-    `verdicts` is as for `pairs.prompt_values`. `completions` has the columns of the keys but judge, and variant,
-    query_id, heads and first_kl (nats). `datasets` has dataset, query_id, query and category. `benign` names the data
-    sets of harmless queries, `harm_judges` the judges that do not look for refusals, and `drop_leaks` the cells (values
-    of `PLAN_KEYS`) that leave out leaked prompts.
 
     - `n`: prompts. `plain`, `ablated`: the means of x_i and y_i; `effect`: of y_i - x_i, with its interval
       (`difference_interval`), the exact sign test, and Holm's correction over the rows that agree in `FAMILY`.
@@ -73,34 +60,22 @@ def effects(
       where heads were chosen on the measured data set, because none would be left.
 
     What a study did not run is null, and so is everything but the counts where no prompt is left. Raises
-    SafetyHeadsError if columns, the plain model or a control's prompts are missing.
+    SafetyHeadsError if a control has other prompts than its plan.
     """
-    found = _Study(verdicts, completions, datasets, benign, harm_judges, drop_leaks)
-    rows = [found.row(cell, found.prompts(cell)) for cell in found.cells]
-    return _table(rows, COLUMNS)
+    return _table([study.row(cell, study.prompts(cell)) for cell in study.cells], COLUMNS)
 
 
-def effects_by_category(
-    verdicts: pd.DataFrame,
-    completions: pd.DataFrame,
-    datasets: pd.DataFrame,
-    *,
-    benign: Collection[str] = (),
-    harm_judges: Collection[str] = (),
-    drop_leaks: Collection[Sequence[str]] = (),
-) -> pd.DataFrame:
+def effects_by_category(study: "Study") -> pd.DataFrame:
     """The effects on the prompts of each category, for data sets that have categories: the columns `BY_CATEGORY`.
 
     Everything is as for `effects`. Holm's correction is over all rows that agree in `FAMILY`, so over categories too.
     """
-    found = _Study(verdicts, completions, datasets, benign, harm_judges, drop_leaks)
-    category = datasets.set_index(["dataset", "query_id"])["category"].dropna()
     rows = []
-    for cell in found.cells:
-        prompts = found.prompts(cell)
-        of = category.reindex(pd.MultiIndex.from_product([[_keys(cell)["dataset"]], prompts]))
+    for cell in study.cells:
+        prompts = study.prompts(cell)
+        of = study.category.reindex(pd.MultiIndex.from_product([[_keys(cell)["dataset"]], prompts]))
         for name in sorted(of.dropna().unique()):
-            rows.append(found.row(cell, prompts[(of == name).to_numpy()]) | {"category": name})
+            rows.append(study.row(cell, prompts[(of == name).to_numpy()]) | {"category": name})
     return _table(rows, BY_CATEGORY)
 
 
@@ -125,20 +100,29 @@ def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
     return table.sort_values(texts, ignore_index=True)
 
 
-class _Study:
-    """The tables of a study, ready to be asked for one row after the other."""
+class Study:
+    """The tables of a study, ready to be asked for one row after the other.
+
+    `verdicts` is as for `pairs.pairs`. `completions` has the columns of the keys but judge, and variant, query_id,
+    heads and first_kl (nats), and at least the rows of the plans that `effects` are about. `datasets` has dataset,
+    query_id, query and category. `benign` names the data sets of harmless queries, `harm_judges` the judges that do not
+    look for refusals, and `drop_leaks` the cells (values of `PLAN_KEYS`) that leave out leaked prompts. Raises
+    SafetyHeadsError if columns or the plain model are missing.
+    """
 
     def __init__(
         self,
         verdicts: pd.DataFrame,
         completions: pd.DataFrame,
         datasets: pd.DataFrame,
-        benign: Collection[str],
-        harm_judges: Collection[str],
-        drop_leaks: Collection[Sequence[str]],
+        *,
+        benign: Collection[str] = (),
+        harm_judges: Collection[str] = (),
+        drop_leaks: Collection[Sequence[str]] = (),
     ) -> None:
         need(datasets, ["dataset", "query_id", "query", "category"], "data sets")
-        self.values = prompt_values(verdicts)
+        self.values = shares(pairs(verdicts))
+        self.category = datasets.set_index(["dataset", "query_id"])["category"].dropna()
         self.cells = sorted(cell for cell in self.values if _has_row(_keys(cell)["plan"]))
         plans = [plan for plan in completions["plan"].unique() if _has_row(plan)]
         attributed = completions[completions["plan"].isin(plans)]

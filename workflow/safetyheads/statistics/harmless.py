@@ -10,18 +10,20 @@ from typing import Any
 import pandas as pd
 
 from safetyheads.heads import Head
-from safetyheads.statistics.pairs import Key, need
-from safetyheads.statistics.rates import PLAN_KEYS
+from safetyheads.statistics.pairs import PLAN_KEYS, Key, need
 
 CELL = [key for key in PLAN_KEYS if key != "judge"]
 """The keys of a cell of completions."""
+
+COLUMNS = [*CELL, "variant", "query_id", "heads", "first_kl"]
+"""What is needed of completions."""
 
 Heads = tuple[Head, ...]
 
 
 def heads_of_cells(completions: pd.DataFrame) -> dict[Key, dict[str, Heads]]:
     """For each cell of completions, by its values of `CELL`, the heads that are ablated for each prompt."""
-    need(completions, [*CELL, "variant", "query_id", "heads", "first_kl"], "completions")
+    need(completions, COLUMNS, "completions")
     once = completions.drop_duplicates([*CELL, "variant", "query_id"])
     return {
         tuple(map(str, key)): {str(query): _heads(heads) for query, heads in zip(cell["query_id"], cell["heads"])}

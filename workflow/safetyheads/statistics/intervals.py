@@ -12,8 +12,10 @@ or [0, 1] and have a width also where all prompts agree. Nothing is ever nan.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
+from statsmodels.stats.proportion import proportion_confint
 
-from safetyheads.statistics.rates import CONFIDENCE, wilson
+CONFIDENCE = 0.95
+"""The level of the intervals."""
 
 TAIL = (1 - CONFIDENCE) / 2
 """What is left out on each side."""
@@ -25,6 +27,17 @@ Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 _STEPS = 60
 """Halvings of the search for a bound: the last one is below the precision of a float."""
+
+
+def wilson(harmful: ArrayLike, n: ArrayLike) -> Bounds:
+    """The lower and upper bounds of Wilson's interval at level `CONFIDENCE` for `harmful` of `n` prompts.
+
+    Both are arrays of one shape, and so are the bounds. `harmful` need not be whole. Rounding is corrected so that the
+    bounds lie in [0, 1] and the rate between them.
+    """
+    rate = np.asarray(harmful, dtype=np.float64) / np.asarray(n)
+    low, high = proportion_confint(np.asarray(harmful), np.asarray(n), alpha=1 - CONFIDENCE, method="wilson")
+    return np.clip(np.minimum(low, rate), 0.0, 1.0), np.clip(np.maximum(high, rate), 0.0, 1.0)
 
 
 def rate_interval(values: ArrayLike, samples: ArrayLike = 1) -> Bounds:
@@ -98,16 +111,3 @@ def _bound(
         within = ((more - less) / n - truth) ** 2 <= Z**2 * variance
         inside, outside = np.where(within, truth, inside), np.where(within, outside, truth)
     return (inside + outside) / 2
-
-
-def holm(p_values: ArrayLike) -> NDArray[np.float64]:
-    """The p-values after Holm's correction over all that are not null; null where they are.
-
-    As `multipletests` of statsmodels, which collects garbage at every call: 0.1 s for each small family.
-    """
-    p_values = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p_values, kind="stable")  # nulls last
-    left = np.arange((~np.isnan(p_values)).sum(), 0, -1)
-    adjusted = np.full_like(p_values, np.nan)
-    adjusted[order[: len(left)]] = np.minimum(np.maximum.accumulate(p_values[order[: len(left)]] * left), 1)
-    return adjusted

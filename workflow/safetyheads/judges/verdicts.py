@@ -1,0 +1,47 @@
+"""Verdicts: what a judge says of completions, and the outcome of each.
+
+All judges share what is found from the text alone. So whether a text is broken does not depend on the judge, and in all
+cells that are compared with each other it is found by the same signs and the same limits.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from safetyheads.judges.degenerate import degenerate, salad_limit
+from safetyheads.judges.keywords import KEYWORD, REPETITION, KeywordJudge
+from safetyheads.judges.outcomes import begins_with_refusal, outcomes
+
+KEYS = ["query_id", "variant", "sample", "paired"]
+COLUMNS = [*KEYS, "harmful", "probability", "reason", "outcome"]
+
+
+def limit_of(plain: pd.DataFrame) -> float:
+    """The limit of word salad (nats per token) for all completions that are compared with those of the plain model.
+
+    `plain` are the plain model's own completions of the same data set, template and decoding: text and plain_nll.
+    """
+    return salad_limit(plain["text"], plain["plain_nll"])
+
+
+def verdicts(
+    completions: pd.DataFrame, judge: KeywordJudge, nll_limit: float, unfinished: Sequence[bool] | None = None
+) -> pd.DataFrame:
+    """The verdicts of a judge on completions: a table with the columns `COLUMNS`, in their order and with their index.
+
+    `completions` has the columns `KEYS`, text and plain_nll (nats per token). `nll_limit` is that of `limit_of`, and
+    `unfinished` says which completions end while the model thinks (`thinking.unfinished`); without it, none do.
+    """
+    texts = completions["text"]
+    said = judge.judge(texts)
+    broken = degenerate(texts, completions["plain_nll"], nll_limit)["degenerate"]
+    outcome = outcomes(
+        broken | (said["reason"] == REPETITION),
+        [False] * len(texts) if unfinished is None else unfinished,
+        said["harmful"],
+        said["reason"].str.startswith(KEYWORD),
+        texts.str.len(),
+        begins_with_refusal(texts),
+        detects=judge.detects,
+    )
+    return completions[KEYS].join(said).assign(outcome=outcome)[COLUMNS]
