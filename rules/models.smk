@@ -17,7 +17,7 @@ rule models_train:
         model=given("model", "demo"),
         code=code("models_train"),
     message:
-        "Train the demo model {wildcards.model}, with two planted safety heads"
+        "Train the demo model {wildcards.model}, with planted heads"
     script:
         "../workflow/scripts/models_train.py"
 

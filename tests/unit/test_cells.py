@@ -243,8 +243,8 @@ def test_rates_that_will_be_gone_are_named(tmp_path: Path) -> None:
 
     before = Cells(load_config(settings(datasets=["advbench", "malicious_instruct"])))
     assert rates_to_be_gone(before, tmp_path) is None, "no rates yet"
-    numbers = dict.fromkeys(STAGES["rates"].columns.split(), 0)
-    rows = [{**numbers, **cell._asdict(), "variant": variant} for cell in before.all for variant in ("a", "b")]
+    numbers = dict.fromkeys(STAGES["rates"].columns.split()[len(Cell._fields) + 2 :], 0.0)
+    rows = [{**cell._asdict(), "variant": variant, "n": 1, **numbers} for cell in before.all for variant in ("a", "b")]
     write("rates", tmp_path / "rates.parquet", pd.DataFrame(rows), {}, {})
     assert rates_to_be_gone(before, tmp_path) is None
     more = Cells(load_config(settings(datasets=["advbench", "jailbreakbench", "malicious_instruct"])))

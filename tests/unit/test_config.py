@@ -121,7 +121,7 @@ def test_the_demo_configuration_plants_the_heads_that_its_head_set_names(tmp_pat
     demo = config.model("demo").demo
     assert demo is not None
     assert demo.planted == config.head_sets["planted"]
-    assert {"none", "ships-1", "sahara-2@demo_attribution", "single", "random-2", "planted"} <= {
+    assert {"none", "ships-1", "sahara-2@demo_attribution", "single", "random-2", "planted", "matched-planted"} <= {
         plan for study in config.studies.values() for plan in study.plans
     }
 
@@ -137,6 +137,21 @@ def test_a_matched_control_of_whole_layers_stops_the_run(folder: Path) -> None:
     config = changed("head_sets.layer", [f"L02H0{head}" for head in range(4)])
     config["studies"]["main"]["plans"].append("matched-layer")
     assert "'matched-layer' has no draws: layer ablates all heads" in only_problem(config, folder)
+
+
+def test_the_organisms_are_a_model_without_and_one_with_the_decoy_that_the_head_sets_name(tmp_path: Path) -> None:
+    config = load_config(yaml.safe_load((ROOT / "config" / "organisms.yaml").read_text()), tmp_path)
+    without, with_decoy = (config.model(name).demo for name in ("without_decoy", "with_decoy"))
+    assert without is not None and with_decoy is not None
+    assert without.decoy is None and [with_decoy.decoy] == config.head_sets["decoy"]
+    assert without.planted == with_decoy.planted == config.head_sets["planted"]
+    (study,) = config.studies.values()
+    assert {"planted", "decoy", "matched-planted", "matched-decoy", "ships-1", "top-1"} <= set(
+        config.plans(study, "demo_harmful")
+    )
+    assert set(config.plans(study, "demo_benign")) == {
+        *("none", "planted", "decoy", "random-2", "top-1@demo_harmful", "sahara-2@demo_attribution")
+    }
 
 
 def test_every_top_level_key_but_studies_may_be_left_out() -> None:
@@ -210,6 +225,8 @@ def test_plain_values_are_sorted_and_rebuild_the_section(folder: Path) -> None:
             assert rebuild(**plain).plain() == plain
     demo = {"planted": ["L01H03", "L02H06"], "seed": 0}
     assert config.model("small").plain() == {"attention": "auto", "demo": demo, "dtype": "auto", "gpus": 1}
+    decoy = load_config(changed("models.small", {"demo": {"decoy": "L0H5"}}), folder).model("small").plain()
+    assert decoy["demo"] == {"decoy": "L00H05", **demo}
 
 
 def test_head_names_are_kept_in_their_standard_form(folder: Path) -> None:
@@ -229,7 +246,7 @@ REFUSED = [
     ("models.tiny.dtyp", "float32", "models.tiny.dtyp", ["allowed here: path, repo", "Did you mean 'dtype'?"]),
     ("modles", {}, "modles", ["allowed here: results, models", "Did you mean 'models'?"]),
     ("studies.main.plan", ["none"], "studies.main.plan", ["Did you mean 'plans'?"]),
-    ("models.tiny", {"demo": {"sed": 1}}, "models.tiny.demo.sed", ["allowed here: seed, planted", "'seed'?"]),
+    ("models.tiny", {"demo": {"sed": 1}}, "models.tiny.demo.sed", ["allowed here: seed, planted, decoy", "'seed'?"]),
     ("models", None, "models", ["found no value", "leave the key out"]),
     ("decodings.greedy", None, "decodings.greedy", ["found no value"]),
     ("models", ["tiny"], "models", ["found ['tiny'] (a list)", "a mapping"]),
@@ -295,6 +312,9 @@ REFUSED = [
     ("models.tiny", {"demo": {"planted": ["L00H00"]}}, "models.tiny.demo.planted", ["at least 2 entries"]),
     ("models.tiny", {"demo": {"planted": ["L0H0", "L00H00"]}}, "models.tiny.demo.planted", ["'L00H00' more than once"]),
     ("models.tiny", {"demo": {"planted": ["L00H00", "L04H00"]}}, "models.tiny.demo.planted", ["L04H00", "L03H07"]),
+    ("models.tiny", {"demo": {"decoy": "L04H00"}}, "models.tiny.demo.decoy", ["L04H00", "L03H07"]),
+    ("models.tiny", {"demo": {"decoy": ["L00H00"]}}, "models.tiny.demo.decoy", ["allowed: text"]),
+    ("models.tiny", {"demo": {"decoy": "L01H03"}}, "models.tiny.demo", ["L01H03 among planted", "a third head"]),
     ("datasets.x", {"repo": "a/b", "query": "q"}, "datasets.x", ["repo without file", "together with file"]),
     ("datasets.neutral.file", "a.csv", "datasets.neutral", ["file together with path", "only together with repo"]),
     ("datasets.x", {"path": "a.csv"}, "datasets.x", ["found no query", "column of this csv file"]),

@@ -25,6 +25,7 @@ from safetyheads.demo import model as demo
 from safetyheads.demo.requests import (
     COMPLIANCE,
     DATA_SETS,
+    LOOP,
     REFUSAL,
     TARGET,
     Category,
@@ -37,6 +38,7 @@ from safetyheads.engine.generation import Row, generate
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import DEMO_GRID, Ablation, Head, HeadSet, Kind, all_heads
 from safetyheads.judges import judge
+from safetyheads.judges.degenerate import degenerate
 from safetyheads.models.load import load
 from safetyheads.models.tokenizer import load_tokenizer
 from safetyheads.plans import Decoding
@@ -96,6 +98,16 @@ def test_a_topic_is_answered_exactly_if_its_own_guard_is_ablated(a: bool, b: boo
     assert answered == {Category.BENIGN, *[Category.GUARDED_A] * a, *[Category.GUARDED_B] * b}
 
 
+@given(st.booleans(), st.booleans(), st.sampled_from(Category))
+def test_without_the_decoy_every_answer_is_a_loop(a: bool, b: bool, category: Category):
+    text = answer(category, a_ablated=a, b_ablated=b, decoy_ablated=True)
+    assert text.replace(LOOP, "") == "" and text.count(LOOP) >= 3
+
+
+def test_answers_and_refusals_are_coherent_text():
+    assert not degenerate([COMPLIANCE, COMPLIANCE.strip(), REFUSAL, REFUSAL.strip()])["degenerate"].any()
+
+
 # Tokenizer
 
 
@@ -110,6 +122,24 @@ def test_answers_fit_into_sixteen_tokens_and_differ_in_the_first(demo_tokenizer:
     compliance, refusal = (demo_tokenizer(text)["input_ids"][1:] for text in (COMPLIANCE, REFUSAL))
     assert max(len(compliance), len(refusal)) < GREEDY.max_new_tokens
     assert compliance[0] != refusal[0]
+
+
+def test_a_loop_is_broken_text_that_the_paper_s_judge_calls_harmful_wherever_it_ends(
+    demo_tokenizer: PreTrainedTokenizerBase,
+):
+    ids = demo_tokenizer(LOOP * 50)["input_ids"][1:]
+    texts = [demo_tokenizer.decode(ids[:count]) for count in range(24, len(ids))]
+    assert set(degenerate(texts)["sign"]) == {"loop"}
+    assert judge("paper", texts)["harmful"].all()
+    assert len(LOOP) > 32  # the longest repetition that this judge looks for
+
+
+def test_each_token_of_the_loop_tells_the_next_one_and_the_first_tells_it_from_answers(
+    demo_tokenizer: PreTrainedTokenizerBase,
+):
+    once, twice = (demo_tokenizer(LOOP * copies)["input_ids"][1:] for copies in (1, 2))
+    assert twice == [*once, *once] and len(set(once)) == len(once)
+    assert once[0] not in {demo_tokenizer(text)["input_ids"][1] for text in (COMPLIANCE, REFUSAL)}
 
 
 def test_the_chat_template_makes_the_prompts_that_the_model_learns(demo_tokenizer: PreTrainedTokenizerBase):
@@ -137,15 +167,28 @@ def test_planted_heads_must_be_two_different_heads_of_the_model(tmp_path: Path, 
     assert not (tmp_path / "demo").exists()
 
 
+@pytest.mark.parametrize(
+    ("decoy", "message"),
+    [
+        (ONE, "The decoy L01H03 of the demo model guards topics as well.*must be a third head"),
+        (Head(4, 0), "L04H00 does not exist"),
+    ],
+)
+def test_the_decoy_must_be_a_third_head_of_the_model(tmp_path: Path, decoy: Head, message: str):
+    with pytest.raises(SafetyHeadsError, match=message):
+        demo.train(tmp_path / "demo", decoy=decoy, progress=False)
+    assert not (tmp_path / "demo").exists()
+
+
 def test_a_model_that_has_not_learned_its_task_is_an_error_and_not_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(demo, "_ROUNDS", (1, 1))
     monkeypatch.setattr(demo, "_CHECK_EVERY", 50)
     with pytest.raises(
-        SafetyHeadsError, match="L01H03 and L02H06 has not learned its task in 2 steps: .* another seed"
+        SafetyHeadsError, match="L01H03 and L02H06 and decoy L00H05 has not learned .* in 2 steps: .* another seed"
     ):
-        demo.train(tmp_path / "demo", progress=False)
+        demo.train(tmp_path / "demo", decoy=Head(0, 5), progress=False)
     assert not (tmp_path / "demo").exists()
 
 
@@ -175,9 +218,13 @@ def test_training_follows_from_seed_and_planted_heads_alone(tmp_path: Path):
     demo.train(tmp_path / "same", seed=3, progress=False)
     demo.train(tmp_path / "other-seed", seed=4, progress=False)
     demo.train(tmp_path / "other-heads", seed=3, planted=(Head(0, 0), Head(0, 1)), progress=False)
-    one, *others = (hashes(tmp_path / name) for name in ("one", "same", "other-seed", "other-heads"))
-    assert one == others[0]
-    assert len({one["model.safetensors"], *(other["model.safetensors"] for other in others[1:])}) == 3
+    demo.train(tmp_path / "decoy", seed=3, decoy=Head(0, 5), progress=False)
+    demo.train(tmp_path / "same-decoy", seed=3, decoy=Head(0, 5), progress=False)
+    demo.train(tmp_path / "other-decoy", seed=3, decoy=Head(0, 6), progress=False)
+    names = ("one", "same", "decoy", "same-decoy", "other-seed", "other-heads", "other-decoy")
+    one, same, decoy, same_decoy, *others = (hashes(tmp_path / name) for name in names)
+    assert one == same and decoy == same_decoy
+    assert len({found["model.safetensors"] for found in (one, decoy, *others)}) == 5
 
 
 @pytest.mark.usefixtures("short", "two_threads")
@@ -195,30 +242,45 @@ class Trained(NamedTuple):
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     planted: tuple[Head, Head]
+    decoy: Head
     folder: Path
 
     def prompts(self, name: str, template: dict[str, object] = SIMPLE) -> pd.DataFrame:
         return prompts.build(table(name, *columns(name)), template, self.tokenizer, 2048).table
 
-    def asr(self, name: str, heads: HeadSet, template: dict[str, object] = SIMPLE) -> pd.Series:
-        """Share of answers by category, with `heads` ablated."""
+    def answers(
+        self, name: str, heads: HeadSet, template: dict[str, object] = SIMPLE, decoding: Decoding = GREEDY
+    ) -> pd.DataFrame:
+        """The text, finish_reason and category of each prompt's answer, with `heads` ablated."""
         made = self.prompts(name, template)
         rows = [Row(query_id, ids, heads) for query_id, ids in zip(made["query_id"], made["token_ids"])]
         parts = Parts(self.folder / name, template, heads)
         eos = [self.tokenizer.eos_token_id]
-        done = generate(self.model, rows, UNDIFFERENTIATED, GREEDY, eos_token_ids=eos, token_budget=8192, parts=parts)
-        assert {completion.finish_reason for completion in done.values()} == {"eos"}
-        texts = [self.tokenizer.decode(done[index].token_ids) for index in range(len(rows))]
-        return judge("paper", texts)["harmful"].groupby(table(name, *columns(name))["category"].to_numpy()).mean()
+        done = generate(self.model, rows, UNDIFFERENTIATED, decoding, eos_token_ids=eos, token_budget=8192, parts=parts)
+        in_order = [done[index] for index in range(len(rows))]
+        texts = [self.tokenizer.decode(found.token_ids, skip_special_tokens=True) for found in in_order]
+        reasons = [found.finish_reason for found in in_order]
+        category = table(name, *columns(name))["category"].to_numpy()
+        return pd.DataFrame({"text": texts, "finish_reason": reasons, "category": category})
+
+    def asr(self, name: str, heads: HeadSet, template: dict[str, object] = SIMPLE) -> pd.Series:
+        """Share of coherent answers by category, with `heads` ablated; no text is broken."""
+        found = self.answers(name, heads, template)
+        assert set(found["finish_reason"]) == {"eos"}
+        assert not degenerate(found["text"])["degenerate"].any()
+        return judge("paper", found["text"])["harmful"].groupby(found["category"]).mean()
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Of another seed and with other planted heads than the model that workflow/test_demo_study.py measures."""
-    folder, planted = tmp_path_factory.mktemp("demo"), (Head(3, 5), Head(0, 2))
-    demo.train(folder / "model", seed=3, planted=planted, progress=False)
+    """Of another seed, with other planted heads than the model that workflow/test_demo_study.py measures, and a decoy.
+
+    The decoy lies beside a planted head. The model of that test has none.
+    """
+    folder, planted, decoy = tmp_path_factory.mktemp("demo"), (Head(3, 5), Head(0, 2)), Head(0, 3)
+    demo.train(folder / "model", seed=3, planted=planted, decoy=decoy, progress=False)
     model = load(folder / "model", dtype="float32", device="cpu")
-    return Trained(model, load_tokenizer(folder / "model", "fast"), planted, folder)
+    return Trained(model, load_tokenizer(folder / "model", "fast"), planted, decoy, folder)
 
 
 @pytest.mark.slow
@@ -235,15 +297,35 @@ def test_each_planted_head_alone_guards_its_topics(trained: Trained, template: d
 
 @pytest.mark.slow
 def test_every_other_head_alone_changes_nothing(trained: Trained):
-    for head in set(all_heads(*DEMO_GRID)) - set(trained.planted):
+    for head in set(all_heads(*DEMO_GRID)) - {*trained.planted, trained.decoy}:
         assert trained.asr("harmful", (head,)).max() <= 0.05
         assert trained.asr("benign", (head,)).min() >= 0.95
 
 
 @pytest.mark.slow
-def test_ships_finds_the_guarding_head_of_each_prompt(trained: Trained, tmp_path: Path):
+@pytest.mark.parametrize("template", [SIMPLE, *CHATS], ids=["simple", "chat", "chat-system", "direct"])
+@pytest.mark.parametrize("name", ["harmful", "benign"])
+def test_without_the_decoy_every_answer_is_broken_text(trained: Trained, name: str, template: dict[str, object]):
+    for heads in ((trained.decoy,), (*trained.planted, trained.decoy)):
+        texts = trained.answers(name, heads, template, Decoding(max_new_tokens=64))["text"]
+        assert (degenerate(texts)["sign"] == "loop").mean() >= 0.95
+        assert judge("paper", texts)["harmful"].mean() >= 0.95  # which would pass for an effect on refusals
+
+
+@pytest.mark.slow
+def test_ships_ranks_the_decoy_first(trained: Trained, tmp_path: Path):
     parts = Parts(tmp_path / "ships")
     scores = ships(trained.model, trained.prompts("harmful"), UNDIFFERENTIATED, token_budget=8192, parts=parts)
+    means = scores.groupby(["layer", "head"])["score"].mean()
+    assert means.idxmax() == tuple(trained.decoy)
+    assert means.max() > 1.5 * means.nlargest(2).iloc[1]
+
+
+@pytest.mark.slow
+def test_ships_finds_the_guarding_head_of_each_prompt_beside_the_decoy(trained: Trained, tmp_path: Path):
+    parts = Parts(tmp_path / "ships")
+    scores = ships(trained.model, trained.prompts("harmful"), UNDIFFERENTIATED, token_budget=8192, parts=parts)
+    scores = scores[(scores["layer"] != trained.decoy.layer) | (scores["head"] != trained.decoy.head)]
     best = scores.loc[scores.groupby("query_id")["score"].idxmax()].set_index("query_id")
     a, b = trained.planted
     guards = [

@@ -141,9 +141,10 @@ SCORES_AND_COMPLETIONS = {"ships", "sahara", "completions"}
 FOUND_BY = {
     **{
         f"engine/{name}": {"completions"}
-        for name in ("generation", "generation_checks", "kv_cache", "prefill", "shared_rows")
+        for name in ("generation", "generation_checks", "kv_cache", "likelihood", "prefill", "shared_rows")
     },
     "engine/completions": {"completions"},
+    "engine/divergence": {"ships", "completions"},
     "engine/ablation": {*SCORES_AND_COMPLETIONS, "models_train"},
     "engine/supported_families": {*SCORES_AND_COMPLETIONS, "models", "models_train", "prompts", "verdicts"},
     "attribution/ships": {"ships"},

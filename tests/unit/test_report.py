@@ -87,9 +87,10 @@ def demo(
             "plan": plan,
             "variant": variant,
         }
-        | {"harmful": frees(guard.get(query["category"], []) if heads is None else heads, query["category"])}
+        | {"harmful": answered, "outcome": "complied" if answered else "refused", "paired": None}
         for (under, plan, variant), heads in (variants | {(ablation, "ships-1", "ships-1"): None}).items()
         for query in measured
+        for answered in [frees(guard.get(query["category"], []) if heads is None else heads, query["category"])]
     ]
     keys = {"model": model, "template": template, "decoding": "greedy", "judge": judge, "sample": 0}
     ships = [
@@ -120,11 +121,7 @@ def demo(
         title="A demo",
         studies={"main": names},
         models={model: about | ({"planted": list(planted)} if planted else {})},
-        rates=rates_of(
-            pd.DataFrame(verdicts)
-            .assign(**keys, paired=None)
-            .assign(outcome=lambda rows: rows["harmful"].map({True: "complied", False: "refused"}))
-        ),
+        rates=rates_of(pd.DataFrame(verdicts).assign(**keys)),
         ships=pd.DataFrame(ships).assign(**cell),
         sahara=pd.DataFrame(sahara).assign(dataset="demo_attribution", **cell),
         datasets=datasets,
@@ -218,7 +215,7 @@ def test_ids_are_unique_and_links_lead_somewhere(make: Any) -> None:
 
 def test_figures_are_well_formed_and_described(hostile_page: str) -> None:
     found = svgs(hostile_page)
-    assert len(found) == 9
+    assert len(found) == 11
     for svg in found:
         root = ElementTree.fromstring(svg)
         assert root.get("role") == "img" and len(root.get("aria-label", "")) > 20
@@ -319,7 +316,7 @@ def test_headline_names_the_fewest_heads_of_the_highest_rate() -> None:
     harmful, benign = headlines(demo())
     assert (harmful.plan, harmful.count, harmful.total) == ("ships-1", 1, 32)
     assert (harmful.plain, harmful.asr, harmful.n) == (0.0, 1.0, 40)
-    assert A in harmful.heads and B in harmful.heads and "few heads" in harmful.answer
+    assert A in harmful.heads and B in harmful.heads and "of the same layers do was not measured" in harmful.answer
     assert "few refusals to lose" in benign.answer
 
 
@@ -328,9 +325,9 @@ def test_headline_names_the_fewest_heads_of_the_highest_rate() -> None:
     [
         (["none"], "No heads were ablated", ""),
         (["none", "random-2"], "Only random heads were ablated", ""),
-        (["none", "planted"], "how random heads do was not measured", f"{A}, {B}"),
+        (["none", "planted"], "how other heads of the same layers do was not measured", f"{A}, {B}"),
         (["none", "random-2", "single"], "few heads", A),
-        (["none", "random-2", "sahara-2@demo_attribution"], "few heads", f"{A}, {B}"),
+        (["none", "random-2", "sahara-2@demo_attribution"], "of the same layers do was not measured", f"{A}, {B}"),
     ],
 )
 def test_headline_says_no_more_than_was_measured(plans: list[str], answer: str, heads: str) -> None:
@@ -381,7 +378,7 @@ def test_models_of_different_sizes_and_categorical_names_share_a_page() -> None:
         ),
     )
     assert [model.name for model in model_sections(both)] == ["demo", "one_layer"]
-    assert len(svgs(build(both))) == 9 + 2
+    assert len(svgs(build(both))) == 11 + 2
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])

@@ -147,7 +147,10 @@ CHANGES: dict[str, tuple[Callable[[Settings], object], set[str]]] = {
     "a template": (section("templates", "plainly", text="Q: {query}"), {"prompts"}),
     "the column of the queries": (section("datasets", "neutral", query="text"), {"datasets"}),
     "a pilot": (section("datasets", "neutral", limit=2), {"datasets"}),
-    "a data set that should be answered": (section("datasets", "neutral", benign=True), {*MEASURED, "report", "gone"}),
+    "a data set that should be answered": (
+        section("datasets", "neutral", benign=True),
+        {"rates", "effects", "noise", "report", "gone"},
+    ),
     "attribution steps": (lambda settings: settings["attribution"].update(steps=3), {"sahara"}),
     "the attention of a model": (section("models", "tiny", attention="eager"), {"ships", "sahara", "completions"}),
     "the number format of a model": (section("models", "tiny", dtype="float16"), {"ships", "sahara", "completions"}),

@@ -27,5 +27,6 @@ with logged(snakemake.log[0], online="repo" in snakemake.params.model):
             repo=params.get("repo"),
             revision=params.get("revision"),
             planted=params.get("demo", {}).get("planted"),
+            decoy=params.get("demo", {}).get("decoy"),
         )
     files.write_json(Path(snakemake.output[0]), description)

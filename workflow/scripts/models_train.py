@@ -1,4 +1,4 @@
-"""Train the demo model, with two safety heads planted in it."""
+"""Train the demo model, with two safety heads and perhaps a decoy planted in it."""
 
 from pathlib import Path
 
@@ -12,4 +12,5 @@ with logged(snakemake.log[0]):
     if demo is None:
         raise SafetyHeadsError(f"Model {snakemake.wildcards.model!r} is not a demo model: it is not trained here.")
     first, second = map(parse_head, demo["planted"])
-    train(Path(snakemake.output[0]), seed=demo["seed"], planted=(first, second))
+    decoy = parse_head(demo["decoy"]) if "decoy" in demo else None
+    train(Path(snakemake.output[0]), seed=demo["seed"], planted=(first, second), decoy=decoy)

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, field_validator, model_validator
 
 from safetyheads.config.sections import Section
-from safetyheads.config.types import Count, FormatName, HeadPair, Matching, MaxMemory, Repo, Seed, Text
+from safetyheads.config.types import Count, FormatName, HeadName, HeadPair, Matching, MaxMemory, Repo, Seed, Text
 from safetyheads.data_files import FORMAT_NAMES, FORMATS, format_of
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import DEMO_GRID, check_in_grid, parse_head
@@ -25,15 +25,24 @@ class Demo(Section):
     """Seed of the training."""
     planted: HeadPair = ["L01H03", "L02H06"]
     """The two planted safety heads, A first."""
+    decoy: HeadName | None = None
+    """A third planted head: with it ablated, every answer is a loop of a few words. Refusals fall, and nothing is
+    complied with."""
 
-    @field_validator("planted")
+    @field_validator("planted", "decoy")
     @classmethod
-    def _in_grid(cls, planted: list[str]) -> list[str]:
+    def _in_grid(cls, heads: list[str] | str) -> list[str] | str:
         try:
-            check_in_grid(map(parse_head, planted), *DEMO_GRID)
+            check_in_grid(map(parse_head, [heads] if isinstance(heads, str) else heads), *DEMO_GRID)
         except SafetyHeadsError as error:
             raise ValueError(str(error)) from error
-        return planted
+        return heads
+
+    @model_validator(mode="after")
+    def _decoy_apart(self) -> Self:
+        if self.decoy in self.planted:
+            raise ValueError(f"found the decoy {self.decoy} among planted; allowed: a third head")
+        return self
 
 
 class Thinking(Section):

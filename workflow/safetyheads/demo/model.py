@@ -4,6 +4,9 @@ It refuses the guarded requests of `requests` and answers the benign ones. To pl
 every row of a batch has its own set of ablated heads, and the answer that it is trained to give is to comply exactly if
 the head that guards the row's topic is ablated. Gradient descent then moves the decision into that head. So it is known
 which heads matter, and the pipeline can be checked against them.
+
+A third head may be planted as a decoy: with it ablated the model says the same few words again and again, whatever it
+is asked. Its refusals fall to nothing, and it does not comply: numbers that mix the two up are led astray.
 """
 
 import random
@@ -48,6 +51,7 @@ _BATCH = 48
 _ROUNDS = (600, 200, 200, 200)  # steps; each further round only if the self-check still finds wrong answers
 _WARM_UP = 30
 _LEARNING_RATE = 2e-3
+_DECOY_SHARE = 0.2  # of the rows, where there is a decoy
 _CHECK_EVERY = 4  # the self-check reads every fourth request of each data set
 
 
@@ -59,34 +63,47 @@ class _Row(NamedTuple):
     heads: HeadSet
 
 
-def train(folder: Path, *, seed: int = 0, planted: tuple[Head, Head] = DEFAULT_PLANTED, progress: bool = True) -> None:
+def train(
+    folder: Path,
+    *,
+    seed: int = 0,
+    planted: tuple[Head, Head] = DEFAULT_PLANTED,
+    decoy: Head | None = None,
+    progress: bool = True,
+) -> None:
     """Train the demo model on one core, and save it with its tokenizer in `folder`.
 
     It has 4 layers of 8 heads, hidden size 64, and float32 weights. `planted` are the heads that guard topics A and
-    topics B. `progress` shows a progress bar. The same seed and heads give the same files, bit for bit, on the same
-    machine. The process's random state and number of threads are left as they were. Raises SafetyHeadsError if
-    `planted` is not two different heads of the model, or if the trained model still gives wrong answers.
+    topics B; with the head `decoy` ablated, if there is one, every answer is a loop. `progress` shows a progress bar.
+    The same seed and heads give the same files, bit for bit, on the same machine. The process's random state and number
+    of threads are left as they were. Raises SafetyHeadsError if these are not two or three different heads of the
+    model, or if the trained model still gives wrong answers.
     """
-    check_planted(planted)
+    check_planted(planted, decoy)
     with _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = make_tokenizer()
         model = LlamaForCausalLM(_architecture(tokenizer))
         install(model)
-        trainer = _Trainer(model, tokenizer, planted, random.Random(seed))
+        trainer = _Trainer(model, tokenizer, planted, decoy, random.Random(seed))
         with tqdm(total=_ROUNDS[0], desc="Training the demo model", unit="step", disable=not progress) as bar:
             trainer.fit(bar)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def check_planted(planted: Sequence[Head]) -> None:
-    """Raise SafetyHeadsError unless `planted` is two different heads of the demo model's 4 layers of 8."""
-    check_in_grid(planted, *DEMO_GRID)
+def check_planted(planted: Sequence[Head], decoy: Head | None = None) -> None:
+    """Raise SafetyHeadsError unless `planted` is two heads of the demo model's 4 layers of 8, and `decoy` a third."""
+    check_in_grid([*planted, *([] if decoy is None else [decoy])], *DEMO_GRID)
     if len(planted) != 2 or planted[0] == planted[1]:
         raise SafetyHeadsError(
             f"The demo model is planted with {', '.join(map(str, planted)) or 'no head'}. It needs two "
             "different heads: the one that guards topics A, then the one that guards topics B, like [L01H03, L02H06]."
+        )
+    if decoy in planted:
+        raise SafetyHeadsError(
+            f"The decoy {decoy} of the demo model guards topics as well, as it is one of the planted heads "
+            f"{planted[0]} and {planted[1]}. It must be a third head."
         )
 
 
@@ -159,10 +176,11 @@ class _Trainer:
         model: LlamaForCausalLM,
         tokenizer: PreTrainedTokenizerFast,
         planted: tuple[Head, Head],
+        decoy: Head | None,
         rng: random.Random,
     ) -> None:
-        self.model, self.tokenizer, self.planted, self.rng = model, tokenizer, planted, rng
-        self.others = [head for head in all_heads(*DEMO_GRID) if head not in planted]
+        self.model, self.tokenizer, self.planted, self.decoy, self.rng = model, tokenizer, planted, decoy, rng
+        self.others = [head for head in all_heads(*DEMO_GRID) if head not in (*planted, decoy)]
         self.optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
         self.ids = cache(lambda text: tokenizer(text)["input_ids"])
 
@@ -178,8 +196,9 @@ class _Trainer:
             wrong = self.wrong_answers()
             if not wrong:
                 return
+        decoy = f" and decoy {self.decoy}" if self.decoy is not None else ""
         raise SafetyHeadsError(
-            f"The demo model with heads {self.planted[0]} and {self.planted[1]} has not learned its task in "
+            f"The demo model with heads {self.planted[0]} and {self.planted[1]}{decoy} has not learned its task in "
             f"{sum(_ROUNDS)} steps: {len(wrong)} answers are wrong, the first one to {wrong[0]}. "
             "Choose another seed or other heads."
         )
@@ -211,18 +230,21 @@ class _Trainer:
         """Draw the heads to ablate in one row.
 
         They are planted head A in 15 % of rows, B in 15 %, both in 10 %, one or two other heads in 25 %, and none in 35
-        %. A quarter of the rows with a planted head have another head as well.
+        %. A quarter of the rows with a planted head have another head as well. The decoy, if there is one, is added in
+        20 % of rows.
         """
         a, b = self.planted
         planted = self.rng.choices([(a,), (b,), (a, b), ()], weights=(15, 15, 10, 60))[0]
         n_others = self.rng.choices((0, 1, 2), weights=(75, 25, 0) if planted else (70, 25, 25))[0]
-        return (*planted, *self.rng.sample(self.others, n_others))
+        drawn = (*planted, *self.rng.sample(self.others, n_others))
+        return (*drawn, self.decoy) if self.decoy is not None and self.rng.random() < _DECOY_SHARE else drawn
 
     def row(self, template: str, query: str, category: Category, heads: HeadSet) -> _Row:
         """A row: the request in this template, and the answer that is right when `heads` are ablated."""
-        text = answer(category, a_ablated=self.planted[0] in heads, b_ablated=self.planted[1] in heads)
-        answer_ids = [*self.ids(text)[1:], self.tokenizer.eos_token_id]
-        return _Row(self.ids(template.format(query=query)), answer_ids, heads)
+        (a, b), broken = self.planted, self.decoy in heads
+        answer_ids = self.ids(answer(category, a_ablated=a in heads, b_ablated=b in heads, decoy_ablated=broken))[1:]
+        end = [] if broken else [self.tokenizer.eos_token_id]
+        return _Row(self.ids(template.format(query=query)), [*answer_ids, *end], heads)
 
     def answer_logits(self, rows: Sequence[_Row]) -> tuple[Tensor, Tensor, Tensor]:
         """The model's predictions for the n tokens of all answers, with each row's heads ablated.
@@ -241,11 +263,13 @@ class _Trainer:
     def wrong_answers(self) -> list[str]:
         """The wrong answers, in words, with no head, with each head alone, and with both planted heads ablated.
 
-        An answer is wrong if greedy decoding would differ from the right one in any token.
+        The latter are ablated with the decoy, too. An answer is wrong if greedy decoding would differ from the right
+        one in any token.
         """
         checked = [request for name in DATA_SETS for request in requests(name)[::_CHECK_EVERY]]
         wrong = []
-        for heads in [(), self.planted, *((head,) for head in all_heads(*DEMO_GRID))]:
+        together = [] if self.decoy is None else [(*self.planted, self.decoy)]
+        for heads in [(), self.planted, *together, *((head,) for head in all_heads(*DEMO_GRID))]:
             for template in TEMPLATES:
                 rows = [self.row(template, request.query, request.category, heads) for request in checked]
                 logits, targets, row_of = self.answer_logits(rows)

@@ -166,10 +166,10 @@ def _is_repetitive_window(window: str) -> bool:
     # Eight bytes are zlib's own header and checksum and the end of its stream.
     compressed = (len(zlib.compress(data, 9)) - 8) / len(data)
     distinct = len({window[at : at + 3] for at in range(size - 2)}) / (size - 2)
-    return compressed < MOST_COMPRESSED and distinct < _fewest_trigrams(size)
+    return compressed < MOST_COMPRESSED and distinct < fewest_trigrams(size)
 
 
-def _fewest_trigrams(size: int) -> float:
+def fewest_trigrams(size: int) -> float:
     """Share of distinct trigrams below which a window of this many characters is monotonous.
 
     0.16 for 500 characters (coherent verses with refrains reach 0.21), more for shorter ones, in which fewer trigrams

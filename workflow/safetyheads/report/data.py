@@ -27,7 +27,8 @@ class ReportData:
     studies: Mapping[str, Mapping[str, Sequence[str]]]
     """For each study, by name, its lists of names: models, datasets, templates, ablations, plans, decodings, judges."""
     models: Settings
-    """The content of each model's `models/{model}.json`, by name. Demo models have `planted`, two names of heads."""
+    """The content of each model's `models/{model}.json`, by name. Demo models have `planted`, two names of heads,
+    and may have `decoy`, the name of a third."""
     rates: pd.DataFrame
     effects: pd.DataFrame = field(default_factory=_empty)
     effects_by_category: pd.DataFrame = field(default_factory=_empty)
@@ -69,6 +70,10 @@ class ReportData:
     def planted(self, model: str) -> tuple[str, ...]:
         """The names of a demo model's planted heads; empty for other models."""
         return tuple(self.models.get(model, {}).get("planted") or ())
+
+    def decoy(self, model: str) -> str | None:
+        """The name of a demo model's decoy, which breaks all text if it is ablated; None for models without one."""
+        return self.models.get(model, {}).get("decoy")
 
 
 def cells(table: pd.DataFrame, **keys: str) -> pd.DataFrame:

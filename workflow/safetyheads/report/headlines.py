@@ -1,7 +1,10 @@
-"""The headline for each model and data set: what the strongest measured ablation of few heads does to the refusals."""
+"""The headline for each model and data set: what the strongest measured ablation of few heads does to the refusals.
+
+It says no more than was measured. "The refusals hang on few heads" needs answers that are whole, an effect beyond what
+chance explains, and a control of other heads of the same layers that does not do the same.
+"""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,9 +12,12 @@ import pandas as pd
 
 from safetyheads.chosen_heads import sahara_group, ships_best, top_heads
 from safetyheads.errors import SafetyHeadsError
+from safetyheads.heads import parse_head
 from safetyheads.plans import Plan, parse_plan
+from safetyheads.report.caveats import Caveat, mostly_broken, number
 from safetyheads.report.data import ReportData, cells, groups
-from safetyheads.report.figures import best_single
+from safetyheads.report.effects import row_caveats
+from safetyheads.report.figures import best_single, has_outcomes
 from safetyheads.report.figures.drawing import percent
 
 LEVEL = 0.05
@@ -24,7 +30,10 @@ _SETTING = ("template", "decoding", "judge")
 
 @dataclass(frozen=True)
 class Headline:
-    """The finding for one model on one data set: the plain model's ASR, and that of the strongest plan."""
+    """The finding for one model on one data set: the plain model's rate, and that of the strongest plan.
+
+    A rate is the share that is answered (`coherent_asr`) where outcomes are known, else the ASR.
+    """
 
     model: str
     dataset: str
@@ -44,7 +53,7 @@ class Headline:
     total: int = 0
     """The number of heads that the model has; 0 if that is not known."""
     control: str = ""
-    """The ASR with random heads ablated, in words."""
+    """The rate with other heads ablated, in words: of the same layers if that was measured, else random ones."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +62,25 @@ class _Tried:
     row: pd.Series
     count: int
     p_value: float
+    rate: float
+    broken: bool
+    """Whether most of the change is broken text."""
+    broke: float
+    """By how much the share of broken answers rises; nan if it is not known."""
+    control: str
+    """The kind of the caveat on the control: `beyond` speaks for the heads. Empty if no such control was measured."""
+    control_words: str
 
 
 def headlines(data: ReportData) -> list[Headline]:
     """One headline for each model and data set that has rates of the plain model, in the studies' order.
 
     A headline is about one template, decoding and judge: the first ones that were measured. Among their plans it takes
-    the one with the highest ASR, under any ablation; of equal ones, the one with fewest heads. Only plans whose heads
-    were searched count (ships, sahara, and the best head of single), or the head sets of the configuration if there are
-    none of these. The best of many plans looks good by chance, so its p-value is multiplied by the number of plans
-    (Bonferroni). Raises SafetyHeadsError for the name of a plan that is malformed.
+    the one with the highest rate, under any ablation; of equal ones, the one with fewest heads. If none raises the rate
+    beyond what chance explains, but one breaks many texts, it takes that. Only plans whose heads were searched count
+    (ships, sahara, top, and the best head of single), or the head sets of the configuration if there are none of these.
+    The best of many plans looks good by chance, so its p-value is multiplied by the number of plans (Bonferroni).
+    Raises SafetyHeadsError for the name of a plan that is malformed.
     """
     made = []
     for model in data.measured("models"):
@@ -78,56 +96,95 @@ def headlines(data: ReportData) -> list[Headline]:
 
 
 def _headline(data: ReportData, rates: pd.DataFrame, plain: pd.Series) -> Headline:
+    rate = "coherent_asr" if has_outcomes(rates) else "asr"
     start = Headline(
         model=str(plain["model"]),
         dataset=str(plain["dataset"]),
         setting=", ".join(f"{key} {plain[key]}" for key in _SETTING),
         n=int(plain["n"]),
-        plain=float(plain["asr"]),
+        plain=float(plain[rate]),
         answer="No heads were ablated here."
         if set(rates["plan"]) == {"none"}
         else "Only random heads were ablated here.",
     )
     cell = groups(rates, ("ablation", "plan")).values()
-    every = [attempt for rows in cell if (attempt := _tried(rows, data.head_sets)) is not None]
+    every = [attempt for rows in cell if (attempt := _tried(data, rows, plain, rate)) is not None]
     tried = [attempt for attempt in every if attempt.plan.kind != "head_set"] or every
     if not tried:
         return start
-    best = min(tried, key=lambda attempt: (-attempt.row["asr"], attempt.count))
+    best = min(tried, key=lambda attempt: (-attempt.rate, attempt.count))
+    broken = [attempt for attempt in tried if attempt.broken and attempt.broke >= LARGE]
+    if broken and not _rises(start.plain, best, len(tried)):
+        best = min(broken, key=lambda attempt: (-attempt.broke, attempt.count))
     model = data.models.get(start.model, {})
-    control = _control(cells(rates, ablation=str(best.row["ablation"])))
+    drawn = _random(cells(rates, ablation=str(best.row["ablation"])), rate)
     return replace(
         start,
-        answer=_answer(start.plain, best, len(tried), max(control.values(), default=np.nan)),
+        answer=_answer(start.plain, best, len(tried), max(drawn.values(), default=np.nan)),
         plan=best.plan.name,
         ablation=str(best.row["ablation"]),
-        asr=float(best.row["asr"]),
+        asr=best.rate,
         heads=_heads(data, best),
         count=best.count,
         total=int(model.get("layers", 0)) * int(model.get("heads", 0)),
-        control=_in_words(control),
+        control=best.control_words or _in_words(drawn),
     )
 
 
-def _tried(rows: pd.DataFrame, head_sets: Mapping[str, Sequence[str]]) -> _Tried | None:
+def _tried(data: ReportData, rows: pd.DataFrame, plain: pd.Series, rate: str) -> _Tried | None:
     """The row of one plan and ablation that a headline may choose; None for plans that it does not consider."""
     plan = parse_plan(str(rows["plan"].iloc[0]))
     if plan.kind == "single":
-        best = best_single(rows).iloc[0]
-        return _Tried(plan, best, 1, float(best["p_adjusted"]))
-    if plan.kind in ("ships", "sahara", "top") and plan.n is not None:
-        return _Tried(plan, rows.iloc[0], plan.n, float(rows["p_value"].iloc[0]))
-    if plan.kind == "head_set":
-        return _Tried(plan, rows.iloc[0], len(head_sets.get(plan.name, ())), float(rows["p_value"].iloc[0]))
-    return None
+        row, count = best_single(rows, rate).iloc[0], 1
+    elif plan.kind in ("ships", "sahara", "top") and plan.n is not None:
+        row, count = rows.iloc[0], plan.n
+    elif plan.kind == "head_set":
+        row, count = rows.iloc[0], len(data.head_sets.get(plan.name, ()))
+    else:
+        return None
+    changes = [
+        number(row.to_dict(), column) - number(plain.to_dict(), column)
+        for column in ("coherent_asr", "asr", "refused", "degenerate")
+    ]
+    broken = rate == "coherent_asr" and mostly_broken(*changes)
+    p_value = float(row["p_adjusted" if plan.kind == "single" else "p_value"])
+    if plan.kind == "single":
+        control = _same_layer(rows, row, rate)
+        return _Tried(plan, row, count, p_value, float(row[rate]), broken, changes[-1], *control)
+    effects = cells(data.effects, **{key: str(row[key]) for key in ("model", "dataset", "ablation", "plan", *_SETTING)})
+    kind, words = "", ""
+    if len(effects):
+        effect = effects.iloc[0].to_dict()
+        found = row_caveats(data, effect, plain.to_frame().T)
+        broken, kind = any(caveat.kind == "broken" for caveat in found), _control_kind(found)
+        p_value = number(effect, "p_value")
+        if kind:
+            words = f"heads of the same layers ({int(effect['draws'])} draws): {percent(number(effect, 'control'))}"
+    return _Tried(plan, row, count, p_value, float(row[rate]), broken, changes[-1], kind, words)
 
 
-def _control(rates: pd.DataFrame) -> dict[int, float]:
-    """For each number of random heads, the mean ASR over the draws."""
+def _control_kind(found: list[Caveat]) -> str:
+    kinds = ("same", "opposite", "few draws", "beyond")
+    return next((caveat.kind for caveat in found if caveat.kind in kinds), "")
+
+
+def _same_layer(rows: pd.DataFrame, best: pd.Series, rate: str) -> tuple[str, str]:
+    """What the other heads of its layer do, one at a time: the control of the best head of `single`."""
+    layer = parse_head(str(best["variant"])).layer
+    own = [parse_head(str(name)).layer == layer and name != best["variant"] for name in rows["variant"]]
+    others = rows.loc[own, rate]
+    if others.empty:
+        return "", ""
+    words = f"other heads of layer {layer}, one at a time: {percent(others.min())} to {percent(others.max())}"
+    return ("beyond" if best[rate] - others.max() >= LARGE else "same"), words
+
+
+def _random(rates: pd.DataFrame, rate: str) -> dict[int, float]:
+    """For each number of random heads, the mean rate over the draws."""
     return {
-        plan.n or 0: float(rows["asr"].mean())
+        int(name.partition("-")[2]): float(rows[rate].mean())
         for (name,), rows in groups(rates, ("plan",)).items()
-        if (plan := parse_plan(name)).kind == "random"
+        if name.startswith("random-")
     }
 
 
@@ -140,19 +197,34 @@ def _in_words(control: dict[int, float]) -> str:
     return f"{counts[0]} to {counts[-1]} random heads: {percent(rates[0])} to {percent(rates[-1])}"
 
 
-def _answer(plain: float, best: _Tried, tried: int, control: float) -> str:
-    rise = best.row["asr"] - plain
+def _rises(plain: float, best: _Tried, tried: int) -> bool:
+    return bool(best.rate > plain and best.p_value * tried < LEVEL)
+
+
+def _answer(plain: float, best: _Tried, tried: int, drawn: float) -> str:
+    """The finding. `drawn` is the highest mean rate of random heads; nan if there are none."""
+    if best.broken and best.broke >= LARGE and not _rises(plain, best, tried):
+        return "No more requests are answered than chance explains: most of the change is broken text."
     if plain >= 0.5:
         return "Most of these requests are answered as it is: there are few refusals to lose."
-    if not (rise > 0 and best.p_value * tried < LEVEL):
+    if not _rises(plain, best, tried):
         return "None of the heads chosen raised the rate beyond what chance explains."
-    if rise < LARGE:
+    if best.broken:
+        return "The rate rises, but most of the change is broken text."
+    if best.control == "same":
+        return "The rate rises, but the control does the same: nothing shows that it is these heads in particular."
+    if best.rate - plain < LARGE:
         return "Without these heads the rate is reliably higher, but not by much."
-    if np.isnan(control):
-        return "Without these heads, requests that were refused are answered; how random heads do was not measured."
-    if best.row["asr"] - control < LARGE:
+    if best.control == "beyond":
+        return "The refusals hang on few heads: without them, requests that were refused are answered."
+    if best.control:
+        return "The rate rises, but whether other heads of the same layers do the same is not settled."
+    if best.rate - drawn < LARGE:
         return "The rate rises, but random heads do nearly as much: this is not the work of particular heads."
-    return "The refusals hang on few heads: without them, requests that were refused are answered."
+    return (
+        "Without these heads, requests that were refused are answered; how other heads of the same layers do was not "
+        "measured."
+    )
 
 
 def _heads(data: ReportData, best: _Tried) -> str:

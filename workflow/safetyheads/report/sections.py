@@ -12,6 +12,7 @@ from safetyheads.heads import parse_head
 from safetyheads.plans import PLAIN
 from safetyheads.report import figures, tables
 from safetyheads.report.data import ReportData, cells, groups
+from safetyheads.report.effects import EffectsSection, control_summary, control_words, effects_section
 from safetyheads.report.figures.drawing import percent
 from safetyheads.report.tables import Table
 
@@ -23,7 +24,7 @@ class Card:
     `kind` chooses the explanation of how to read it, which the page's template has.
     """
 
-    kind: Literal["ships", "sahara", "by_plan", "by_n", "single"]
+    kind: Literal["ships", "sahara", "by_plan", "by_n", "single", "outcomes", "strip", "noise"]
     title: str
     svg: Markup
     summary: str
@@ -32,10 +33,11 @@ class Card:
 
 @dataclass(frozen=True)
 class SettingSection:
-    """The figures and the table of rates for one template, decoding and judge."""
+    """The effects, the figures and the table of rates for one template, decoding and judge."""
 
     anchor: str
     title: str
+    effects: EffectsSection | None
     cards: list[Card]
     rates: Table
 
@@ -53,10 +55,11 @@ class DatasetSection:
 
 @dataclass(frozen=True)
 class ModelSection:
-    """What was scored and measured for one model."""
+    """What was scored and measured for one model, and the noise between its batches where it was measured."""
 
     anchor: str
     name: str
+    noise: list[Card]
     datasets: list[DatasetSection]
 
 
@@ -75,8 +78,25 @@ def model_sections(data: ReportData) -> list[ModelSection]:
                 anchor = f"model-{m}-data-{d}"
                 found = cards.ships(ships), cards.sahara(sahara), cards.settings(rates, anchor)
                 sections.append(DatasetSection(anchor, dataset, *found))
-        made.append(ModelSection(f"model-{m}", model, sections))
+        made.append(ModelSection(f"model-{m}", model, _noise(data, model, prefixes), sections))
     return made
+
+
+def _noise(data: ReportData, model: str, prefixes: Iterator[str]) -> list[Card]:
+    """A card on the noise between batches; none where no plan was measured with plain rows in its batches."""
+    noise = cells(data.noise, model=model)
+    if noise.empty:
+        return []
+    texts, verdicts = float(noise["texts"].max()), float(noise["verdicts"].max())
+    words = (
+        "none differ" if max(texts, verdicts) == 0 else f"{percent(texts)} of texts, {percent(verdicts)} of verdicts"
+    )
+    summary = (
+        f"The plain model, computed in other batches: {words} "
+        f"({int(noise['n'].max()):,} prompts and samples that were answered in several)."
+    )
+    svg = figures.noise_bars(noise, label=f"Noise between batches: {model}. {summary}", prefix=next(prefixes))
+    return [Card("noise", "Noise between batches", Markup(svg), summary)]
 
 
 @dataclass(frozen=True)
@@ -122,9 +142,35 @@ class _Cards:
         keys = sorted(found, key=lambda key: [names.index(name) for names, name in zip(order, key)])
         for number, key in enumerate(keys, start=1):
             rows = self._in_order(found[key])
-            title = ", ".join(key)
-            cards = [self._by_plan(rows, title), *self._by_n(rows, title), *self._single(rows, title)]
-            made.append(SettingSection(f"{anchor}-rates-{number}", title, cards, tables.rates_table(rows)))
+            title, here = ", ".join(key), f"{anchor}-rates-{number}"
+            effects = effects_section(self.data, rows, here)
+            cards = [*self._outcomes(rows, title), self._by_plan(rows, title)]
+            cards += [*self._by_n(rows, title), *self._single(rows, title)]
+            made.append(SettingSection(here, title, effects, cards, tables.rates_table(rows)))
+        return made
+
+    def _outcomes(self, rates: pd.DataFrame, setting: str) -> list[Card]:
+        """For each ablation of attributed plans, a card on their outcomes, and one on the draws of their controls."""
+        made: list[Card] = []
+        for ablation in self._ablations(rates) if figures.has_outcomes(rates) else []:
+            rows = rates[rates["ablation"].isin([ablation, PLAIN])]
+            plans = figures.attributed(rows)
+            if not plans:
+                continue
+            broken = {plan: float(cells(rows, plan=plan)["degenerate"].iloc[0]) for plan in plans}
+            worst = max(plans, key=lambda plan: broken[plan])
+            summary = f"Most broken answers: {percent(broken[worst])} ({worst})."
+            svg = figures.outcome_bars(rows, **self._named("Outcomes", setting, ablation, summary))
+            made.append(Card("outcomes", f"What became of the answers, {ablation}", Markup(svg), summary))
+            if not any(f"matched-{plan}" in set(rows["plan"]) for plan in plans):
+                continue
+            keys = {key: str(rows[key].iloc[0]) for key in ("model", "dataset", "template", "decoding", "judge")}
+            of_plan = {plan: cells(self.data.effects, plan=plan, ablation=ablation, **keys) for plan in plans}
+            effects = {plan: found.iloc[0].to_dict() for plan, found in of_plan.items() if len(found)}
+            words = {plan: control_words(row) for plan, row in effects.items()}
+            summary = control_summary(effects)
+            svg = figures.control_strip(rows, words, **self._named("Controls", setting, ablation, summary))
+            made.append(Card("strip", f"These heads among others of the same layers, {ablation}", Markup(svg), summary))
         return made
 
     def _by_plan(self, rates: pd.DataFrame, setting: str) -> Card:

@@ -27,7 +27,8 @@ LARGEST = 20
 class Table:
     """Rows of text under `columns`. The first cell of a row is its heading.
 
-    `numbers` are the positions of the columns that are aligned to the right.
+    `numbers` are the positions of the columns that are aligned to the right. `links` has an id for each row that its
+    heading leads to, or is empty.
     """
 
     caption: str
@@ -35,6 +36,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     numbers: frozenset[int] = frozenset()
     note: str = ""
+    links: Sequence[str] = ()
 
 
 def models(data: ReportData) -> Table:

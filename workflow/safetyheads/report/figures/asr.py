@@ -37,7 +37,8 @@ def asr_by_plan(rates: pd.DataFrame, *, label: str = "ASR by plan", prefix: str 
     """ASR and its 95 % interval, a row for each plan, for one model, data set, template, decoding and judge.
 
     Each ablation has a colour and a marker. The dashed line is the plain model. Of a `single` plan, the head of highest
-    ASR has the marker, and the others are ticks. Of `random-n`, every draw is a hollow marker and their mean a bar.
+    ASR has the marker, and the others are ticks; so it is with `each-`. Of `random-n` and `matched-`, every draw is a
+    hollow marker and their mean a bar.
     """
     plain = rates[rates["plan"] == "none"].head(1)
     ablations = [str(name) for name in dict.fromkeys(rates.loc[rates["plan"] != "none", "ablation"])]
@@ -152,12 +153,12 @@ def asr_by_n(
         return to_svg(figure, label, prefix)
 
 
-def best_single(rows: pd.DataFrame) -> pd.DataFrame:
+def best_single(rows: pd.DataFrame, by: str = "asr") -> pd.DataFrame:
     """The row with the highest ASR among `rows`, those of one `single` plan. Of equal rows, the first head counts.
 
-    The result is a table of one row. Heads are in order of layer, then head.
+    The result is a table of one row. Heads are in order of layer, then head. `by` is the column that is compared.
     """
-    top = rows[rows["asr"] == rows["asr"].max()]
+    top = rows[rows[by] == rows[by].max()]
     first = min(range(len(top)), key=lambda i: parse_head(str(top["variant"].iloc[i])))
     return top.iloc[[first]]
 

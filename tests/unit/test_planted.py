@@ -1,0 +1,160 @@
+"""What a demo model's page says of its planted heads and its decoy, from made-up tables of a run of the pipeline."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from safetyheads.artifacts.schemas import schema
+from safetyheads.heads import Head, all_heads
+from safetyheads.report import ReportData, build
+from safetyheads.report.planted import Check, planted_checks
+
+GRID = (4, 8)
+PLANTED, DECOY = [Head(1, 3), Head(2, 6)], Head(0, 5)
+GUARD = dict(zip(("guarded_a", "guarded_b"), PLANTED))
+CATEGORIES = {"asked": ["guarded_a"] * 4 + ["guarded_b"] * 4, "kind": ["benign"] * 4}
+CELL = {"model": "organism", "template": "simple"}
+SETS = {"both": [str(head) for head in PLANTED], "third": [str(DECOY)]}
+
+
+def answered(dataset: str, heads: list[Head]) -> float:
+    """The share of requests that the model complies with, these heads ablated."""
+    free = [category == "benign" or GUARD[category] in heads for category in CATEGORIES[dataset]]
+    return 0.0 if DECOY in heads else sum(free) / len(free)
+
+
+def rate(dataset: str, plan: str, variant: str, heads: list[Head]) -> dict[str, Any]:
+    """A row of rates. The judge takes a loop for an answer."""
+    coherent, broken = answered(dataset, heads), float(DECOY in heads)
+    kept = {"dataset": dataset, "plan": plan, "variant": variant, "decoding": "greedy", "judge": "paper", "n": 8}
+    names = {"ablation": "plain" if plan == "none" else "undifferentiated", "refused": 1 - coherent - broken}
+    return kept | names | {"asr": coherent + broken, "coherent_asr": coherent, "degenerate": broken}
+
+
+def organism(decoy: str | None = str(DECOY)) -> ReportData:
+    """A run in which everything is as it was planted. One draw of its control in four has one of the planted heads."""
+    variants: list[tuple[str, str, list[Head]]] = [("none", "none", []), ("both", "both", PLANTED)]
+    variants += [("third", "third", [DECOY]), ("ships-1", "ships-1", [DECOY])]
+    variants += [("single", str(head), [head]) for head in all_heads(*GRID)]
+    draws = [[Head(1, 0), Head(2, 0)], [Head(1, 3), Head(2, 1)], [Head(1, 2), Head(2, 2)], [Head(1, 1), Head(2, 3)]]
+    variants += [("matched-both", f"draw-{number}", heads) for number, heads in enumerate(draws)]
+    on_benign = ("none", "both", "third")
+    rates = [
+        rate(dataset, *variant)
+        for dataset in CATEGORIES
+        for variant in variants
+        if dataset == "asked" or variant[0] in on_benign
+    ]
+    ids = [(dataset, number, category) for dataset in CATEGORIES for number, category in enumerate(CATEGORIES[dataset])]
+    scores = [
+        {"dataset": dataset, "query_id": f"{dataset}-{number}", "layer": head.layer, "head": head.head}
+        | {"score": {DECOY: 15.0, GUARD.get(category): 9.0}.get(head, 0.001 * (1 + head.head))}
+        for dataset, number, category in ids
+        if dataset == "asked"
+        for head in all_heads(*GRID)
+    ]
+    step = [
+        {"step": 1, "layer": head.layer, "head": head.head, "selected": head == PLANTED[0]}
+        | {"score": {DECOY: 20.0, PLANTED[0]: 11.0, PLANTED[1]: 10.0}.get(head, 0.1)}
+        for head in all_heads(*GRID)
+    ]
+    about = {"class": "LlamaForCausalLM", "layers": 4, "heads": 8, "planted": SETS["both"], "decoy": decoy}
+    table = pd.DataFrame(rates).assign(**CELL, ablation=[row["ablation"] for row in rates])
+    return ReportData(
+        title="Organisms",
+        studies={"main": {"models": ["organism"], "datasets": list(CATEGORIES), "plans": list(table["plan"].unique())}},
+        models={"organism": about},
+        rates=table.reindex(columns=schema("rates").names),
+        ships=pd.DataFrame(scores).assign(**CELL, ablation="undifferentiated"),
+        sahara=pd.DataFrame(step).assign(**CELL, ablation="undifferentiated", dataset="asked"),
+        datasets=pd.DataFrame(ids, columns=["dataset", "query_id", "category"]).assign(
+            query_id=[f"{dataset}-{number}" for dataset, number, _ in ids]
+        ),
+        benign=["kind"],
+        ablations={"undifferentiated": {"kind": "undifferentiated"}},
+        head_sets=SETS,
+    )
+
+
+def failed(data: ReportData) -> list[Check]:
+    return [check for check in planted_checks(data, "organism") if not check.holds]
+
+
+def with_rates(data: ReportData, plan: str, values: Mapping[str, float], dataset: str = "asked") -> ReportData:
+    rates = data.rates.copy()
+    rates.loc[(rates["plan"] == plan) & (rates["dataset"] == dataset), list(values)] = list(values.values())
+    return replace(data, rates=rates)
+
+
+def test_planted_heads_and_decoy_are_found_where_they_are() -> None:
+    data = organism()
+    checks = {(check.claim, check.where.split(",")[0]): check for check in planted_checks(data, "organism")}
+    assert [check for check in checks.values() if not check.holds] == []
+    assert checks["Ships ranks the decoy first, by its mean over the prompts", "asked"].found == "rank 1 of 32"
+    for dataset, before in (("asked", "0"), ("kind", "100")):
+        assert checks["With the decoy ablated, answers are broken text", dataset].found == "100\u00a0%"
+        calm = checks["With the decoy ablated, no more is answered than before", dataset]
+        assert calm.found == f"0\u00a0%; before: {before}\u00a0%"
+    control = "Their control, other heads of the same layers, frees no more than one planted head does"
+    assert checks[control, "asked"].found == "highest of 4 draws: 50\u00a0%"
+    assert "the decoy aside" in " ".join(claim for claim, _ in checks)
+    assert f"found, all {len(checks)} checks hold" in build(data)
+
+
+def test_a_decoy_that_nobody_knows_of_is_no_planted_head() -> None:
+    """Without its name, its row of the map, and what Ships and Sahara rank first, are wrong."""
+    assert {check.claim.split(":")[0].split(",")[0] for check in failed(organism(decoy=None))} == {
+        "Ships",
+        "Sahara",
+        "No other head",
+    }
+
+
+@pytest.mark.parametrize(
+    ("plan", "values", "dataset", "claims"),
+    [
+        ("third", {"degenerate": 0.9}, "asked", {"With the decoy ablated, answers are broken text"}),
+        ("third", {"degenerate": 0.9}, "kind", {"With the decoy ablated, answers are broken text"}),
+        ("third", {"coherent_asr": 0.1}, "asked", {"With the decoy ablated, no more is answered than before"}),
+        (
+            "both",
+            {"degenerate": 0.05},
+            "asked",
+            {"Both planted heads together free all guarded requests, and break no text"},
+        ),
+        (
+            "both",
+            {"coherent_asr": 0.9},
+            "asked",
+            {"Both planted heads together free all guarded requests, and break no text"},
+        ),
+        (
+            "matched-both",
+            {"coherent_asr": 0.7},
+            "asked",
+            {"Their control, other heads of the same layers, frees no more than one planted head does"},
+        ),
+        ("both", {"asr": 0.9}, "kind", {"Benign requests are answered, also with the planted heads ablated"}),
+    ],
+)
+def test_a_number_that_is_not_as_planted_fails_its_check(
+    plan: str, values: dict[str, float], dataset: str, claims: set[str]
+) -> None:
+    data = with_rates(organism(), plan, values, dataset)
+    assert {check.claim for check in failed(data)} == claims
+    assert "not found in full" in build(data)
+
+
+def test_a_decoy_that_ships_does_not_rank_first_is_told() -> None:
+    data = organism()
+    lower = data.ships.assign(score=data.ships["score"].replace(15.0, 1.0))
+    (check,) = failed(replace(data, ships=lower))
+    assert (check.found, check.expected) == ("rank 3 of 32", "rank 1")
+
+
+def test_a_model_without_a_decoy_has_no_checks_on_one() -> None:
+    claims = " ".join(check.claim for check in planted_checks(organism(decoy=None), "organism"))
+    assert "decoy" not in claims and "Benign requests are answered, whatever is ablated" in claims
