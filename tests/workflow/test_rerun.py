@@ -87,7 +87,7 @@ def errors_reworded(project: Project) -> None:
     project.edit(f"{LIBRARY}/engine/completions.py", "Lower `max_new_tokens`, or shorten", "Shorten")
     project.edit(f"{LIBRARY}/models/tokenizer.py", "cannot be loaded", "is broken")
     project.edit(f"{LIBRARY}/prompts.py", "has no tokens at all", "is empty")
-    project.edit(f"{LIBRARY}/statistics/rates.py", "raise SafetyHeadsError(", "raise SafetyHeadsError('Look here: ' ")
+    project.edit(f"{LIBRARY}/statistics/pairs.py", "raise SafetyHeadsError(", "raise SafetyHeadsError('Look here: ' ")
 
 
 def reversed_keys(value: Any) -> Any:
@@ -132,7 +132,7 @@ CHANGES: dict[str, tuple[Callable[[Project], object], list[str]]] = {
     ),
     "the weights of a model": (other_weights, ["models/*", "prompts/*", *SCORES, *COMPLETIONS]),
     "the arithmetic of Ships": (
-        rewrite("attribution/ships.py", ".clamp_min(0.0)", ".abs()"),
+        rewrite("attribution/ships.py", "divergence(logits, of_heads)", "2 * divergence(logits, of_heads)"),
         ["ships/*", *of_plan("ships-1")],
     ),
     "what an exception carries": (
