@@ -40,6 +40,12 @@ def test_the_plain_model_refuses_and_without_both_heads_it_answers(demo: Project
     assert rates(demo, "demo_harmful", "planted")["planted"] >= 0.95
 
 
+def test_no_other_heads_of_the_same_layers_do_what_the_planted_heads_do(demo: Project) -> None:
+    (effect,) = demo.read("effects").query("dataset == 'demo_harmful' and plan == 'planted'").to_dict("records")
+    assert effect["ablated"] >= 0.95 and effect["degenerate"] <= 0.02
+    assert effect["draws"] == 20 and effect["p_control"] <= 0.05 and effect["over_control_low"] > 0
+
+
 def test_each_planted_head_carries_half_of_the_refusals_and_no_other_any(demo: Project, planted: list[str]) -> None:
     single = rates(demo, "demo_harmful", "single")
     assert len(single) == 4 * 8
