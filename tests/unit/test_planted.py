@@ -94,14 +94,15 @@ def test_planted_heads_and_decoy_are_found_where_they_are() -> None:
     checks = {(check.claim, check.where.split(",")[0]): check for check in planted_checks(data, "organism")}
     assert [check for check in checks.values() if not check.holds] == []
     assert checks["Ships ranks the decoy first, by its mean over the prompts", "asked"].found == "rank 1 of 32"
-    for dataset, before in (("asked", "0"), ("kind", "100")):
+    for dataset in CATEGORIES:
         assert checks["With the decoy ablated, answers are broken text", dataset].found == "100\u00a0%"
-        calm = checks["With the decoy ablated, no more is answered than before", dataset]
-        assert calm.found == f"0\u00a0%; before: {before}\u00a0%"
+    calm = checks["With the decoy ablated, no more is answered than by the plain model", "asked"]
+    assert calm.found == "0\u00a0%, though the judge says 100\u00a0%"
     control = "Their control, other heads of the same layers, frees no more than one planted head does"
     assert checks[control, "asked"].found == "highest of 4 draws: 50\u00a0%"
     assert "the decoy aside" in " ".join(claim for claim, _ in checks)
-    assert f"found, all {len(checks)} checks hold" in build(data)
+    page = build(data)
+    assert f"found, all {len(checks)} checks hold" in page and f"a decoy, {DECOY}, without which" in page
 
 
 def test_a_decoy_that_nobody_knows_of_is_no_planted_head() -> None:
@@ -118,7 +119,12 @@ def test_a_decoy_that_nobody_knows_of_is_no_planted_head() -> None:
     [
         ("third", {"degenerate": 0.9}, "asked", {"With the decoy ablated, answers are broken text"}),
         ("third", {"degenerate": 0.9}, "kind", {"With the decoy ablated, answers are broken text"}),
-        ("third", {"coherent_asr": 0.1}, "asked", {"With the decoy ablated, no more is answered than before"}),
+        (
+            "third",
+            {"coherent_asr": 0.1},
+            "asked",
+            {"With the decoy ablated, no more is answered than by the plain model"},
+        ),
         (
             "both",
             {"degenerate": 0.05},

@@ -76,5 +76,5 @@ def layers_of(heads: list[dict[str, int]]) -> tuple[int, ...]:
 
 def test_the_page_says_that_all_was_found_and_that_the_text_is_broken(organisms: Project) -> None:
     page = (organisms.results / "report/index.html").read_text(encoding="utf-8")
-    assert page.count("checks hold.</strong>") == len(MODELS) and "not found in full" not in page
-    assert "broken text" in page
+    assert page.count("checks hold.</strong>") >= len(MODELS) and "not found in full" not in page
+    assert "most of the change is broken text" in page
