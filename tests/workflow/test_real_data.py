@@ -8,6 +8,8 @@ import pytest
 import yaml
 from project import REPOSITORY, Project, shared
 
+from safetyheads.plans import parse_plan
+
 SHARED = REPOSITORY.parent / "shared" / "data"
 FILES = {
     "advbench": "advbench/harmful_behaviors.csv",
@@ -81,7 +83,7 @@ def test_every_artefact_has_exactly_its_rows(measured: Project, dataset: str) ->
         assert sahara.groupby("step").size().to_dict() == {1: HEADS, 2: HEADS - 1, 3: HEADS - 2}
     for plan, decoding in CELLS[dataset]:
         cell = f"{prompts}/{'plain' if plan == 'none' else 'undifferentiated'}/{plan}/{decoding}"
-        rows = n * VARIANTS[plan] * SAMPLES[decoding]
+        rows = n * (VARIANTS[plan] + parse_plan(plan).paired) * SAMPLES[decoding]  # in float32, one plain row each
         for artefact in (f"completions/{cell}", f"verdicts/{cell}/paper"):
             table = measured.read(artefact)
             assert len(table) == len(table[["query_id", "variant", "sample"]].drop_duplicates()) == rows

@@ -86,7 +86,7 @@ def work(
     operations = 2 * ((prompts * tokens + judged) * shape.weights + ablated + rows * completion)
     batches = ceil(rows / of_batch)
     passes, read = batches * (new_tokens - 0.5), rows * (new_tokens - 1) * (tokens + length) / 2
-    passes += ceil(judged / budget)
+    passes += judged / length
     batch = min(budget, rows * length) * (20 * shape.hidden + cache)
     moved = passes * shape.weights + read * cache
     return Work(operations, moved * width, passes * shape.layers, batches, shape.parameters * width, batch * width)
