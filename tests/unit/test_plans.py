@@ -207,7 +207,9 @@ def test_a_control_of_whole_layers_is_refused_before_anything_is_computed(name: 
 
 
 def test_none_ablates_nothing() -> None:
-    assert assign(parse_plan("none"), QUERIES, GRID) == [Assignment(query, "none", ()) for query in QUERIES]
+    nothing = [Assignment(query, "none", ()) for query in QUERIES]
+    assert assign(parse_plan("none"), QUERIES, GRID) == nothing
+    assert assign(parse_plan("none"), QUERIES, GRID, heads=(Head(0, 1),)) == nothing, "heads are for head sets"
 
 
 def test_single_covers_the_grid_for_every_query_in_order() -> None:

@@ -256,7 +256,7 @@ def assign(
 def _heads_of(plan: Plan, query_ids: Sequence[str], table: "pd.DataFrame | None", heads: HeadSet) -> list[HeadSet]:
     """The heads of each query, for a plan that chooses them once. `table` has the scores of `plan.scores`, if any."""
     if table is None or plan.scores is None:
-        return [tuple(sorted(heads))] * len(query_ids)
+        return [tuple(sorted(heads)) if plan.head_set else ()] * len(query_ids)
     if plan.kind == "ships":
         best = chosen_heads.ships_best(table, plan.n or 0)
         if missing := [query for query in query_ids if query not in best]:
