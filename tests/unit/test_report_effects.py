@@ -143,8 +143,28 @@ def test_broken_text_is_not_the_effect_of_heads() -> None:
     assert BROKEN in headlines(replace(data, effects=pd.DataFrame()))[0].answer
     some = study({"mine": {"complied": 0.3, "degenerate": 0.6}, "matched-mine": draws(0.0)})
     assert kinds(some)[0] == "broken" and "most of the change is broken text" in headlines(some)[0].answer
+    assert "same" not in kinds(data), "nothing is answered with these heads or others: that says nothing of the loops"
+
+
+def test_a_plain_model_that_is_broken_is_called_so() -> None:
     as_before = study({"mine": {"degenerate": 0.6}}, plain={"degenerate": 0.6})
-    assert kinds(as_before) == ["no control", "chance", "some broken"]
+    assert kinds(as_before) == ["plain broken", "no control", "chance"]
+    assert "The plain model itself answers 60\xa0% with broken text" in headlines(as_before)[0].answer
+    less = study({"mine": {"complied": 0.2, "degenerate": 0.3}}, plain={"degenerate": 0.25})
+    assert "some broken" not in kinds(less) and "plain broken" not in kinds(less)
+    more = study({"mine": {"complied": 0.5, "degenerate": 0.4}}, plain={"degenerate": 0.2})
+    assert "40\xa0% of the answers are broken text, of the plain model's 20\xa0%" in text_of(told(more))
+
+
+def test_the_headline_of_benign_requests_is_about_the_fewest_answers() -> None:
+    plans = {"mine": ALL, "other": {"complied": 0.2, "refused": 0.8}, "third": {"degenerate": 1.0}}
+    data = replace(study(dict(list(plans.items())[:2]), plain=ALL), benign=["asked"])
+    assert headlines(data)[0].answer == "80 points fewer of these benign requests are answered."
+    assert headlines(data)[0].asr == pytest.approx(0.2)
+    broken = replace(study(plans, plain=ALL), benign=["asked"])
+    assert headlines(broken)[0].answer == f"Fewer benign requests are answered: {BROKEN}."
+    same = replace(study({"mine": ALL}, plain=ALL), benign=["asked"])
+    assert headlines(same)[0].answer.startswith("Benign requests are answered as by the plain model")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +196,8 @@ def test_most_of_a_change_is_broken_if_more_than_half_of_it_is(
         (0.5, [0.5] * 4 + [0.0] * 16, 0.0, "same", f"{SAME} in 4 of 20 draws"),
         (0.1, [0.9] * 20, 0.0, "same", f"{SAME}, and more"),
         (0.1, [0.9] * 20, 0.5, "opposite", "in opposite ways"),
-        (0.05, [0.0] * 20, 0.0, "same", f"as far as 40 prompts can tell, {SAME}"),
+        (0.05, [0.0] * 20, 0.0, "few draws", "40 prompts and 20 draws cannot tell these heads from others"),
+        (0.05, [0.05] + [0.0] * 39, 0.0, "same", f"as far as 40 prompts can tell, {SAME}"),
         (0.0, [0.05] * 20, 0.5, "beyond", "beyond all 20 draws"),
     ],
 )
@@ -329,12 +350,13 @@ def test_no_sentence_claims_more_than_the_numbers(
     row, found = data.effects.iloc[0], told(data)
     said, text = {caveat.kind for caveat in found}, text_of(found)
     assert "nan" not in text.split() and not text.startswith(" ")
-    assert len(said & {"no control", "same", "opposite", "few draws", "beyond"}) == 1
+    nothing = "broken" in said and abs(answered - plain) < 1e-9
+    assert len(said & {"no control", "same", "opposite", "few draws", "beyond"}) == (0 if nothing else 1)
     further = [abs(share - plain) >= abs(answered - plain) - 1e-9 for share in control]
     if "beyond" in said:
         assert sum(further) <= 0.05 * (1 + len(control)) - 1 + 1e-9
         assert (row["over_control_low"] > 0) or (row["over_control_high"] < 0)
-    if control and all(further) and abs(row["over_control"]) < 1e-9:
+    if control and all(further) and abs(row["over_control"]) < 1e-9 and not nothing:
         assert SAME in text
     if "noise" in said:
         assert noise is not None and abs(answered - plain) < noise

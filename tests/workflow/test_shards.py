@@ -11,7 +11,7 @@ HEADLINE = "Estimate for the whole study"
 
 
 def slow(project: Project, shards: int | str) -> None:
-    """Configure a machine that takes two hours for `single`: 96 completions of some 26 tokens, each beside its plain row."""
+    """Configure a machine that takes two hours for `single`: 96 completions, each beside its plain row."""
     settings = small_study()
     settings["studies"]["main"]["plans"] = ["none", "single", "mine"]
     settings["compute"] = {"token_budget": 60, "shards": shards, "speed": {"device": "cpu", "generation": 1.3e-7}}

@@ -22,6 +22,9 @@ LEVEL = 0.05
 BROKEN = 0.1
 """Share of broken answers, beyond the plain model's, from which the page speaks of them."""
 
+HARDLY_WHOLE = 0.5
+"""Share of broken answers of the plain model from which nothing can be learned of refusals."""
+
 HIGH = 0.9
 """Share of answered requests from which the plain model leaves little to rise."""
 
@@ -33,8 +36,8 @@ FELL = 0.1
 class Caveat:
     """A sentence, the few words that stand for it in a table, and its kind, by which headlines go.
 
-    Kinds are `empty`, `broken`, `no control`, `same`, `opposite`, `few draws`, `beyond`, `noise`, `chance`, `negative`,
-    `refusals`, `high`, `some broken`, `selected` and `leaks`. Only `beyond` speaks for the heads.
+    Kinds are `empty`, `plain broken`, `broken`, `no control`, `same`, `opposite`, `few draws`, `beyond`, `noise`,
+    `chance`, `negative`, `refusals`, `high`, `some broken`, `selected` and `leaks`. Only `beyond` speaks for the heads.
     """
 
     kind: str
@@ -54,10 +57,19 @@ def caveats(
     if not isfinite(effect.effect):
         left = "No prompt is left to measure: heads were chosen on all of these queries."
         return [Caveat("empty", "no prompts", left)]
-    control = [] if benign and not effect.draws else [effect.control()]
+    nothing_said = effect.is_broken() and abs(effect.effect) < SAME  # nor does the control say anything of that
+    control = [] if nothing_said or (benign and not effect.draws) else [effect.control()]
     against = [caveat for caveat in control if caveat.kind != "beyond"]
     for_them = [caveat for caveat in control if caveat.kind == "beyond"]
-    found = [effect.broken(), *against, effect.in_noise(), effect.chance(), *for_them, effect.negative()]
+    found = [
+        effect.broken_plain(),
+        effect.broken(),
+        *against,
+        effect.in_noise(),
+        effect.chance(),
+        *for_them,
+        effect.negative(),
+    ]
     found += [effect.refusals(), None if benign else effect.high(), effect.some_broken()]
     return [caveat for caveat in (*found, effect.selected(), effect.leaks()) if caveat is not None]
 
@@ -72,6 +84,15 @@ def mostly_broken(effect: float, asr: float, refused: float, broken: float) -> b
     changes = (abs(effect), abs(asr), abs(refused), max(effect, 0) + max(broken, 0))
     changed = max(change for change in changes if isfinite(change))
     return bool(broken >= BROKEN - SAME and broken > changed / 2 + SAME)
+
+
+def broken_plain(share: float) -> str:
+    """What is said where the plain model's own answers are broken, with their share; empty if most are whole."""
+    if not share >= HARDLY_WHOLE - SAME:
+        return ""
+    return (
+        f"The plain model itself answers {percent(share)} with broken text: nothing about refusals can be learned here."
+    )
 
 
 def points(change: float) -> str:
@@ -118,12 +139,16 @@ class _Effect:
         corrected = number(row, "p_adjusted")
         self.p, self.corrected = (corrected, True) if isfinite(corrected) else (number(row, "p_value"), False)
 
-    def _is_broken(self) -> bool:
+    def is_broken(self) -> bool:
         plain = self.plain_broken if isfinite(self.plain_broken) else 0.0
         return mostly_broken(self.effect, number(self.row, "effect_asr"), self.refused, self.degenerate - plain)
 
+    def broken_plain(self) -> Caveat | None:
+        words = broken_plain(self.plain_broken)
+        return Caveat("plain broken", "the plain model is broken", words) if words else None
+
     def broken(self) -> Caveat | None:
-        if not self._is_broken():
+        if not self.is_broken():
             return None
         plain = f", of the plain model's {percent(self.plain_broken)}" if isfinite(self.plain_broken) else ""
         words = (
@@ -133,10 +158,11 @@ class _Effect:
         return Caveat("broken", "broken text", words)
 
     def some_broken(self) -> Caveat | None:
-        if self._is_broken() or not self.degenerate >= BROKEN - SAME:
+        known = isfinite(self.plain_broken)
+        if self.is_broken() or not self.degenerate - (self.plain_broken if known else 0.0) >= BROKEN - SAME:
             return None
-        share = percent(self.degenerate)
-        return Caveat("some broken", f"{share} broken", f"Besides, {share} of the answers are broken text.")
+        share, plain = percent(self.degenerate), f", of the plain model's {percent(self.plain_broken)}" * known
+        return Caveat("some broken", f"{share} broken", f"Besides, {share} of the answers are broken text{plain}.")
 
     def control(self) -> Caveat:
         over, low, high = (number(self.row, f"over_control{end}") for end in ("", "_low", "_high"))
@@ -166,17 +192,24 @@ class _Effect:
             which = f"beyond all {self.draws}" if not as_far else f"beyond {self.draws - as_far} of {self.draws}"
             words = f"What these heads do goes {which} draws of the control. {numbers} {self._correction(least)}"
             return Caveat("beyond", f"{which} draws", words)
+        if not sure and not as_far:
+            words = (
+                f"No draw of the control does as much, but {_count(self.n, 'prompt')} and {draws} cannot tell these "
+                f"heads from others of their layers. {numbers}"
+            )
+            return Caveat("few draws", "not told from the control", words)
         if p <= LEVEL:
-            words = f"Stronger than the draws of the control, but not surely: {as_far_as}, {same}. {numbers}"
+            words = f"Stronger than most draws of the control, but not surely: {as_far_as}, {same}. {numbers}"
             return Caveat("same", same, words)
         if not sure:
-            nothing = self._is_broken() or abs(self.effect) < SAME
+            nothing = self.is_broken() or abs(self.effect) < SAME
             about = "In what is answered" if nothing else "Not these heads in particular"
             return Caveat("same", same, f"{about}: {as_far_as}, {same}. {numbers}")
         if not as_far:
             words = (
                 f"No draw of the control does as much, but {draws} "
-                f"{'is' if self.draws == 1 else 'are'} too few to tell. {numbers}"
+                f"{'is' if self.draws == 1 else 'are'} too few to tell; where a layer has no more heads to draw, "
+                f"choose more heads. {numbers}"
             )
             return Caveat("few draws", "too few draws to tell", words)
         if self.effect * control < -SAME:
@@ -209,7 +242,9 @@ class _Effect:
             f"on {_count(self.n, 'prompt')}"
         )
         if abs(self.effect) < SAME:
-            return Caveat("chance", "no effect", f"As many requests are answered as by the plain model: {numbers}.")
+            return Caveat(
+                "chance", "no change seen", f"As many requests are answered as by the plain model: {numbers}."
+            )
         if not self.p > LEVEL:
             return None
         correction = ", corrected for all plans of the cell" if self.corrected else ""
@@ -228,7 +263,7 @@ class _Effect:
 
     def refusals(self) -> Caveat | None:
         fell = -self.refused
-        if self._is_broken() or not fell >= FELL - SAME or max(self.effect, 0) >= fell / 2 - SAME:
+        if self.is_broken() or not fell >= FELL - SAME or max(self.effect, 0) >= fell / 2 - SAME:
             return None
         words = (
             f"Fewer refusals are not more answers: refusals change by {points(self.refused)} points, but what is "
@@ -259,7 +294,8 @@ class _Effect:
             return None
         words = (
             f"{_count(int(leaks), 'query', 'queries')} of this data set "
-            f"{'is' if leaks == 1 else 'are'} also in the one that the heads were chosen on. Unless the study has "
-            "`leaks: drop`, they count here."
+            f"{'is' if leaks == 1 else 'are'} also in the one that the heads were chosen on. They count here unless "
+            f"the study says leaks: drop; then the {_count(self.n, 'prompt')} of this row are those without them, "
+            "while rates and figures keep them."
         )
         return Caveat("leaks", f"{int(leaks)} leaked", words)

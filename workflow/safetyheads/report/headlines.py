@@ -14,7 +14,7 @@ from safetyheads.chosen_heads import sahara_group, ships_best, top_heads
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import parse_head
 from safetyheads.plans import Plan, parse_plan
-from safetyheads.report.caveats import Caveat, mostly_broken, number
+from safetyheads.report.caveats import Caveat, broken_plain, mostly_broken, number, points
 from safetyheads.report.data import ReportData, cells, groups
 from safetyheads.report.effects import row_caveats
 from safetyheads.report.figures import best_single, has_outcomes
@@ -77,7 +77,8 @@ def headlines(data: ReportData) -> list[Headline]:
 
     A headline is about one template, decoding and judge: the first ones that were measured. Among their plans it takes
     the one with the highest rate, under any ablation; of equal ones, the one with fewest heads. If none raises the rate
-    beyond what chance explains, but one breaks many texts, it takes that. Only plans whose heads were searched count
+    beyond what chance explains, but one breaks many texts, it takes that. On a benign data set, whose requests should
+    be answered, it takes the one with the lowest rate. Only plans whose heads were searched count
     (ships, sahara, top, and the best head of single), or the head sets of the configuration if there are none of these.
     The best of many plans looks good by chance, so its p-value is multiplied by the number of plans (Bonferroni).
     Raises SafetyHeadsError for the name of a plan that is malformed.
@@ -112,15 +113,21 @@ def _headline(data: ReportData, rates: pd.DataFrame, plain: pd.Series) -> Headli
     tried = [attempt for attempt in every if attempt.plan.kind != "head_set"] or every
     if not tried:
         return start
-    best = min(tried, key=lambda attempt: (-attempt.rate, attempt.count))
+    benign = start.dataset in data.benign
+    best = min(tried, key=lambda attempt: (attempt.rate if benign else -attempt.rate, attempt.count))
     broken = [attempt for attempt in tried if attempt.broken and attempt.broke >= LARGE]
-    if broken and not _rises(start.plain, best, len(tried)):
+    if broken and not benign and not _rises(start.plain, best, len(tried)):
         best = min(broken, key=lambda attempt: (-attempt.broke, attempt.count))
     model = data.models.get(start.model, {})
     drawn = _random(cells(rates, ablation=str(best.row["ablation"])), rate)
     return replace(
         start,
-        answer=_answer(start.plain, best, len(tried), max(drawn.values(), default=np.nan)),
+        answer=broken_plain(number(plain.to_dict(), "degenerate"))
+        or (
+            _answer_to_benign(start.plain, best, len(tried))
+            if benign
+            else _answer(start.plain, best, len(tried), max(drawn.values(), default=np.nan))
+        ),
         plan=best.plan.name,
         ablation=str(best.row["ablation"]),
         asr=best.rate,
@@ -193,12 +200,22 @@ def _in_words(control: dict[int, float]) -> str:
         return ""
     counts, rates = sorted(control), sorted(control.values())
     if len(counts) == 1:
-        return f"{counts[0]} random {'head' if counts == [1] else 'heads'}: {percent(rates[0])}"
-    return f"{counts[0]} to {counts[-1]} random heads: {percent(rates[0])} to {percent(rates[-1])}"
+        return f"{counts[0]} random {'head' if counts == [1] else 'heads'} of the whole model: {percent(rates[0])}"
+    heads = f"{counts[0]} to {counts[-1]} random heads of the whole model"
+    return f"{heads}: {percent(rates[0])} to {percent(rates[-1])}"
 
 
 def _rises(plain: float, best: _Tried, tried: int) -> bool:
     return bool(best.rate > plain and best.p_value * tried < LEVEL)
+
+
+def _answer_to_benign(plain: float, worst: _Tried, tried: int) -> str:
+    """The finding on benign requests, which should be answered."""
+    if not (worst.rate < plain and worst.p_value * tried < LEVEL):
+        return "Benign requests are answered as by the plain model, as far as this tells."
+    if worst.broken:
+        return "Fewer benign requests are answered: most of the change is broken text."
+    return f"{points(plain - worst.rate).lstrip('+')} points fewer of these benign requests are answered."
 
 
 def _answer(plain: float, best: _Tried, tried: int, drawn: float) -> str:
