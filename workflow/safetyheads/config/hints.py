@@ -138,15 +138,15 @@ def _steps_hints(values: Mapping[str, Any], config: "Config") -> Iterator[str]:
 
 
 def _benign_hints(config: "Config") -> Iterator[str]:
-    """Plans that are measured nowhere, because heads are never chosen on benign data sets."""
+    """Plans that are measured nowhere, because they are not made on benign data sets."""
     for study, asked in config.studies.items():
         if not all(config.dataset(name).benign for name in asked.datasets):
             continue
         for at, plan in enumerate(asked.plans):
             if not parse_plan(plan).on_benign([]):
                 yield (
-                    f"{key_path(('studies', study, 'plans', at))}: {plan} is not measured: the study's data sets are "
-                    "all benign, and heads are never chosen on these. Add the data set on which they are chosen."
+                    f"{key_path(('studies', study, 'plans', at))}: {plan} is not measured on benign data sets, and all "
+                    "of this study are. Add one that is not benign."
                 )
 
 

@@ -153,8 +153,8 @@ class Dataset(Section):
     """For a pilot: only a random sample, such as `{n: 20, seed: 0}`, in file order. Queries keep the ids that they have
     in the whole file."""
     benign: bool = False
-    """`true` where the queries should be answered, not refused: heads are never chosen on them, and the page says that
-    a high rate is good."""
+    """`true` where the queries should be answered, not refused: heads are chosen on them only by name (`PLAN@it`), and
+    the page says that a high rate is good."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
