@@ -108,13 +108,15 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "broken": lambda row: _share(row, "degenerate"),
     "harmless KL (nats)": lambda row: "" if (kl := _known(row, "harmless_kl")) is None else f"{kl:.2g}",
     "over-refusal (points)": lambda row: "" if (change := _known(row, "over_refusal")) is None else points(change),
-    "leaks": lambda row: "" if (leaks := _known(row, "leaks")) is None else f"{leaks:.0f}",
+    "leaks": lambda row: _leaks(row),
 }
 """The columns of the table and how each is written. Those in which no row has a value are left out."""
 
 
 def _table(dataset: str, rows: list[dict[str, Any]], readings: list[Reading]) -> Table:
     written = {name: [write(row) for row in rows] for name, write in _COLUMNS.items()}
+    if len(set(written["ablation"])) == 1:  # which the headings of the figures name
+        del written["ablation"]
     written = {name: column for name, column in written.items() if any(column)}
     shorts = ["; ".join(caveat.short for caveat in reading.caveats[:_SHORTS]) for reading in readings]
     plans = [str(row["plan"]) for row in rows]
@@ -125,12 +127,17 @@ def _table(dataset: str, rows: list[dict[str, Any]], readings: list[Reading]) ->
     )
     return Table(
         f"Effects on {dataset}",
-        ["plan", *written, "what to bear in mind"],
-        [list(row) for row in zip(plans, *written.values(), shorts)],
-        frozenset(range(2, len(written) + 1)),
+        ["plan", "what to bear in mind", *written],
+        [list(row) for row in zip(plans, shorts, *written.values())],
+        frozenset(at for at, name in enumerate(written, start=2) if name != "ablation"),
         note,
         [reading.anchor for reading in readings],
     )
+
+
+def _leaks(row: Row) -> str:
+    leaks = _known(row, "leaks")
+    return "" if leaks is None else "all" if row.get("selected_here") is True else f"{leaks:.0f}"
 
 
 def _known(row: Row, name: str) -> float | None:
