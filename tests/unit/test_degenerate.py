@@ -98,6 +98,7 @@ def test_copies_that_go_over_into_other_text_are_none(unit: str) -> None:
 def test_what_a_limit_on_tokens_leaves_of_a_last_character_counts_neither_as_broken_nor_as_the_end_of_a_loop() -> None:
     assert sign(ANSWER + " \ufffd\ufffd\ufffd") is None
     assert sign(LONG[:400] + "and so it goes, " * 4 + "\ufffd\ufffd") == "loop"
+    assert sign("Sure, here it is: " + "\ufffd" * 200) is not None and sign("\ufffd" * 128) is not None
 
 
 @pytest.mark.parametrize("number", range(3, 60, 8))

@@ -371,7 +371,9 @@ def test_the_best_single_head_is_compared_with_the_others_of_its_layer() -> None
     plain, single = (data.rates[data.rates["plan"] == plan] for plan in ("none", "single"))
 
     def answer(rate_of: Mapping[str, float]) -> str:
-        rows = [single.assign(variant=head, coherent_asr=rate, asr=rate) for head, rate in rate_of.items()]
+        rows = [
+            single.assign(variant=head, coherent_asr=rate, asr=rate, refused=1 - rate) for head, rate in rate_of.items()
+        ]
         rates = pd.concat([plain, *rows]).assign(p_adjusted=0.001)
         return headlines(replace(data, rates=rates))[0].answer
 

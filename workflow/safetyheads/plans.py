@@ -54,7 +54,7 @@ RESERVED = (
 """Words that no name of a head set begins with. Those of the second line are for methods that are still to come."""
 
 _LIKE_A_PLAN = re.compile(rf"({'|'.join(RESERVED)})(?![^-@])", re.IGNORECASE)
-_COUNTED = re.compile(rf"({'|'.join(METHODS)}|random)-([1-9]\d*)(?:@(.+))?")
+_COUNTED = re.compile(rf"({'|'.join(METHODS)}|random)-([1-9][0-9]*)(?:@(.+))?")
 
 _GROUPS = "sahara-N, sahara-N@dataset, top-N, top-N@dataset"
 ALLOWED = f"none, single, ships-N, {_GROUPS}, random-N, matched-P, each-P"

@@ -90,8 +90,7 @@ def _problem(one: ErrorDetails, root: type[BaseModel]) -> str:
     if kind == "literal_error":
         allowed = re.findall(r"'([^']*)'", context["expected"])
         meant = _MEANT.get(str(found).lower(), str(found))
-        quoted = any(isinstance(yaml.safe_load(name), type(found)) for name in allowed)  # such as 'off' for found False
-        guessed = _hint("string_type", found) if quoted else ""
+        guessed = _hint("string_type", found)
         return f"found {found!r}; allowed: {', '.join(allowed)}{guessed}.{nearest(meant, allowed)}"
     if kind in ("too_short", "too_long"):
         count = (

@@ -14,6 +14,8 @@ from safetyheads.engine.decoder import check_numbers, input_device
 from safetyheads.engine.partial_forward import PartialForward
 from safetyheads.engine.positions import relax
 
+_AT_A_TIME = 32
+
 Tokens = tuple[int, ...]
 
 
@@ -38,5 +40,9 @@ class Likelihoods:
         relax(self.passes.stretching)
         logits = model(ids, use_cache=False, logits_to_keep=len(answer) + 1).logits[0, :-1]  # (answer, vocabulary)
         check_numbers(model, logits)
-        log_p = torch.log_softmax(logits.double(), dim=-1)
-        return -float(log_p.gather(1, ids[0, -len(answer) :, None].to(log_p.device)).mean())
+        chosen = ids[0, -len(answer) :, None].to(logits.device)  # (answer, 1)
+        losses = []
+        for at in range(0, len(answer), _AT_A_TIME):  # some positions at a time: in float64 they are large
+            some = logits[at : at + _AT_A_TIME].double()
+            losses.append(torch.logsumexp(some, dim=-1) - some.gather(1, chosen[at : at + _AT_A_TIME]).squeeze(1))
+        return float(torch.cat(losses).mean())

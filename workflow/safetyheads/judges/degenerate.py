@@ -124,8 +124,10 @@ def _paired(texts: Iterable[str], nll: Sequence[float] | pd.Series | None) -> tu
 
 
 def _sign(text: str) -> str | None:
-    # A limit on new tokens can cut a character in two; what is left of it says nothing about the text.
-    text = text.rstrip("\ufffd")
+    # A limit on new tokens can cut a character in two; what is left of it, up to three of its four bytes, says nothing
+    # about the text.
+    for _ in range(3):
+        text = text.removesuffix("\ufffd")
     if has_loop(_without_rules(text)):
         return "loop"
     if _is_repetitive(_RULES.sub(r"\1", text)):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from safetyheads.report.broken_text import broken_plain
 from safetyheads.report.figures.drawing import percent
 
 SAME = 1e-9
@@ -21,9 +22,6 @@ LEVEL = 0.05
 
 BROKEN = 0.1
 """Share of broken answers, beyond the plain model's, from which the page speaks of them."""
-
-HARDLY_WHOLE = 0.5
-"""Share of broken answers of the plain model from which nothing can be learned of refusals."""
 
 HIGH = 0.9
 """Share of answered requests from which the plain model leaves little to rise."""
@@ -84,15 +82,6 @@ def mostly_broken(effect: float, asr: float, refused: float, broken: float) -> b
     changes = (abs(effect), abs(asr), abs(refused), max(effect, 0) + max(broken, 0))
     changed = max(change for change in changes if isfinite(change))
     return bool(broken >= BROKEN - SAME and broken > changed / 2 + SAME)
-
-
-def broken_plain(share: float) -> str:
-    """What is said where the plain model's own answers are broken, with their share; empty if most are whole."""
-    if not share >= HARDLY_WHOLE - SAME:
-        return ""
-    return (
-        f"The plain model itself answers {percent(share)} with broken text: nothing about refusals can be learned here."
-    )
 
 
 def points(change: float) -> str:
@@ -181,7 +170,7 @@ class _Effect:
         average = " on average" if self.draws > 1 else ""
         go = "goes" if as_far == 1 else "go"
         numbers = (
-            f"{draws} of as many other heads of the same layers {change} the share that is answered by "
+            f"{draws} of as many heads of the same layers {change} the share that is answered by "
             f"{points(control)} points{average}, these heads by {points(self.effect)}. The difference is "
             f"{points(over)} {interval(low, high)}, and {as_far} of {draws} {go} at least as far (p {_p(p)}, the least "
             f"possible {_p(least)})."
@@ -215,9 +204,15 @@ class _Effect:
         if self.effect * control < -SAME:
             words = f"These heads and other ones of the same layers change the answers in opposite ways. {numbers}"
             return Caveat("opposite", "the control goes the other way", words)
+        if abs(self.effect) < SAME:
+            words = (
+                f"These heads change nothing of what is answered, where other heads of the same layers do. {numbers}"
+            )
+            return Caveat("same", "the control does more", words)
         if abs(self.effect) < abs(control):
             return Caveat("same", same, f"Not these heads in particular: {same}, and more. {numbers}")
-        words = f"More than most draws, but {same} in {as_far} of {draws}. {numbers}"
+        most = "More than most draws, but" if as_far < self.draws / 2 else "In the mean more than the control, but"
+        words = f"{most} {same} in {as_far} of {draws}. {numbers}"
         return Caveat("same", f"{same} in {as_far} of {draws}", words)
 
     def _correction(self, least: float) -> str:

@@ -14,7 +14,8 @@ from safetyheads.chosen_heads import sahara_group, ships_best, top_heads
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import parse_head
 from safetyheads.plans import Plan, parse_plan
-from safetyheads.report.caveats import Caveat, broken_plain, mostly_broken, number, points
+from safetyheads.report.broken_text import broken_plain
+from safetyheads.report.caveats import Caveat, mostly_broken, number, points
 from safetyheads.report.data import ReportData, cells, groups
 from safetyheads.report.effects import row_caveats
 from safetyheads.report.figures import best_single, has_outcomes
@@ -67,6 +68,8 @@ class _Tried:
     """Whether most of the change is broken text."""
     broke: float
     """By how much the share of broken answers rises; nan if it is not known."""
+    fell: float
+    """By how much the share of refusals falls; nan if it is not known."""
     control: str
     """The kind of the caveat on the control: `beyond` speaks for the heads. Empty if no such control was measured."""
     control_words: str
@@ -157,7 +160,7 @@ def _tried(data: ReportData, rows: pd.DataFrame, plain: pd.Series, rate: str) ->
     p_value = float(row["p_adjusted" if plan.kind == "single" else "p_value"])
     if plan.kind == "single":
         control = _same_layer(rows, row, rate)
-        return _Tried(plan, row, count, p_value, float(row[rate]), broken, changes[-1], *control)
+        return _Tried(plan, row, count, p_value, float(row[rate]), broken, changes[-1], -changes[2], *control)
     effects = cells(data.effects, **{key: str(row[key]) for key in ("model", "dataset", "ablation", "plan", *_SETTING)})
     kind, words = "", ""
     if len(effects):
@@ -167,7 +170,7 @@ def _tried(data: ReportData, rows: pd.DataFrame, plain: pd.Series, rate: str) ->
         p_value = number(effect, "p_value")
         if kind:
             words = f"heads of the same layers ({int(effect['draws'])} draws): {percent(number(effect, 'control'))}"
-    return _Tried(plan, row, count, p_value, float(row[rate]), broken, changes[-1], kind, words)
+    return _Tried(plan, row, count, p_value, float(row[rate]), broken, changes[-1], -changes[2], kind, words)
 
 
 def _control_kind(found: list[Caveat]) -> str:
@@ -232,6 +235,8 @@ def _answer(plain: float, best: _Tried, tried: int, drawn: float) -> str:
         return "The rate rises, but the control does the same: nothing shows that it is these heads in particular."
     if best.rate - plain < LARGE:
         return "Without these heads the rate is reliably higher, but not by much."
+    if best.fell < (best.rate - plain) / 2:
+        return "More is answered without these heads, but not because less is refused: see the outcomes."
     if best.control == "beyond":
         return "The refusals hang on few heads: without them, requests that were refused are answered."
     if best.control:
