@@ -32,6 +32,9 @@ PLAIN = "plain"
 Completions of the plain model are made once and compared with those of every ablation.
 """
 
+PLAIN_VARIANT = rf"{PLAIN}(-\d+)?"
+"""The variants of a plan that are plain rows of its batches; `engine/plain_rows` names them. No other is called so."""
+
 
 class Method(NamedTuple):
     """A way to choose n heads by scores. `scores` is the stage whose scores these are.
