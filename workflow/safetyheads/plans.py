@@ -105,6 +105,11 @@ class Plan:
         """Whether batches hold many head sets for each prompt, and so the plain row of each of their prompts, too."""
         return self.kind in ("single", "each", "random", "matched")
 
+    @property
+    def has_effects(self) -> bool:
+        """Whether the plan has a row of effects: head sets, too, but not what is measured for comparison alone."""
+        return self.kind != "none" and not self.paired
+
     def on_benign(self, others: Sequence[str]) -> list[str]:
         """The names under which a study measures this plan on a benign data set, where heads are never chosen.
 

@@ -141,7 +141,7 @@ class Cells:
 
     def with_effects(self) -> list[Cell]:
         """The cells with a row of effects: those of plans that attribution chooses, and of head sets."""
-        return [cell for cell in self.all if cell.plan != "none" and not parse_plan(cell.plan).paired]
+        return [cell for cell in self.all if parse_plan(cell.plan).has_effects]
 
     def with_plain_rows(self) -> list[Cell]:
         """The cells whose completions hold the plain rows of their batches, and the plain model's cells."""

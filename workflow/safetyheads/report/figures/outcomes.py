@@ -48,9 +48,8 @@ _BINS = 68
 
 
 def attributed(rates: pd.DataFrame) -> list[str]:
-    """The plans of the rows that are neither the plain model nor measured for comparison, in their order."""
-    plans = [parse_plan(str(name)) for name in dict.fromkeys(rates["plan"])]
-    return [plan.name for plan in plans if plan.kind != "none" and not plan.paired]
+    """The plans of the rows that have effects, in their order."""
+    return [name for name in map(str, dict.fromkeys(rates["plan"])) if parse_plan(name).has_effects]
 
 
 def has_outcomes(rates: pd.DataFrame) -> bool:
