@@ -24,6 +24,7 @@ from safetyheads.report.figures.drawing import (
     short,
     to_svg,
 )
+from safetyheads.statistics.significance import SAME
 
 OUTCOMES = {
     "coherent_asr": ("complied", "#d55e00"),
@@ -96,7 +97,7 @@ def _shares(rows: pd.DataFrame) -> "pd.Series[float]":
     """The mean shares of all outcomes. They add up to 1."""
     shares = rows[list(OUTCOMES)].astype("float64").fillna(0.0).mean()
     shares["other"] += max(1 - shares.sum(), 0.0)
-    return shares.where(shares > 1e-9, 0.0)
+    return shares.where(shares > SAME, 0.0)
 
 
 def _stack(axes: Axes, y: int, shares: Mapping[str, float], height: float) -> None:
