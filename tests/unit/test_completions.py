@@ -13,9 +13,9 @@ from safetyheads.artifacts.parts import Parts
 from safetyheads.engine.ablation import install
 from safetyheads.engine.completions import COLUMNS, complete
 from safetyheads.engine.generation import Row
+from safetyheads.engine.plain_rows import put_together
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Ablation, Head, Kind
-from safetyheads.plain_rows import put_together
 from safetyheads.plans import Decoding, assign, parse_plan
 from safetyheads.prompts import build
 

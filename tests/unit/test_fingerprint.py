@@ -144,6 +144,7 @@ FOUND_BY = {
         for name in ("generation", "generation_checks", "kv_cache", "likelihood", "prefill", "shared_rows")
     },
     "engine/completions": {"completions"},
+    "engine/plain_rows": {"completions", "completions_merged"},
     "engine/divergence": {"ships", "completions"},
     "engine/ablation": {*SCORES_AND_COMPLETIONS, "models_train"},
     "engine/supported_families": {*SCORES_AND_COMPLETIONS, "models", "models_train", "prompts", "verdicts"},

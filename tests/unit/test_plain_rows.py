@@ -22,9 +22,9 @@ from safetyheads.engine.completions import COLUMNS, complete
 from safetyheads.engine.divergence import divergence
 from safetyheads.engine.generation import Row
 from safetyheads.engine.partial_forward import Top
+from safetyheads.engine.plain_rows import Answer, names, put_together
 from safetyheads.heads import Ablation, Head, Kind, all_heads
 from safetyheads.models.load import load
-from safetyheads.plain_rows import Answer, names, put_together
 from safetyheads.plans import Decoding, assign, parse_plan
 from safetyheads.prompts import build
 

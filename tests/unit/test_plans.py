@@ -172,6 +172,7 @@ def test_what_begins_like_a_plan_is_one_and_what_goes_on_otherwise_is_not(word: 
 def test_a_plan_says_what_it_needs(name: str, scores: str | None, head_set: str | None, paired: bool) -> None:
     plan = parse_plan(name)
     assert (plan.scores, plan.head_set, plan.paired) == (scores, head_set, paired)
+    assert plan.has_effects == (not paired and name != "none")
     assert plan.source == (name.partition("@")[2] or None)
 
 

@@ -32,6 +32,9 @@ PLAIN = "plain"
 Completions of the plain model are made once and compared with those of every ablation.
 """
 
+PLAIN_VARIANT = rf"{PLAIN}(-\d+)?"
+"""The variants of a plan that are plain rows of its batches; `engine/plain_rows` names them. No other is called so."""
+
 
 class Method(NamedTuple):
     """A way to choose n heads by scores. `scores` is the stage whose scores these are.
@@ -101,6 +104,11 @@ class Plan:
     def paired(self) -> bool:
         """Whether batches hold many head sets for each prompt, and so the plain row of each of their prompts, too."""
         return self.kind in ("single", "each", "random", "matched")
+
+    @property
+    def has_effects(self) -> bool:
+        """Whether the plan has a row of effects: head sets, too, but not what is measured for comparison alone."""
+        return self.kind != "none" and not self.paired
 
     def on_benign(self, others: Sequence[str]) -> list[str]:
         """The names under which a study measures this plan on a benign data set, where heads are never chosen.

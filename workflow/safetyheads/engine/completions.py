@@ -8,10 +8,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from safetyheads.artifacts.parts import Parts
 from safetyheads.engine.generation import Completion, Row, generate
+from safetyheads.engine.plain_rows import Answer, in_order, names
 from safetyheads.engine.positions import borders, check_sides
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Ablation
-from safetyheads.plain_rows import Answer, in_order, names
 from safetyheads.plans import Assignment, Decoding
 
 

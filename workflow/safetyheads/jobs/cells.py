@@ -19,6 +19,9 @@ from safetyheads.plans import PLAIN, Plan, parse_plan
 PATHS = {stage: f"<results>/{known.path}" for stage, known in STAGES.items()}
 """Path of each stage's artefacts as rules write it: `<results>` and the keys in braces are filled in by Snakemake."""
 
+MEASURED = [PATHS[stage] for stage in ("rates", "effects", "effects_by_category", "noise")]
+"""The paths of all numbers that the page shows, but for scores."""
+
 SHARD = PATHS["completions"].replace("{decoding}.", ".{decoding}.{shard}-of-{shards}.")
 """Path of one shard of a cell's completions."""
 
@@ -141,7 +144,7 @@ class Cells:
 
     def with_effects(self) -> list[Cell]:
         """The cells with a row of effects: those of plans that attribution chooses, and of head sets."""
-        return [cell for cell in self.all if cell.plan != "none" and not parse_plan(cell.plan).paired]
+        return [cell for cell in self.all if parse_plan(cell.plan).has_effects]
 
     def with_plain_rows(self) -> list[Cell]:
         """The cells whose completions hold the plain rows of their batches, and the plain model's cells."""

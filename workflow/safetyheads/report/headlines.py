@@ -20,9 +20,8 @@ from safetyheads.report.data import ReportData, cells, groups
 from safetyheads.report.effects import row_caveats
 from safetyheads.report.figures import best_single, has_outcomes
 from safetyheads.report.figures.drawing import percent
+from safetyheads.statistics.significance import LEVEL
 
-LEVEL = 0.05
-"""A p-value below this, after correction, is beyond what chance explains."""
 LARGE = 0.2
 """A rise of the ASR by at least this much is called large."""
 

@@ -15,6 +15,7 @@ from safetyheads.report.data import ReportData, cells, groups
 from safetyheads.report.effects import EffectsSection, control_summary, control_words, effects_section
 from safetyheads.report.figures.drawing import percent
 from safetyheads.report.tables import Table
+from safetyheads.statistics.significance import LEVEL
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ class _Cards:
         for ablation in self._ablations(cells(rates, plan="single")):
             rows = cells(rates, plan="single", ablation=ablation)
             best = figures.best_single(rows).iloc[0]
-            sure = (rows["p_adjusted"] < figures.SIGNIFICANT).sum()
+            sure = (rows["p_adjusted"] < LEVEL).sum()
             highest = best["variant"] if rows["asr"].nunique() > 1 else "every head"
             summary = (
                 f"Highest: {highest}, {percent(best['asr'])}. {sure} of {len(rows):,} heads differ from the plain "
