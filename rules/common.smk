@@ -80,7 +80,10 @@ model_content = asked(cells.model_content, "model")
 chat_template = asked(lambda model: settings.chat_template(model) or "", "model")
 thinking = asked(settings.thinking, "model")
 heads_of_plan = asked(cells.plan_settings, "plan", "ablation")
-completion_inputs = asked_paths(cells.completion_inputs, "plan", "ablation")
+ships_inputs = asked_paths(cells.ships_inputs, "model")
+completion_inputs = asked_paths(
+    cells.completion_inputs, "plan", "ablation", "model", "dataset"
+)
 verdict_inputs = asked_paths(cells.verdict_inputs, "model")
 
 

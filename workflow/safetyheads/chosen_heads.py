@@ -37,6 +37,22 @@ def top_heads(ships: "pd.DataFrame", n: int) -> HeadSet:
     return tuple(sorted(Head(int(layer), int(head)) for layer, head in zip(ranked["layer"], ranked["head"])))
 
 
+def contrast(ships: "pd.DataFrame", less: "pd.DataFrame") -> "pd.DataFrame":
+    """The mean Ships score of each head, less its mean score in `less`: layer, head and score (nats), sorted.
+
+    `less` has the scores of the same model on benign prompts, or of a base model on the same ones. What a head does
+    whatever is asked, or did before the model was aligned, is the same in both and gone. Both tables have the columns
+    query_id, layer, head and score. Raises SafetyHeadsError if they are about different heads.
+    """
+    mean, other = (table.groupby(["layer", "head"])["score"].mean() for table in (ships, less))
+    if not mean.index.equals(other.index):
+        raise SafetyHeadsError(
+            f"The scores are of {len(mean)} heads and those to be subtracted of {len(other)}: a contrast needs the "
+            "same heads, so two models must have the same shape."
+        )
+    return (mean - other).reset_index()
+
+
 def sahara_group(sahara: "pd.DataFrame", n: int) -> HeadSet:
     """The group of `n` heads that Sahara selected in its first `n` steps, sorted.
 

@@ -4,6 +4,7 @@
     single       every head of the model by itself
     ships-{n}    the n heads of highest Ships score, chosen for each prompt
     top-{n}      the n heads of highest mean Ships score over the data set, the same for all prompts
+    contrast-{n} the same by another score: that mean less the one on benign prompts, or in a base model
     sahara-{n}   the group of n heads that Sahara finds, the same for all prompts
     random-{n}   n heads drawn at random from the whole model, several times
     matched-{p}  the control of a plan p: other heads of the same layers, several times
@@ -40,26 +41,36 @@ class Method(NamedTuple):
     """A way to choose n heads by scores. `scores` is the stage whose scores these are.
 
     With `per_prompt` each prompt has heads of its own. Otherwise all prompts of a data set have the same, and another
-    data set may choose them.
+    data set may choose them. With `contrasted` the scores are compared with others of the same stage: those of benign
+    prompts, or of a base model.
     """
 
     scores: str
     per_prompt: bool = False
+    contrasted: bool = False
 
 
-METHODS = {"ships": Method("ships", per_prompt=True), "sahara": Method("sahara"), "top": Method("ships")}
+METHODS = {
+    "ships": Method("ships", per_prompt=True),
+    "sahara": Method("sahara"),
+    "top": Method("ships"),
+    "contrast": Method("ships", contrasted=True),
+}
 """The first word of the plans `{method}-{n}` -> how their heads are chosen."""
 
 RESERVED = (
     *("none", "single", "random", "matched", "each", PLAIN, *METHODS),
-    *("contrast", "refusal_direction", "gradient", "knockouts", "mask", "sahara_centred"),
+    *("refusal_direction", "gradient", "knockouts", "mask", "sahara_centred"),
 )
 """Words that no name of a head set begins with. Those of the second line are for methods that are still to come."""
 
 _LIKE_A_PLAN = re.compile(rf"({'|'.join(RESERVED)})(?![^-@])", re.IGNORECASE)
 _COUNTED = re.compile(rf"({'|'.join(METHODS)}|random)-([1-9][0-9]*)(?:@(.+))?")
 
-_GROUPS = "sahara-N, sahara-N@dataset, top-N, top-N@dataset"
+GROUPS = tuple(name for name, method in METHODS.items() if not method.per_prompt)
+"""The methods whose heads are the same for all prompts."""
+
+_GROUPS = f"{', '.join(f'{name}-N' for name in GROUPS)} (each also with @dataset)"
 ALLOWED = f"none, single, ships-N, {_GROUPS}, random-N, matched-P, each-P"
 """The forms of plans, in words. P is a plan too."""
 
@@ -94,6 +105,11 @@ class Plan:
         """The stage whose scores choose the heads; None for plans that need no scores."""
         method = METHODS.get(self.group.kind)
         return method and method.scores
+
+    @property
+    def contrasted(self) -> bool:
+        """Whether the scores are compared with others, those of benign prompts or of a base model."""
+        return self.group.kind in METHODS and METHODS[self.group.kind].contrasted
 
     @property
     def head_set(self) -> str | None:
@@ -174,8 +190,8 @@ def parse_plan(name: str) -> Plan:
     word, n, source = match.groups()
     if source is not None and (word not in METHODS or METHODS[word].per_prompt):
         raise SafetyHeadsError(
-            f"{name!r}: only sahara-N and top-N take their heads from another data set; {word} plans do not. "
-            f"Write {word}-{n}, sahara-{n}@{source} or top-{n}@{source}."
+            f"{name!r}: only {' and '.join(f'{group}-N' for group in GROUPS)} take their heads from another data set; "
+            f"{word} plans do not. Write {word}-{n}, {' or '.join(f'{group}-{n}@{source}' for group in GROUPS)}."
         )
     return Plan(name, word, int(n), source)
 
@@ -224,6 +240,7 @@ def assign(
     *,
     ships: "pd.DataFrame | None" = None,
     sahara: "pd.DataFrame | None" = None,
+    less: "pd.DataFrame | None" = None,
     heads: HeadSet = (),
     draws: int = 5,
     matched: int = 20,
@@ -232,13 +249,18 @@ def assign(
     """The heads to ablate for each query: for each variant of the plan in turn, one assignment per query.
 
     `grid` is (layers, heads per layer). The other arguments are each for some plans: `ships` and `sahara` are the
-    tables of these stages, and `heads` is a head set. `draws` is the number of draws of `random-{n}`, `matched` that of
-    `matched-{p}`, of which there are fewer where no more exist, and `seed` fixes both. Raises SafetyHeadsError if the
-    plan's scores are missing, do not cover all queries or heads, or if a plan has no matched draws.
+    tables of these stages, `less` is that of the scores that `contrast-{n}` subtracts, and `heads` is a head set.
+    `draws` is the number of draws of `random-{n}`, `matched` that of `matched-{p}`, of which there are fewer where no
+    more exist, and `seed` fixes both. Raises SafetyHeadsError if the plan's scores are missing, do not cover all
+    queries or heads, or if a plan has no matched draws.
     """
     table = ships if plan.scores == "ships" else sahara
     if plan.scores and table is None:
         raise SafetyHeadsError(f"Plan {plan.name!r} needs the scores of {plan.scores}.")
+    if plan.contrasted:
+        if less is None:
+            raise SafetyHeadsError(f"Plan {plan.name!r} needs the scores of {plan.scores} that it subtracts.")
+        table = chosen_heads.contrast(table, less)
     variants: dict[str, Sequence[HeadSet]]
     match plan.kind:
         case "single":
@@ -270,7 +292,7 @@ def _heads_of(plan: Plan, query_ids: Sequence[str], table: "pd.DataFrame | None"
         if missing := [query for query in query_ids if query not in best]:
             raise SafetyHeadsError(f"There are no Ships scores for query {missing[0]!r}.")
         return [best[query] for query in query_ids]
-    of_all = chosen_heads.top_heads if plan.kind == "top" else chosen_heads.sahara_group
+    of_all = chosen_heads.sahara_group if plan.kind == "sahara" else chosen_heads.top_heads
     return [of_all(table, plan.n or 0)] * len(query_ids)
 
 

@@ -80,9 +80,19 @@ class Cells:
     def scored(self, method: str) -> list[Cell]:
         """The cells whose plans choose their heads by the scores of the stage `method`, `ships` or `sahara`.
 
-        Each has the data set that these scores are computed on (see `Cell.attributed`).
+        Each has the data set that these scores are computed on (see `Cell.attributed`). For plans that compare scores
+        with others there are also the cells of these others.
         """
-        return [cell.attributed for cell in self.all if parse_plan(cell.plan).scores == method]
+        found = [cell.attributed for cell in self.all if parse_plan(cell.plan).scores == method]
+        return found + [self.subtracted(cell) for cell in found if parse_plan(cell.plan).contrasted]
+
+    def subtracted(self, cell: Cell) -> Cell:
+        """The cell whose scores are subtracted from those of `cell`, for a plan that compares scores.
+
+        It has another data set, of benign queries, or another model. Raises SafetyHeadsError if there is none.
+        """
+        model, dataset = self.config.subtracted(cell.model, cell.dataset, self.config.named)
+        return cell._replace(model=model, dataset=dataset)
 
     def paths(self, stage: str, cells: Iterable[Cell] | None = None) -> list[str]:
         """The paths of a stage's files for these cells (for all cells if None), sorted and each once."""
@@ -119,15 +129,29 @@ class Cells:
             )
         return said | {"heads": sorted(known[found.head_set])}
 
-    def completion_inputs(self, plan: str, ablation: str) -> dict[str, str]:
+    def ships_inputs(self, model: str) -> dict[str, str]:
+        """The input files of a ships job: `model`, `prompts` and, if there are any, the `benign` prompts for signs.
+
+        The paths still have their keys in braces. Raises SafetyHeadsError for an unknown model.
+        """
+        inputs = {"model": PATHS["models"], "prompts": PATHS["prompts"]}
+        benign = self.config.benign_of(model, self.config.named)
+        return inputs | ({"benign": inputs["prompts"].replace("{dataset}", benign)} if benign else {})
+
+    def completion_inputs(self, plan: str, ablation: str, model: str, dataset: str) -> dict[str, str]:
         """The input files of a completions job: `model`, `prompts`, and `ships` or `sahara` if the plan needs scores.
 
-        The paths still have their keys in braces. Raises SafetyHeadsError as `plan_of` does.
+        A plan that compares scores with others has these as `less`. The paths still have their keys in braces. Raises
+        SafetyHeadsError as `plan_of` and `Config.subtracted` do.
         """
         found = self.plan_of(plan, ablation)
         inputs = {"model": PATHS["models"], "prompts": PATHS["prompts"]}
         if found.scores:
-            inputs[found.scores] = PATHS[found.scores].replace("{dataset}", found.source or "{dataset}")
+            scores = PATHS[found.scores]
+            inputs[found.scores] = scores.replace("{dataset}", found.source or "{dataset}")
+            if found.contrasted:
+                base, other = self.config.subtracted(model, found.source or dataset, self.config.named)
+                inputs["less"] = scores.replace("{model}", base).replace("{dataset}", other)
         return inputs
 
     def verdict_inputs(self, model: str) -> dict[str, str]:
