@@ -19,6 +19,9 @@ from safetyheads.plans import PLAIN, Plan, parse_plan
 PATHS = {stage: f"<results>/{known.path}" for stage, known in STAGES.items()}
 """Path of each stage's artefacts as rules write it: `<results>` and the keys in braces are filled in by Snakemake."""
 
+MEASURED = [PATHS[stage] for stage in ("rates", "effects", "effects_by_category", "noise")]
+"""The paths of all numbers that the page shows, but for scores."""
+
 SHARD = PATHS["completions"].replace("{decoding}.", ".{decoding}.{shard}-of-{shards}.")
 """Path of one shard of a cell's completions."""
 
