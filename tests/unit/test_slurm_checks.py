@@ -204,7 +204,7 @@ def test_each_kind_of_job_is_checked_once_by_its_resources(
     settings = SimpleNamespace(partition_config=None, status_command="sacct", init_seconds_before_status_checks=30)
     one = {"slurm_partition": "secret", "gpu": 1, "gpu_model": "a100"}
     check_jobs([one, one, {"qos": "gpu"}], settings, tmp_path)
-    asked = (tmp_path / "asked").read_text().splitlines()
+    asked = sorted((tmp_path / "asked").read_text().splitlines())
     assert len(asked) == 2 and "--qos=gpu" in asked[0] and "--partition=secret" in asked[1]
     with pytest.raises(SafetyHeadsError, match="'secrt'.*Did you mean 'secret'"):
         check_jobs([one | {"slurm_partition": "secret,secrt"}], settings, tmp_path)

@@ -101,15 +101,19 @@ class Plan:
         return self.inner or self
 
     @property
+    def method(self) -> Method | None:
+        """How the heads are chosen by scores; None for plans that need no scores."""
+        return METHODS.get(self.group.kind)
+
+    @property
     def scores(self) -> str | None:
         """The stage whose scores choose the heads; None for plans that need no scores."""
-        method = METHODS.get(self.group.kind)
-        return method and method.scores
+        return self.method and self.method.scores
 
     @property
     def contrasted(self) -> bool:
         """Whether the scores are compared with others, those of benign prompts or of a base model."""
-        return self.group.kind in METHODS and METHODS[self.group.kind].contrasted
+        return bool(self.method and self.method.contrasted)
 
     @property
     def head_set(self) -> str | None:

@@ -27,8 +27,11 @@ Asked = tuple[str, int]
 Answer = tuple[tuple[int, ...], str]
 """Token ids of an answer, and why it ends."""
 
+Said = tuple[Asked, Answer]
+"""What was asked, and the answer."""
 
-def names(paired: Iterable[tuple[Asked, Answer]]) -> dict[tuple[Asked, Answer], str]:
+
+def names(paired: Iterable[Said]) -> dict[Said, str]:
     """A name for each different plain answer of each prompt and sample, from the one that is had by most rows on.
 
     `paired` has, for each ablated row, what was asked, and the answer of the plain row of its own batch. The names do
