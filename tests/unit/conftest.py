@@ -14,12 +14,13 @@ from small_models import build
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from safetyheads.artifacts.parts import Parts
+from safetyheads.chosen_heads import assign
 from safetyheads.engine.completions import complete
 from safetyheads.engine.partial_forward import PartialForward, Shortcut, Top
 from safetyheads.heads import Ablation, HeadSet, Kind
 from safetyheads.models.load import load
 from safetyheads.models.tokenizer import load_tokenizer
-from safetyheads.plans import Decoding, assign, parse_plan
+from safetyheads.plans import Decoding, parse_plan
 from safetyheads.prompts import build as build_prompts
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

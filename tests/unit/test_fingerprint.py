@@ -146,6 +146,7 @@ FOUND_BY = {
     "engine/completions": {"completions"},
     "engine/plain_rows": {"completions", "completions_merged"},
     "engine/divergence": {"ships", "completions"},
+    "attribution/refusal_shift": {"ships"},
     "engine/ablation": {*SCORES_AND_COMPLETIONS, "models_train"},
     "engine/supported_families": {*SCORES_AND_COMPLETIONS, "models", "models_train", "prompts", "verdicts"},
     "attribution/ships": {"ships"},

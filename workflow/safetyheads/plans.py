@@ -11,21 +11,17 @@
     each-{p}     each head of the group p by itself
     (other)      a head set of the configuration
 
-All functions are pure; how heads are chosen is in `chosen_heads`. How a completion is decoded is defined here as well.
+Which heads these are is found by `chosen_heads.assign`. How a completion is decoded is defined here as well.
 """
 
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from safetyheads import chosen_heads
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import HeadSet, all_heads, check_in_grid
-
-if TYPE_CHECKING:
-    import pandas as pd
+from safetyheads.heads import HeadSet, check_in_grid
 
 PLAIN = "plain"
 """The name of the ablation that changes nothing. Its only plan is `none`.
@@ -234,73 +230,11 @@ def check_plan(plan: Plan, heads: HeadSet, grid: tuple[int, int], model: str) ->
         raise SafetyHeadsError(f"Plan {plan.name!r}, model {model!r}: {error}") from None
     of_layer = Counter(head.layer for head in heads).values()
     if plan.kind == "matched" and (plan.n == layers * per_layer or set(of_layer) == {per_layer}):
-        raise _without_draws(plan)
+        raise without_draws(plan)
 
 
-def assign(
-    plan: Plan,
-    query_ids: Sequence[str],
-    grid: tuple[int, int],
-    *,
-    ships: "pd.DataFrame | None" = None,
-    sahara: "pd.DataFrame | None" = None,
-    less: "pd.DataFrame | None" = None,
-    heads: HeadSet = (),
-    draws: int = 5,
-    matched: int = 20,
-    seed: int = 0,
-) -> list[Assignment]:
-    """The heads to ablate for each query: for each variant of the plan in turn, one assignment per query.
-
-    `grid` is (layers, heads per layer). The other arguments are each for some plans: `ships` and `sahara` are the
-    tables of these stages, `less` is that of the scores that `contrast-{n}` subtracts, and `heads` is a head set.
-    `draws` is the number of draws of `random-{n}`, `matched` that of `matched-{p}`, of which there are fewer where no
-    more exist, and `seed` fixes both. Raises SafetyHeadsError if the plan's scores are missing, do not cover all
-    queries or heads, or if a plan has no matched draws.
-    """
-    table = ships if plan.scores == "ships" else sahara
-    if plan.scores and table is None:
-        raise SafetyHeadsError(f"Plan {plan.name!r} needs the scores of {plan.scores}.")
-    if plan.contrasted:
-        if less is None:
-            raise SafetyHeadsError(f"Plan {plan.name!r} needs the scores of {plan.scores} that it subtracts.")
-        table = chosen_heads.contrast(table, less)
-    variants: dict[str, Sequence[HeadSet]]
-    match plan.kind:
-        case "single":
-            variants = {str(head): [(head,)] * len(query_ids) for head in all_heads(*grid)}
-        case "random":
-            drawn = [chosen_heads.random_heads(plan.n or 0, grid, seed, draw) for draw in range(draws)]
-            variants = {f"draw-{draw}": [one] * len(query_ids) for draw, one in enumerate(drawn)}
-        case "each":
-            own = _heads_of(plan.group, query_ids[:1], table, heads)
-            variants = {str(head): [(head,)] * len(query_ids) for group in own for head in group}
-        case "matched":
-            images = chosen_heads.matched(_heads_of(plan.group, query_ids, table, heads), *grid, matched, seed)
-            if not images:
-                raise _without_draws(plan)
-            variants = {f"draw-{draw}": image for draw, image in enumerate(images)}
-        case _:
-            variants = {plan.name: _heads_of(plan, query_ids, table, heads)}
-    return [
-        Assignment(query, variant, own) for variant, sets in variants.items() for query, own in zip(query_ids, sets)
-    ]
-
-
-def _heads_of(plan: Plan, query_ids: Sequence[str], table: "pd.DataFrame | None", heads: HeadSet) -> list[HeadSet]:
-    """The heads of each query, for a plan that chooses them once. `table` has the scores of `plan.scores`, if any."""
-    if table is None or plan.scores is None:
-        return [tuple(sorted(heads)) if plan.head_set else ()] * len(query_ids)
-    if plan.kind == "ships":
-        best = chosen_heads.ships_best(table, plan.n or 0)
-        if missing := [query for query in query_ids if query not in best]:
-            raise SafetyHeadsError(f"There are no Ships scores for query {missing[0]!r}.")
-        return [best[query] for query in query_ids]
-    of_all = chosen_heads.sahara_group if plan.kind == "sahara" else chosen_heads.top_heads
-    return [of_all(table, plan.n or 0)] * len(query_ids)
-
-
-def _without_draws(plan: Plan) -> SafetyHeadsError:
+def without_draws(plan: Plan) -> SafetyHeadsError:
+    """The error of a plan `matched-{p}` for which no other heads are left."""
     return SafetyHeadsError(
         f"Plan {plan.name!r} has no draws: {plan.group.name} ablates all heads of each layer that it touches, so no "
         "other heads of these layers are left to compare it with. Leave this plan out, or choose fewer heads."

@@ -5,6 +5,7 @@ from pathlib import Path
 import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
 from safetyheads.artifacts import files
 from safetyheads.artifacts.parts import Parts
+from safetyheads.chosen_heads import assign
 from safetyheads.config.load import Config
 from safetyheads.engine.completions import complete
 from safetyheads.engine.out_of_memory import smallest_piece
@@ -13,7 +14,7 @@ from safetyheads.jobs.loaded_model import model_of
 from safetyheads.jobs.model_files import tokenizer_of
 from safetyheads.jobs.records import determining, record_of
 from safetyheads.jobs.run import logged
-from safetyheads.plans import Decoding, assign, check_plan, parse_plan
+from safetyheads.plans import Decoding, check_plan, parse_plan
 
 with logged(snakemake.log[0]):
     output, settings, params = Path(snakemake.output[0]), Config.model_validate(snakemake.config), snakemake.params

@@ -94,6 +94,11 @@ class Cells:
         model, dataset = self.config.subtracted(cell.model, cell.dataset, self.config.named)
         return cell._replace(model=model, dataset=dataset)
 
+    def contrasts(self) -> dict[tuple[str, str], tuple[str, str]]:
+        """For each model and data set on which heads are chosen by contrast: those whose scores are subtracted."""
+        of = [cell.attributed for cell in self.all if parse_plan(cell.plan).contrasted]
+        return {cell[:2]: self.subtracted(cell)[:2] for cell in of}
+
     def paths(self, stage: str, cells: Iterable[Cell] | None = None) -> list[str]:
         """The paths of a stage's files for these cells (for all cells if None), sorted and each once."""
         keyed = self.all if cells is None else cells

@@ -117,7 +117,7 @@ class _Cards:
             first = table.rows[0]
             summary = (
                 f"Highest mean over {rows['query_id'].nunique():,} prompts: {first[0]} with {first[1]} nats, the best "
-                f"head of {first[3]} of them. The first {len(table.rows)} heads hold {table.rows[-1][2]} of the sum."
+                f"head of {first[-1]} of them. The first {len(table.rows)} heads hold {table.rows[-1][-2]} of the sum."
             )
             svg = figures.ships_map(
                 rows, self._grid(rows), self._planted, **self._named("Ships", template, ablation, summary)
