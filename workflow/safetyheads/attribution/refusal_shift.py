@@ -83,7 +83,7 @@ def first_tokens(
     p = measured[:, 1:][:, kept].logsumexp(dim=-1).exp().numpy()  # (prompts + benign,)
     harmful, others = p[: len(prompts)], p[len(prompts) :]
     low = float(harmful.mean())
-    word = f"The plain model begins with a refusal with probability {low:.3f} only, below {LEAST}: no shift is given."
+    word = f"The plain model begins with a refusal with probability {low:.2g} only, below {LEAST}: no shift is given."
     return FirstTokens(
         refusals,
         answers,

@@ -109,7 +109,13 @@ def leading_heads(ships: pd.DataFrame) -> Table:
         ]
         for (layer, head, score, *shifts), share in zip(means.head(LEADING).itertuples(index=False), shares)
     ]
-    columns = ["head", "mean Ships (nats)", *map(SIGNS.get, signs), "cumulated share of all", "best for prompts"]
+    columns = [
+        "head",
+        "mean Ships (nats)",
+        *(SIGNS[name] for name in signs),
+        "cumulated share of all",
+        "best for prompts",
+    ]
     numbers = frozenset(range(1, len(columns)))
     return Table(f"The {len(rows)} leading heads of {len(means)}", columns, rows, numbers)
 
