@@ -65,7 +65,7 @@ def test_the_planted_heads_support_refusal_where_they_guard_and_no_other_head_do
     guarding = ships["name"].map(guards) == ships["category"]
     assert guarding.sum() == 100
     assert (ships[guarding]["refusal_shift"] < -1).all() and (ships[guarding]["answer_shift"] > 1).all()
-    assert ships[~guarding][["refusal_shift", "answer_shift"]].abs().max(axis=None) < 1
+    assert ships[~guarding][["refusal_shift", "answer_shift"]].abs().max(axis=None) < 2
 
 
 def test_ships_finds_the_guarding_head_of_each_prompt(demo: Project, planted: list[str]) -> None:
