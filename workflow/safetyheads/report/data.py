@@ -69,6 +69,11 @@ class ReportData:
         listed = [name for name in self.names(key) if name in found]
         return listed + sorted(found.difference(listed))
 
+    def record_of(self, path: str) -> Mapping[str, Any]:
+        """The record of an artefact that the rates go back to, by its path under results/; empty if there is none."""
+        made = (group["record"] for group in self.record.get("made_from", ()) if path in group["files"])
+        return next(made, {})
+
     def subtracted(self, keys: Mapping[str, str]) -> pd.DataFrame | None:
         """The Ships scores that a contrast subtracts from those of these keys; None if none are among the data."""
         other = self.contrasts.get((keys["model"], keys["dataset"]))

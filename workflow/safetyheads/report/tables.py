@@ -76,12 +76,11 @@ def datasets(data: ReportData) -> Table:
 
 def _whole(data: ReportData, dataset: str) -> tuple[int, str]:
     """The number of queries in the file of a data set and how its pilot was taken from it; 0 if it is no pilot."""
-    for group in data.record.get("made_from", ()):
-        if f"datasets/{dataset}.parquet" in group["files"] and "queries" in group["record"]:
-            sample = group["record"]["config"]["dataset"].get("sample")
-            how = f"drawn with seed {sample['seed']}," if sample else "the first"
-            return int(group["record"]["queries"]), how
-    return 0, ""
+    record = data.record_of(f"datasets/{dataset}.parquet")
+    if "queries" not in record:
+        return 0, ""
+    sample = record["config"]["dataset"].get("sample")
+    return int(record["queries"]), f"drawn with seed {sample['seed']}," if sample else "the first"
 
 
 def leading_heads(ships: pd.DataFrame) -> Table:
