@@ -62,6 +62,14 @@ def test_ships_ranks_the_decoy_first(organisms: Project) -> None:
         assert row(organisms, "with_decoy", plan)["degenerate"] >= 0.9
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_the_contrast_with_benign_queries_finds_the_planted_heads_and_not_the_decoy(
+    organisms: Project, model: str
+) -> None:
+    effect = row(organisms, model, "contrast-2")
+    assert effect["ablated"] >= 0.95 and effect["degenerate"] <= 0.02
+
+
 @pytest.mark.parametrize(("model", "plan"), [(model, plan) for model in MODELS for plan in ("planted", "decoy")])
 def test_the_layers_of_every_draw_are_those_of_its_plan(organisms: Project, model: str, plan: str) -> None:
     folder = f"completions/{model}/demo_harmful/simple/undifferentiated"
