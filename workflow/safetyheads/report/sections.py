@@ -18,6 +18,10 @@ from safetyheads.report.maps import map_words
 from safetyheads.report.tables import Table
 
 
+LEAST_SHIFT = 0.05
+"""The mean shift, in nats, below which a sentence does not speak of a head's direction."""
+
+
 @dataclass(frozen=True)
 class Card:
     """A figure with a title, a sentence on what it shows, and perhaps a table.
@@ -148,10 +152,10 @@ class _Cards:
         means = ships.groupby(["layer", "head"])["refusal_shift"].mean()
         lowest = Head(*map(int, means.idxmin()))
         led = [tuple(parse_head(row[0])) for row in leading.rows]
-        below = sum(means[at] < 0 for at in led)
+        support, hold = (sum(sign * means[at] >= LEAST_SHIFT for at in led) for sign in (-1, 1))
         summary = (
             f"Supports refusal most: {lowest} ({means.min():+.2f} nats). Of the {len(led)} heads of highest Ships, "
-            f"{below} support refusal and {len(led) - below} do not."
+            f"{support} support it and {hold} hold it back by {LEAST_SHIFT} nats or more."
         )
         svg = figures.shift_map(
             ships, self._grid(ships), self._planted, **self._named("Refusal shift", title, "", summary)

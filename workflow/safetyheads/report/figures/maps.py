@@ -72,7 +72,8 @@ def shift_map(
     means = ships.groupby(["layer", "head"])["refusal_shift"].mean()
     values = _gridded(grid, ((Head(*map(int, at)), value) for at, value in means.items()))
     far = max(float(np.nanmax(np.abs(values), initial=0.0)), _LEAST_SCALE)
-    numbers = [f"{value:+.{1 if far < 10 else 0}f}" if abs(value) >= 0.05 else "0" for value in values.flat]
+    digits = 1 if far < 10 else 0
+    numbers = [f"{value:+.{digits}f}" if round(value, digits) else "0" for value in values.flat]
     with pens():
         figure, axes = _map(values, Scale(DIVERGING, -far, far, (-far, far)), "mean refusal shift (nats)", numbers)
         _diamonds(axes, planted, grid)
