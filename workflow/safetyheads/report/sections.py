@@ -17,7 +17,6 @@ from safetyheads.report.figures.drawing import percent
 from safetyheads.report.maps import map_words
 from safetyheads.report.tables import Table
 
-
 LEAST_SHIFT = 0.05
 """The mean shift, in nats, below which a sentence does not speak of a head's direction."""
 
