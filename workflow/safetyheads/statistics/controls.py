@@ -4,17 +4,14 @@ Ablating any heads can do something. So an effect belongs to a set of heads only
 control draws (`plans.matched`) do.
 """
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from safetyheads.statistics.intervals import TAIL, difference_interval
+from safetyheads.statistics.resampling import resampled
 from safetyheads.statistics.significance import SAME
-
-RESAMPLES = 2000
-"""Resamples of the bootstrap."""
 
 
 class Interval(NamedTuple):
@@ -57,16 +54,7 @@ def over_control(ablated: ArrayLike, draws: ArrayLike, *, seed: int = 0) -> Inte
         low, high = difference_interval(np.clip(each[:, 0], -1, 1))
         return Interval(difference, min(float(low), difference), max(float(high), difference))
     added = np.concatenate([each, np.full((1, draws.shape[1]), 1.0), np.full((1, draws.shape[1]), -1.0)])
-    of_prompts, of_draws = _resampled(seed, 0, len(added)), _resampled(seed, 1, draws.shape[1])
-    resampled = ((of_prompts @ added) * of_draws).sum(axis=1)
-    low, high = np.quantile(resampled, [TAIL, 1 - TAIL])
+    of_prompts, of_draws = resampled(seed, 0, len(added)), resampled(seed, 1, draws.shape[1])
+    of_samples = ((of_prompts @ added) * of_draws).sum(axis=1)
+    low, high = np.quantile(of_samples, [TAIL, 1 - TAIL])
     return Interval(difference, min(float(low), difference), max(float(high), difference))
-
-
-@lru_cache(maxsize=8)
-def _resampled(seed: int, axis: int, size: int) -> NDArray[np.float64]:
-    """Weights (RESAMPLES, size) of the members of a sample in each resample: how often each is drawn, over `size`."""
-    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, axis, size])))
-    drawn = (generator.random((RESAMPLES, size)) * size).astype(np.int64) + size * np.arange(RESAMPLES)[:, None]
-    counts = np.bincount(drawn.ravel(), minlength=RESAMPLES * size).reshape(RESAMPLES, size)
-    return np.asarray(counts / size, dtype=np.float64)

@@ -1,0 +1,98 @@
+"""Stability: would other prompts have led to the same heads?
+
+Heads are chosen by scores over some prompts. These are resampled, and it is counted how often a head is chosen. Heads
+that are chosen in half of the resamples only owe their place to the prompts at hand.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from safetyheads.statistics.resampling import resampled
+
+Matrix = NDArray[np.float64]
+
+KEYS = ["model", "dataset", "template", "ablation", "method", "n"]
+COLUMNS = [*KEYS, "layer", "head", "share", "chosen", "margin"]
+
+
+class Choice(NamedTuple):
+    """Heads that a plan of a study chooses by scores, and the scores that are subtracted first, if any."""
+
+    model: str
+    dataset: str
+    template: str
+    ablation: str
+    method: str
+    n: int
+    less_model: str = ""
+    less_dataset: str = ""
+
+
+def matrix(scores: pd.DataFrame) -> pd.DataFrame:
+    """The Ships scores (prompts, heads) of a cell, sorted: `scores` has query_id, layer, head and score (nats)."""
+    return scores.pivot(index="query_id", columns=["layer", "head"], values="score").sort_index().sort_index(axis=1)
+
+
+def chosen(scores: Matrix, n: int) -> NDArray[np.bool_]:
+    """Which heads are the n of highest score in each row (rows, heads); of equal ones the first, as in `plans`."""
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :n]
+    found = np.zeros(scores.shape, dtype=bool)
+    np.put_along_axis(found, best, True, axis=1)
+    return found
+
+
+def of_prompts(scores: pd.DataFrame, ns: Sequence[int]) -> pd.DataFrame:
+    """For `ships-N`, whose heads are each prompt's own: the share of prompts whose n best heads a head is among.
+
+    `scores` is a `matrix`. `chosen` is whether it is one of any prompt's. Returns n, layer, head, share and chosen,
+    without heads whose share is 0.
+    """
+    rows = [_rows(scores, n, (share := chosen(scores.to_numpy(), n).mean(axis=0)), share > 0) for n in ns]
+    return pd.concat(rows, ignore_index=True)
+
+
+def of_means(
+    scores: pd.DataFrame,
+    ns: Sequence[int],
+    less: pd.DataFrame | None = None,
+    *,
+    same_prompts: bool = False,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """For `top-N` and `contrast-N`: the share of resamples of the prompts in which a head is among the n best.
+
+    `scores` and `less`, which a contrast subtracts, are each a `matrix`. Their prompts are drawn independently, or
+    together if they are the same ones (in two models). `chosen` is whether the head is among the n best by all prompts.
+    Returns as `of_prompts` does.
+    """
+    weights = resampled(seed, 0, len(scores))  # (resamples, prompts)
+    means, own = weights @ scores.to_numpy(), scores.to_numpy().mean(axis=0)[None]
+    if less is not None:
+        others = less.loc[scores.index] if same_prompts else less
+        means = means - (weights if same_prompts else resampled(seed, 1, len(others))) @ others.to_numpy()
+        own = own - others.to_numpy().mean(axis=0)
+    rows = [_rows(scores, n, chosen(means, n).mean(axis=0), chosen(own, n)[0]) for n in ns]
+    return pd.concat(rows, ignore_index=True)
+
+
+def _rows(scores: pd.DataFrame, n: int, share: Matrix, by_all: NDArray[np.bool_]) -> pd.DataFrame:
+    table = scores.columns.to_frame(index=False).assign(n=n, share=share, chosen=by_all)
+    return table[(table["share"] > 0) | table["chosen"]]
+
+
+def of_steps(sahara: pd.DataFrame) -> pd.DataFrame:
+    """For `sahara-N`: the head that each step selected, and its margin to the next best one, in degrees.
+
+    `sahara` has step, layer, head, score and selected. The margin is null where no other head was left. Returns n (the
+    step), layer, head, chosen and margin.
+    """
+    rows = []
+    for step, of_step in sahara.groupby("step"):
+        best, others = (of_step[of_step["selected"] == which] for which in (True, False))
+        margin = best["score"].iloc[0] - others["score"].max() if len(others) else None
+        rows.append({"n": step, "layer": best["layer"].iloc[0], "head": best["head"].iloc[0], "margin": margin})
+    return pd.DataFrame(rows).assign(chosen=True)
