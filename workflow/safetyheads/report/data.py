@@ -30,6 +30,8 @@ class ReportData:
     """The content of each model's `models/{model}.json`, by name. Demo models have `planted`, two names of heads,
     and may have `decoy`, the name of a third."""
     rates: pd.DataFrame
+    checks: Settings = field(default_factory=dict)
+    """The content of each model's `checks/{model}.json`, by name."""
     effects: pd.DataFrame = field(default_factory=_empty)
     effects_by_category: pd.DataFrame = field(default_factory=_empty)
     noise: pd.DataFrame = field(default_factory=_empty)
