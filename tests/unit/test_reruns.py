@@ -46,6 +46,7 @@ TAKES = {
     "datasets": ("dataset",),
     "models": ("model",),
     "models_train": ("model",),
+    "checks": ("model",),
     "prompts": ("model", "dataset", "template"),
     "ships": ("model", "dataset", "template", "ablation"),
     "sahara": ("model", "dataset", "template", "ablation"),
@@ -68,6 +69,8 @@ def rule_texts() -> dict[str, str]:
 
 
 PARAMS = rule_texts()
+COMPUTING = {"checks", "ships", "sahara", "completions"}
+"""The rules that open a model to compute with it."""
 MEASURED = {"rates", "effects", "noise"}
 """The rules that take the verdicts of all cells."""
 ENTRY = re.compile(r"(\w+)=((?:[^,()\[\]{}]|\([^)]*\)|\[[^\]]*\]|\{[^}]*\})+),", re.DOTALL)
@@ -80,6 +83,7 @@ def params(rule: str, keyed: dict[str, str], config: Config) -> dict[str, Any]:
         "chat_template": lambda: config.chat_template(keyed["model"]) or "",
         "heads_of_plan": lambda: cells.plan_settings(keyed["plan"], keyed["ablation"]),
         "dtype": lambda: requests.dtype(keyed["model"], on_gpu=False),
+        "kind_of_device": lambda: "cpu",
         "dataset_content": lambda: "",  # the files do not matter here: see tests/workflow/test_content.py
         "model_content": lambda: "",
         "settings.attribution.plain()": config.attribution.plain,
@@ -152,8 +156,8 @@ CHANGES: dict[str, tuple[Callable[[Settings], object], set[str]]] = {
         {"rates", "effects", "noise", "report", "gone"},
     ),
     "attribution steps": (lambda settings: settings["attribution"].update(steps=3), {"sahara"}),
-    "the attention of a model": (section("models", "tiny", attention="eager"), {"ships", "sahara", "completions"}),
-    "the number format of a model": (section("models", "tiny", dtype="float16"), {"ships", "sahara", "completions"}),
+    "the attention of a model": (section("models", "tiny", attention="eager"), COMPUTING),
+    "the number format of a model": (section("models", "tiny", dtype="float16"), COMPUTING),
     "auto that means the same": (section("models", "tiny", dtype="auto"), set()),
     "the chat template of a model": (section("models", "tiny", chat_template="{{ x }}"), {"prompts"}),
     "the seed of the demo": (section("models", "taught", demo={"seed": 1}), {"models_train", "models"}),

@@ -30,7 +30,8 @@ def _numbers(check: Mapping[str, Any]) -> tuple[str, str]:
     if check["difference"] is None:
         return "–", "–"
     most = check["bound"] == "at most"
-    difference, bound = f"{check['difference']:.1e}", f"{check['tolerance']:.0e}"
+    difference = f"{check['difference']:.1e}" if check["difference"] else "0"
+    bound = f"{check['tolerance']:.0e}"
     return (difference, bound) if most else (f"at least {difference}", f"more than {bound}")
 
 
