@@ -87,10 +87,6 @@ def dtype(wildcards):
     return known(requests.dtype, wildcards.model, on_gpu=jobs_on_gpu())
 
 
-def kind_of_device(wildcards):
-    return "gpu" if jobs_on_gpu() else "cpu"
-
-
 def heads_of_plan(wildcards):
     return known(cells.plan_settings, wildcards.plan, wildcards.ablation)
 

@@ -1,7 +1,7 @@
 rule completions:
     input:
         unpack(completion_inputs),
-        checks=ancient(PATHS["checks"]),
+        checks=PATHS["checks"],
     output:
         PATHS["completions"],
     log:

@@ -2,7 +2,7 @@ rule ships:
     input:
         model=PATHS["models"],
         prompts=PATHS["prompts"],
-        checks=ancient(PATHS["checks"]),
+        checks=PATHS["checks"],
     output:
         PATHS["ships"],
     log:

@@ -146,7 +146,7 @@ FOUND_BY = {
     },
     "engine/completions": {"completions"},
     "engine/divergence": {"ships", "completions"},
-    **{f"engine/{name}": {"checks"} for name in ("model_checks", "probes", "reference_attention")},
+    **{f"engine/{name}": set() for name in ("model_checks", "probes", "reference_attention")},
     **{f"engine/{name}": SCORES_AND_COMPLETIONS for name in ("batches", "out_of_memory")},
     "engine/ablation": {*COMPUTING, "models_train"},
     "engine/supported_families": {*COMPUTING, "models", "models_train", "prompts", "verdicts"},

@@ -83,7 +83,6 @@ def params(rule: str, keyed: dict[str, str], config: Config) -> dict[str, Any]:
         "chat_template": lambda: config.chat_template(keyed["model"]) or "",
         "heads_of_plan": lambda: cells.plan_settings(keyed["plan"], keyed["ablation"]),
         "dtype": lambda: requests.dtype(keyed["model"], on_gpu=False),
-        "kind_of_device": lambda: "cpu",
         "dataset_content": lambda: "",  # the files do not matter here: see tests/workflow/test_content.py
         "model_content": lambda: "",
         "settings.attribution.plain()": config.attribution.plain,
