@@ -1,12 +1,12 @@
 # A check that runs again makes all scores and completions of its model again. So it depends on nothing that they do not
 # depend on: how checks are made counts in no fingerprint (it "only refuses"), and the kind of device is seen by the jobs
-# themselves. To take the file as `ancient` would not do: Snakemake then overlooks what else has changed for those jobs.
-# With `update`, a check that fails leaves the file of the last settings that passed.
+# themselves. To let them take the file as `ancient` would not do: Snakemake overlooks what else has changed for a job
+# behind an ancient file that is made again. Nor would `update`: after a failure it keeps a file of other settings.
 rule checks:
     input:
         model=PATHS["models"],
     output:
-        update(PATHS["checks"]),
+        PATHS["checks"],
     log:
         "<results>/logs/checks/{model}.log",
     benchmark:
