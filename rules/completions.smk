@@ -1,7 +1,7 @@
 rule completions:
     input:
         unpack(completion_inputs),
-        checks=PATHS["checks"],
+        checks=checks_of,
     output:
         PATHS["completions"],
     log:

@@ -7,7 +7,7 @@ rule report:
         ships=cells.paths("ships", cells.scored("ships")),
         sahara=cells.paths("sahara", cells.scored("sahara")),
         models=cells.paths("models"),
-        checks=cells.paths("checks"),
+        checks=all_checks,
         datasets=cells.paths(
             "datasets", [*cells.all, *(cell.attributed for cell in cells.all)]
         ),

@@ -2,7 +2,7 @@ rule sahara:
     input:
         model=PATHS["models"],
         prompts=PATHS["prompts"],
-        checks=PATHS["checks"],
+        checks=checks_of,
     output:
         PATHS["sahara"],
     log:

@@ -2,7 +2,7 @@ rule ships:
     input:
         model=PATHS["models"],
         prompts=PATHS["prompts"],
-        checks=PATHS["checks"],
+        checks=checks_of,
     output:
         PATHS["ships"],
     log:

@@ -147,7 +147,10 @@ FOUND_BY = {
     "engine/completions": {"completions"},
     "engine/divergence": {"ships", "completions"},
     **{f"engine/{name}": set() for name in ("model_checks", "probes", "reference_attention")},
-    **{f"engine/{name}": SCORES_AND_COMPLETIONS for name in ("batches", "out_of_memory")},
+    **{
+        f"engine/{name}": SCORES_AND_COMPLETIONS
+        for name in ("batches", "layer_shortcuts", "out_of_memory", "partial_forward", "positions", "self_checks")
+    },
     "engine/ablation": {*COMPUTING, "models_train"},
     "engine/supported_families": {*COMPUTING, "models", "models_train", "prompts", "verdicts"},
     "attribution/ships": {"ships"},
@@ -210,7 +213,7 @@ def within_words(code: str, number: ast.Constant) -> bool:
 @pytest.mark.parametrize(
     ("name", "old", "new", "expected"),
     [
-        ("engine/layer_shortcuts", "raise _Reached(module, states)", "raise _Reached(module, (2 * states[0],))", 4),
+        ("engine/layer_shortcuts", "raise _Reached(module, states)", "raise _Reached(module, (2 * states[0],))", 3),
         ("models/open", "dtype=dtype", 'dtype="float16"', 4),
         ("jobs/loaded_model", "dtype=dtype", 'dtype="float16"', 4),
         ("jobs/run", "logging.INFO", "logging.DEBUG", 0),

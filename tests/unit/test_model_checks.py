@@ -14,8 +14,10 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from safetyheads.costs.flops import CHECKED_OF_LAYER, CHECKED_PASSES, CHECKED_TOKENS
 from safetyheads.engine import ablation, model_checks
 from safetyheads.engine.ablation import Rows, install
+from safetyheads.engine.kernels import kernels
 from safetyheads.engine.model_checks import CHECKS, Result, check_model, ordinary_tokens, refuse_failed
 from safetyheads.engine.probes import Compared, Probe
 from safetyheads.engine.reference_attention import attending, implementation
@@ -201,6 +203,16 @@ def test_the_model_attends_as_before_afterwards_also_after_an_error(model: PreTr
     assert implementation(model) == "sdpa"
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is attend
     assert not [module for module in model.modules() if module._forward_hooks]
+
+
+def test_what_it_costs_is_what_is_counted_before_a_run(model: Any) -> None:
+    """Passes and tokens of the checks and of the record's kernels."""
+    passes: list[int] = []
+    model.model.embed_tokens.register_forward_hook(lambda _, inputs, __: passes.append(inputs[0].numel()))
+    check_model(model, TOKENS)
+    kernels(model)
+    assert len(passes) == CHECKED_PASSES
+    assert sum(passes) == pytest.approx(CHECKED_TOKENS + CHECKED_OF_LAYER * (3 + 1), rel=0.02)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])

@@ -46,7 +46,7 @@ TAKES = {
     "datasets": ("dataset",),
     "models": ("model",),
     "models_train": ("model",),
-    "checks": ("model",),
+    "checks": ("model", "dtype", "attention"),
     "prompts": ("model", "dataset", "template"),
     "ships": ("model", "dataset", "template", "ablation"),
     "sahara": ("model", "dataset", "template", "ablation"),
@@ -110,7 +110,14 @@ def planned(settings: Settings) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Everything that the study makes: rule and keys, and what the params say and the inputs are called."""
     config = load_config(settings, Path("/nowhere"))
     cells = Cells(config)
-    keyed = {rule: {tuple(getattr(cell, key) for key in keys) for cell in cells.all} for rule, keys in TAKES.items()}
+    keyed = {
+        rule: {tuple(getattr(cell, key) for key in keys) for cell in cells.all}
+        for rule, keys in TAKES.items()
+        if rule != "checks"
+    }
+    keyed["checks"] = {
+        (name, Requests(config).dtype(name, on_gpu=False), config.model(name).attention) for (name,) in keyed["models"]
+    }
     for method in ("ships", "sahara"):
         keyed[method] = {cell[:4] for cell in cells.scored(method)}
     keyed["models_train"] = {(name,) for (name,) in keyed["models"] if config.model(name).demo}
@@ -155,8 +162,8 @@ CHANGES: dict[str, tuple[Callable[[Settings], object], set[str]]] = {
         {"rates", "effects", "noise", "report", "gone"},
     ),
     "attribution steps": (lambda settings: settings["attribution"].update(steps=3), {"sahara"}),
-    "the attention of a model": (section("models", "tiny", attention="eager"), COMPUTING),
-    "the number format of a model": (section("models", "tiny", dtype="float16"), COMPUTING),
+    "the attention of a model": (section("models", "tiny", attention="eager"), {*COMPUTING, "gone"}),
+    "the number format of a model": (section("models", "tiny", dtype="float16"), {*COMPUTING, "gone"}),
     "auto that means the same": (section("models", "tiny", dtype="auto"), set()),
     "the chat template of a model": (section("models", "tiny", chat_template="{{ x }}"), {"prompts"}),
     "the seed of the demo": (section("models", "taught", demo={"seed": 1}), {"models_train", "models"}),

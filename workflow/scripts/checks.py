@@ -11,10 +11,10 @@ from safetyheads.jobs.records import record_of
 from safetyheads.jobs.run import logged
 
 with logged(snakemake.log[0]):
-    settings, params = Config.model_validate(snakemake.config), snakemake.params
-    name, description = snakemake.wildcards.model, Path(snakemake.input.model)
-    model = model_of(settings, name, description, dtype=params.dtype, **params.model)
+    settings, name = Config.model_validate(snakemake.config), snakemake.wildcards.model
+    how, description = {key: snakemake.wildcards[key] for key in ("dtype", "attention")}, Path(snakemake.input.model)
+    model = model_of(settings, name, description, **how)
     results = checked(settings, name, description, model)
-    record = record_of(params, settings.results, description=description, model=model)
+    record = record_of({**snakemake.params, **how}, settings.results, description=description, model=model)
     checks = [result.plain() for result in results]
     files.write_json(Path(snakemake.output[0]), {"model": name, "checks": checks, "record": record})

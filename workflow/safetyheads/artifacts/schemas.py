@@ -67,7 +67,7 @@ STAGES: dict[str, Stage] = {
         f"file. The demo's weights are in `{DEMO_WEIGHTS}/`",
     ),
     "checks": Stage(
-        "checks/{model}.json",
+        "checks/{model}/{dtype}-{attention}.json",
         about="what was tried on the loaded model before it was measured, and what was found: `passed`, `warned` or "
         "`not applicable`; `record`: number format, attention, kernels, device, versions",
     ),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import NamedTuple
 
-CHECKED_TOKENS, CHECKED_OF_LAYER, CHECKED_PASSES = 650, 8, 25
+CHECKED_TOKENS, CHECKED_OF_LAYER, CHECKED_PASSES = 790, 8, 25
 """Tokens of the check of a model, besides those for each of its layers and one plain row; passes, kernels' included."""
 
 

@@ -31,7 +31,7 @@ class ReportData:
     and may have `decoy`, the name of a third."""
     rates: pd.DataFrame
     checks: Settings = field(default_factory=dict)
-    """The content of each model's `checks/{model}.json`, by name."""
+    """The content of the file of each model's checks, by name."""
     effects: pd.DataFrame = field(default_factory=_empty)
     effects_by_category: pd.DataFrame = field(default_factory=_empty)
     noise: pd.DataFrame = field(default_factory=_empty)
