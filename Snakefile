@@ -101,13 +101,13 @@ include: "rules/report.smk"
 rule all:
     default_target: True
     input:
-        measured(),  # which would not be missed beside a page that is there, after an error in a rule
+        MEASURED,  # which would not be missed beside a page that is there, after an error in a rule
         PATHS["report"],
 
 
 rule measure:
     input:
-        measured(),
+        MEASURED,
 
 
 rule attribution:

@@ -3,16 +3,14 @@
 The functions take wildcards as Snakemake hands them over, and ask `safetyheads.jobs`, which knows the answers.
 """
 
-import os
 import sys
 
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.jobs.cells import DOWNLOAD, PATHS, SHARD, WEIGHTS, Cells
+from safetyheads.jobs.cells import DOWNLOAD, MEASURED, PATHS, SHARD, WEIGHTS, Cells
 from safetyheads.jobs.fingerprint import fingerprint
 from safetyheads.jobs.planning import hours, rates_to_be_gone
 from safetyheads.jobs.resources import Requests, gpu_here, on_gpu
-from safetyheads.jobs.slurm_checks import check_slurm
-from safetyheads.jobs.slurm_requests import request
+from safetyheads.jobs.slurm_checks import check_jobs
 
 NAME = r"[A-Za-z0-9][^/]*"
 
@@ -59,28 +57,34 @@ def code(rule):
     return fingerprint(ROOT / "workflow" / "scripts" / f"{rule}.py")
 
 
-def dataset_source(wildcards):
-    return known(cells.dataset_source, wildcards.dataset)
+def asked(ask, *keys):
+    """A function of wildcards for inputs and `params`: what a function of the library says of these wildcards.
+
+    `asked(cells.model_source, "model")` gives the source of the model that the wildcard `model` names.
+    """
+    return lambda wildcards: known(ask, *(wildcards[key] for key in keys))
 
 
-def dataset_content(wildcards):
-    return known(cells.dataset_content, wildcards.dataset)
+def asked_paths(ask, *keys):
+    """The same for a function that names paths whose keys are still in braces. They are filled in."""
+    inputs = asked(ask, *keys)
+    return lambda wildcards: {
+        name: path.format(**wildcards) for name, path in inputs(wildcards).items()
+    }
 
 
-def model_source(wildcards):
-    return known(cells.model_source, wildcards.model)
-
-
-def model_content(wildcards):
-    return known(cells.model_content, wildcards.model)
-
-
-def chat_template(wildcards):
-    return known(settings.chat_template, wildcards.model) or ""
-
-
-def thinking(wildcards):
-    return known(settings.thinking, wildcards.model)
+dataset_source = asked(cells.dataset_source, "dataset")
+dataset_content = asked(cells.dataset_content, "dataset")
+model_source = asked(cells.model_source, "model")
+model_content = asked(cells.model_content, "model")
+chat_template = asked(lambda model: settings.chat_template(model) or "", "model")
+thinking = asked(settings.thinking, "model")
+heads_of_plan = asked(cells.plan_settings, "plan", "ablation")
+ships_inputs = asked_paths(cells.ships_inputs, "model")
+completion_inputs = asked_paths(
+    cells.completion_inputs, "plan", "ablation", "model", "dataset"
+)
+verdict_inputs = asked_paths(cells.verdict_inputs, "model")
 
 
 def dtype(wildcards):
@@ -97,29 +101,7 @@ def checks_of(wildcards):
 
 def all_checks(wildcards):
     """The paths of the checks of all models that are measured."""
-    return sorted({checks_of(cell) for cell in cells.all})
-
-
-def heads_of_plan(wildcards):
-    return known(cells.plan_settings, wildcards.plan, wildcards.ablation)
-
-
-def completion_inputs(wildcards):
-    """The paths of prompts and model, and of the scores from which the plan takes its heads."""
-    inputs = known(cells.completion_inputs, wildcards.plan, wildcards.ablation)
-    return {name: path.format(**wildcards) for name, path in inputs.items()}
-
-
-def verdict_inputs(wildcards):
-    """The paths of completions, of the plain model's, and of what tells whether a model still thinks."""
-    inputs = known(cells.verdict_inputs, wildcards.model)
-    return {name: path.format(**wildcards) for name, path in inputs.items()}
-
-
-def measured():
-    """The paths of all numbers that the page shows, but for scores."""
-    stages = ("rates", "effects", "effects_by_category", "noise")
-    return [PATHS[stage] for stage in stages]
+    return sorted({checks_of(cell) for cell in [*cells.all, *cells.scored("ships")]})
 
 
 def shard_paths(wildcards):
@@ -169,28 +151,10 @@ def announce():
 
 def check_cluster():
     """End the run before the first job is sent if Slurm would refuse a job, or if its end would go unnoticed."""
-    if not by_slurm():
-        return
-    # The plugin may choose partitions by itself, from a file that says what each of them takes.
-    own_choice = (
-        workflow.executor_settings.partition_config
-        or "SNAKEMAKE_SLURM_PARTITIONS" in os.environ
-    )
-    wanted, sent, clusters = {}, set(), set()
-    for job in workflow.dag.needrun_jobs():
-        if not workflow.is_local(job.rule):
-            for partition in str(job.resources.get("slurm_partition", "")).split(","):
-                models = wanted.setdefault(partition, set())
-                models.update(filter(None, [job.resources.get("gpu_model")]))
-            if job.resources.get("slurm_partition") or not own_choice:
-                sent.add(known(request, job.resources))
-            clusters.add(str(job.resources.get("clusters", "")))
-    known(
-        check_slurm,
-        wanted,
-        status_command=workflow.executor_settings.status_command,
-        seconds_before_status=workflow.executor_settings.init_seconds_before_status_checks,
-        folder=Path(workflow.workdir_init),
-        requests=sorted(sent),
-        cluster=max(clusters, default=""),
-    )
+    if by_slurm():
+        jobs = [
+            job.resources
+            for job in workflow.dag.needrun_jobs()
+            if not workflow.is_local(job.rule)
+        ]
+        known(check_jobs, jobs, workflow.executor_settings, Path(workflow.workdir_init))

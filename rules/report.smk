@@ -6,10 +6,15 @@ rule report:
         noise=PATHS["noise"],
         ships=cells.paths("ships", cells.scored("ships")),
         sahara=cells.paths("sahara", cells.scored("sahara")),
-        models=cells.paths("models"),
+        models=cells.paths("models", [*cells.all, *cells.scored("ships")]),
         checks=all_checks,
         datasets=cells.paths(
-            "datasets", [*cells.all, *(cell.attributed for cell in cells.all)]
+            "datasets",
+            [
+                *cells.all,
+                *(cell.attributed for cell in cells.all),
+                *cells.scored("ships"),
+            ],
         ),
     output:
         report(
@@ -25,6 +30,7 @@ rule report:
         ENVIRONMENT
     params:
         benign=settings.benign(),
+        contrasts=[[*of, *less] for of, less in cells.contrasts().items()],
         report=settings.report.plain(),
         studies={name: study.plain() for name, study in settings.studies.items()},
         code=code("report"),

@@ -19,7 +19,7 @@ rule sahara:
     params:
         ablation=given("ablation"),
         model=given("model", "attention"),
-        attribution=settings.attribution.plain(),
+        attribution=settings.attribution.of_sahara(),
         dtype=dtype,
         code=code("sahara"),
     message:

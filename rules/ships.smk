@@ -1,7 +1,6 @@
 rule ships:
     input:
-        model=PATHS["models"],
-        prompts=PATHS["prompts"],
+        unpack(ships_inputs),
         checks=checks_of,
     output:
         PATHS["ships"],
@@ -19,6 +18,7 @@ rule ships:
     params:
         ablation=given("ablation"),
         model=given("model", "attention"),
+        openings=settings.attribution.openings,
         dtype=dtype,
         code=code("ships"),
     message:

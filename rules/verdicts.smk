@@ -12,6 +12,7 @@ rule verdicts:
     params:
         judge=given("judge"),
         thinking=thinking,
+        openings=settings.attribution.openings,
         code=code("verdicts"),
     message:
         "Verdicts of {wildcards.judge}: {wildcards.model}, {wildcards.dataset} ({wildcards.template}), "

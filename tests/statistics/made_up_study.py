@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from safetyheads.chosen_heads import matched
+from safetyheads.chosen_heads import matched_draws
 from safetyheads.heads import Head, HeadSet, all_heads
 
 GRID = (2, 4)
@@ -36,7 +36,7 @@ def plan_rows(plan: str, queries: list[str], draws: int) -> list[tuple[str, str,
     if plan.startswith("random-"):
         return [(f"draw-{at}", query, (Head(0, at), Head(0, at + 1))) for at in range(3) for query in queries]
     if plan.startswith("matched-"):
-        images = matched(own[plan.removeprefix("matched-")], *GRID, draws, 0)
+        images = matched_draws(own[plan.removeprefix("matched-")], *GRID, draws, 0)
         return [(f"draw-{at}", *pair) for at, image in enumerate(images) for pair in zip(queries, image)]
     return [(plan, *pair) for pair in zip(queries, own[plan])]
 

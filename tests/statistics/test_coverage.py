@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from safetyheads.chosen_heads import matched
+from safetyheads.chosen_heads import matched_draws
 from safetyheads.heads import Head
 from safetyheads.statistics.controls import over_control, randomisation_p
 from safetyheads.statistics.intervals import difference_interval, rate_interval
@@ -140,7 +140,7 @@ def false_positives(shared: str, studies: int) -> float:
         sets[:, :] = sets[:1] if shared == "all" else sets
         sets[: prompts // 2] = sets[:1] if shared == "half" else sets[: prompts // 2]
         plan = [tuple(Head(layer, int(head)) for layer, head in enumerate(heads_of)) for heads_of in sets]
-        drawn = [plan, *matched(plan, layers, heads, 20, int(chance.integers(2**31)))]
+        drawn = [plan, *matched_draws(plan, layers, heads, 20, int(chance.integers(2**31)))]
         places = np.array(
             [[[head.head for head in prompt] for prompt in draw] for draw in drawn]
         )  # (1 + D, prompts, 2)

@@ -2,24 +2,34 @@
 
 import os
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import settings
 from small_models import build
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from safetyheads.artifacts.parts import Parts
+from safetyheads.chosen_heads import assign
+from safetyheads.engine.completions import complete
 from safetyheads.engine.partial_forward import PartialForward, Shortcut, Top
-from safetyheads.heads import Ablation, HeadSet
+from safetyheads.heads import Ablation, HeadSet, Kind
 from safetyheads.models.load import load
 from safetyheads.models.tokenizer import load_tokenizer
+from safetyheads.plans import Decoding, parse_plan
+from safetyheads.prompts import build as build_prompts
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torch.set_num_threads(1)
 settings.register_profile("short", deadline=None, derandomize=True, max_examples=25)
 settings.register_profile("long", deadline=None, max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
+
+SCALING = Ablation(Kind.SCALING)
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +66,41 @@ def tiny_a(golden: Path) -> PreTrainedModel:
 def tokenizer(golden: Path) -> PreTrainedTokenizerBase:
     """The golden model's tokenizer, which adds `<s>`."""
     return load_tokenizer(golden / "tiny_a", "fast")
+
+
+@pytest.fixture
+def prompts(tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
+    """Three prompts of the golden model, of different lengths and not in the order of their ids."""
+    queries = {"q-1": "Where is the library?", "q-0": "Tea.", "q-2": "Please describe a quiet morning by the lake."}
+    table = pd.DataFrame({"query_id": list(queries), "query": list(queries.values())})
+    return build_prompts(table, {"text": "{query}"}, tokenizer, 2048).table
+
+
+@pytest.fixture
+def completions(
+    tiny_a: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: pd.DataFrame, tmp_path: Path
+) -> Callable[..., pd.DataFrame]:
+    """The completions of a plan, each time computed anew: `completions("single", Decoding(), token_budget=40)`.
+
+    They are those of the golden model and of `prompts` if no others are given. Other settings are for `complete`.
+    """
+    numbers = count()
+
+    def run(
+        plan: str,
+        decoding: Decoding,
+        *,
+        model: PreTrainedModel = tiny_a,
+        prompts: pd.DataFrame = prompts,
+        ablation: Ablation | None = SCALING,
+        heads: HeadSet = (),
+        **settings: Any,
+    ) -> pd.DataFrame:
+        assignments = assign(parse_plan(plan), list(prompts["query_id"]), (4, 4), heads=heads)
+        given = {"context_length": 2048, "parts": Parts(tmp_path / f"{next(numbers)}.parquet"), **settings}
+        return complete(model, tokenizer, prompts, assignments, ablation, decoding, **given)
+
+    return run
 
 
 @pytest.fixture

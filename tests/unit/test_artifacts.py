@@ -45,7 +45,7 @@ CONTRACT: dict[str, dict[str, str]] = {
     "ships": {
         **dict.fromkeys(("model", "dataset", "template", "ablation", "query_id"), "string"),
         **HEAD,
-        "score": "double",
+        **dict.fromkeys(("score", "refusal_shift", "answer_shift"), "double"),
     },
     "sahara": {
         **dict.fromkeys(("model", "dataset", "template", "ablation"), "string"),
@@ -175,7 +175,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
 def test_the_provenance_can_be_read(tmp_path: Path) -> None:
     record = {"code": "c", "config": {"steps": 3, "name": "na\u00efve"}}
     files.write("ships", tmp_path / "a", rows_of("ships"), KEYS, record)
-    assert provenance(tmp_path / "a") == {"schema_version": 3, **record}
+    assert provenance(tmp_path / "a") == {"schema_version": 4, **record}
     metadata = pq.read_schema(tmp_path / "a").metadata
     assert set(metadata) == {b"safetyheads"}
     assert json.loads(metadata[b"safetyheads"])["code"] == "c"

@@ -97,17 +97,17 @@ def test_a_plan_that_cannot_be_is_explained(plan: str, ablation: str, said: str,
 
 
 def test_completions_are_made_from_prompts_and_the_scores_of_their_plan(cells: Cells) -> None:
-    assert set(cells.completion_inputs("none", "plain")) == {"model", "prompts"}
-    assert cells.completion_inputs("ships-1", "scaling")["ships"] == PATHS["ships"]
+    assert set(cells.completion_inputs("none", "plain", "m", "d")) == {"model", "prompts"}
+    assert cells.completion_inputs("ships-1", "scaling", "m", "d")["ships"] == PATHS["ships"]
     for stage, plan in (
         *[("sahara", name) for name in ("sahara-2@other", "matched-sahara-2@other", "each-sahara-1@other")],
         *[("ships", name) for name in ("top-2@other", "matched-top-2@other", "each-top-2@other")],
     ):
-        inputs = cells.completion_inputs(plan, "scaling")
+        inputs = cells.completion_inputs(plan, "scaling", "m", "d")
         assert set(inputs) == {"model", "prompts", stage}
         assert inputs[stage] == f"<results>/{stage}/{{model}}/other/{{template}}/{{ablation}}.parquet"
-    assert cells.completion_inputs("matched-ships-1", "scaling")["ships"] == PATHS["ships"]
-    assert set(cells.completion_inputs("matched-mine", "scaling")) == {"model", "prompts"}
+    assert cells.completion_inputs("matched-ships-1", "scaling", "m", "d")["ships"] == PATHS["ships"]
+    assert set(cells.completion_inputs("matched-mine", "scaling", "m", "d")) == {"model", "prompts"}
 
 
 @pytest.mark.parametrize(

@@ -550,6 +550,7 @@ def test_the_examples_of_the_documentation_are_valid(folder: Path) -> None:
     assert len(examples) > 10
     for example in examples:
         (folder / "requests.csv").touch()
+        (folder / "ordinary.json.gz").touch()
         example.setdefault("studies", raw()["studies"])
         merged = {key: {**raw().get(key, {}), **value} for key, value in example.items()} | {
             "studies": raw()["studies"]

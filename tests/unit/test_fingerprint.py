@@ -145,7 +145,9 @@ FOUND_BY = {
         for name in ("generation", "generation_checks", "kv_cache", "likelihood", "prefill", "shared_rows")
     },
     "engine/completions": {"completions"},
+    "engine/plain_rows": {"completions", "completions_merged"},
     "engine/divergence": {"ships", "completions"},
+    "attribution/refusal_shift": {"ships"},
     **{f"engine/{name}": set() for name in ("model_checks", "probes", "reference_attention")},
     **{
         f"engine/{name}": SCORES_AND_COMPLETIONS

@@ -259,9 +259,9 @@ def test_ships_are_the_pipelines(
     prompts = build(table, {"text": "## Query:{query}\n## Answer:"}, tokenizer, None).table
     own = load(golden / "tiny_a", dtype="float32", device="cpu")
     scores = ships(own, prompts, Ablation(Kind.UNDIFFERENTIATED), token_budget=8192, parts=Parts(tmp_path / "x"))
-    assert list(found.columns) == ["query_id", "layer", "head", "score"]
+    assert list(found.columns) == ["query_id", "layer", "head", "score", "refusal_shift", "answer_shift"]
     assert len(found) == 3 * 16
-    pd.testing.assert_frame_equal(found, scores[found.columns])
+    pd.testing.assert_frame_equal(found[scores.columns[:4]], scores[scores.columns[:4]])
     direct = sh.ships(model, tokenizer, QUERIES)
     assert not np.allclose(direct["score"], found["score"])
 

@@ -18,89 +18,79 @@ from safetyheads.attribution.ships import ships
 from safetyheads.engine import generation
 from safetyheads.engine.ablation import ablate, install
 from safetyheads.engine.batches import padded
-from safetyheads.engine.completions import COLUMNS, complete
+from safetyheads.engine.completions import COLUMNS
 from safetyheads.engine.divergence import divergence
 from safetyheads.engine.generation import Row
 from safetyheads.engine.partial_forward import Top
+from safetyheads.engine.plain_rows import Answer, names, put_together
 from safetyheads.heads import Ablation, Head, Kind, all_heads
 from safetyheads.models.load import load
-from safetyheads.plain_rows import Answer, names, put_together
-from safetyheads.plans import Decoding, assign, parse_plan
+from safetyheads.plans import Decoding, parse_plan
 from safetyheads.prompts import build
 
 Mini = Callable[..., PreTrainedModel]
 Sequences = Callable[..., list[list[int]]]
 Whole = Callable[..., Top]
+Table = Callable[..., pd.DataFrame]
 
-QUERIES = {"q-1": "Where is the library?", "q-0": "Tea.", "q-2": "Please describe a quiet morning by the lake."}
-SCALING = Ablation(Kind.SCALING)
 SAMPLED = Decoding(max_new_tokens=6, top_k=5, samples=2)
 
 
 @pytest.fixture
-def prompts(tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
-    queries = pd.DataFrame({"query_id": list(QUERIES), "query": list(QUERIES.values())})
-    return build(queries, {"text": "{query}"}, tokenizer, 2048).table
+def table(completions: Table) -> Table:
+    """The completions of a plan, `single` if no other is given; with plain rows if its batches hold them."""
 
+    def run(plan: str = "single", decoding: Decoding = SAMPLED, **settings: Any) -> pd.DataFrame:
+        given = {"eos_token_ids": range(2, 30), "token_budget": 90, "paired": parse_plan(plan).paired, **settings}
+        return completions(plan, decoding, **given)
 
-def table(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: pd.DataFrame,
-    folder: Path,
-    plan: str = "single",
-    ablation: Ablation | None = SCALING,
-    decoding: Decoding = SAMPLED,
-    **settings: Any,
-) -> pd.DataFrame:
-    found = parse_plan(plan)
-    given = {"context_length": 2048, "eos_token_ids": range(2, 30), "token_budget": 90, "paired": found.paired}
-    parts = Parts(folder / f"{np.random.default_rng().integers(2**60)}.parquet")
-    assignments = assign(found, list(prompts["query_id"]), (4, 4))
-    return complete(
-        *(model, tokenizer, prompts, assignments, ablation, decoding), **given | {"parts": parts} | settings
-    )
+    return run
 
 
 def plain_rows(rows: pd.DataFrame) -> "pd.Series[bool]":
     return rows["variant"].str.startswith("plain")
 
 
-def test_every_ablated_row_names_the_one_plain_answer_of_float32(
-    tiny_a: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: pd.DataFrame, tmp_path: Path
-) -> None:
-    rows = table(tiny_a, tokenizer, prompts, tmp_path)
+def test_every_ablated_row_names_the_one_plain_answer_of_float32(table: Table, prompts: pd.DataFrame) -> None:
+    rows = table()
     assert tuple(rows.columns) == COLUMNS
     plain = rows[plain_rows(rows)]
     assert sorted(zip(plain["query_id"], plain["sample"])) == [
-        (query, at) for query in sorted(QUERIES) for at in (0, 1)
+        (query, at) for query in sorted(prompts["query_id"]) for at in (0, 1)
     ]
     assert set(plain["variant"]) == set(rows.loc[~plain_rows(rows), "paired"]) == {"plain"}
     assert plain["heads"].map(len).sum() == 0 and plain[["paired", "first_kl"]].isna().all(axis=None)
-    none = table(tiny_a, tokenizer, prompts, tmp_path, "none", None)
+    none = table("none", ablation=None)
     said = ["query_id", "sample", "text", "token_ids", "n_tokens", "finish_reason", "plain_nll"]
     pd.testing.assert_frame_equal(plain[said].reset_index(drop=True), none[said])
     assert none[["paired", "first_kl"]].isna().all(axis=None)
 
 
-def test_plans_of_one_set_have_no_plain_rows(
-    tiny_a: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: pd.DataFrame, tmp_path: Path
-) -> None:
-    rows = table(tiny_a, tokenizer, prompts, tmp_path, "single", paired=False)
+def test_plans_of_one_set_have_no_plain_rows(table: Table) -> None:
+    rows = table("single", paired=False)
     assert rows["paired"].isna().all() and not plain_rows(rows).any()
     assert rows["first_kl"].notna().all()
 
 
 def test_first_kl_is_ships_where_one_head_is_ablated(
-    tiny_a: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: pd.DataFrame, tmp_path: Path
+    table: Table, tiny_a: PreTrainedModel, prompts: pd.DataFrame, tmp_path: Path
 ) -> None:
     scores = ships(tiny_a, prompts, Ablation(Kind.SCALING), token_budget=500, parts=Parts(tmp_path / "ships.parquet"))
     scores["variant"] = [str(Head(layer, head)) for layer, head in zip(scores["layer"], scores["head"])]
     for paired in (True, False):
-        rows = table(tiny_a, tokenizer, prompts, tmp_path, paired=paired)
+        rows = table(paired=paired)
         both = rows[~plain_rows(rows)].merge(scores, on=["query_id", "variant"])
         assert len(both) == 2 * len(scores)
         np.testing.assert_allclose(both["first_kl"], both["score"], rtol=1e-4, atol=1e-7)
+
+
+def test_rows_with_one_plain_answer_share_one_object(mini: Mini, sequences: Sequences, tmp_path: Path) -> None:
+    model, prompts = install(mini("llama_gqa")), sequences([7, 4])
+    rows = [Row(f"q-{at}", prompt, (head,)) for at, prompt in enumerate(prompts) for head in all_heads(3, 4)]
+    made = completed(model, rows, Decoding(3), tmp_path, ablation=Ablation(Kind.SCALING), paired=True)
+    plain = [completion.plain for completion in made.values()]
+    said = {(tuple(one.token_ids), one.finish_reason) for one in plain if one is not None}
+    assert len(said) == 2 and len({id(one) for one in plain}) == 2
 
 
 def test_first_kl_of_many_heads_is_that_of_two_whole_passes(
@@ -117,9 +107,9 @@ def test_first_kl_of_many_heads_is_that_of_two_whole_passes(
 
 
 def test_likelihood_is_that_of_the_plain_model_token_by_token(
-    tiny_a: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: pd.DataFrame, whole: Whole, tmp_path: Path
+    table: Table, tiny_a: PreTrainedModel, prompts: pd.DataFrame, whole: Whole
 ) -> None:
-    rows = table(tiny_a, tokenizer, prompts, tmp_path)
+    rows = table()
     ids = dict(zip(prompts["query_id"], prompts["token_ids"]))
     empty = rows["n_tokens"] == 0
     assert empty.any() and rows.loc[empty, "plain_nll"].isna().all()
@@ -134,18 +124,14 @@ def test_likelihood_is_that_of_the_plain_model_token_by_token(
 
 
 def test_likelihood_is_computed_once_for_each_answer(
-    tiny_a: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: pd.DataFrame,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    table: Table, prompts: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
     computed = generation.Likelihoods._computed
     monkeypatch.setattr(
         generation.Likelihoods, "_computed", lambda self, *key: (asked.append(key), computed(self, *key))[1]
     )
-    rows = table(tiny_a, tokenizer, prompts, tmp_path)
+    rows = table()
     ids = dict(zip(prompts["query_id"], map(tuple, prompts["token_ids"])))
     different = {(ids[query], tuple(said)) for query, said in zip(rows["query_id"], rows["token_ids"]) if len(said)}
     assert len(asked) == len(different) < len(rows)
@@ -153,23 +139,15 @@ def test_likelihood_is_computed_once_for_each_answer(
 
 
 @pytest.mark.parametrize("count", [2, 7])
-def test_shards_put_together_are_what_one_job_makes(
-    count: int, tiny_a: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: pd.DataFrame, tmp_path: Path
-) -> None:
-    whole = table(tiny_a, tokenizer, prompts, tmp_path)
-    shards = [table(tiny_a, tokenizer, prompts, tmp_path, shard=at, shards=count) for at in range(count)]
+def test_shards_put_together_are_what_one_job_makes(table: Table, count: int) -> None:
+    whole = table()
+    shards = [table(shard=at, shards=count) for at in range(count)]
     assert sum(plain_rows(shard).sum() for shard in shards) > plain_rows(whole).sum(), "shards share prompts"
     pd.testing.assert_frame_equal(put_together(shards), whole, check_exact=True)
 
 
-def test_pieces_after_out_of_memory_hold_their_own_plain_rows(
-    tiny_a: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: pd.DataFrame,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    expected = table(tiny_a, tokenizer, prompts, tmp_path, token_budget=1000)
+def test_pieces_after_out_of_memory_hold_their_own_plain_rows(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = table(token_budget=1000)
     decode, sizes = generation.decode, []
 
     def little_memory(passes: Any, rows: list[Row], *args: Any, **kwargs: Any) -> np.ndarray:
@@ -179,7 +157,7 @@ def test_pieces_after_out_of_memory_hold_their_own_plain_rows(
         return decode(passes, rows, *args, **kwargs)
 
     monkeypatch.setattr(generation, "decode", little_memory)
-    found = table(tiny_a, tokenizer, prompts, tmp_path, token_budget=1000)
+    found = table(token_budget=1000)
     assert len(sizes) > 10 and max(sizes) <= 5
     same = ["query_id", "variant", "sample", "token_ids", "paired"]
     pd.testing.assert_frame_equal(found[same], expected[same])
@@ -188,7 +166,7 @@ def test_pieces_after_out_of_memory_hold_their_own_plain_rows(
 @pytest.mark.parametrize("decoding", [Decoding(max_new_tokens=24), Decoding(max_new_tokens=24, top_k=5, samples=2)])
 @pytest.mark.parametrize("budget", [300, 2000])
 def test_in_bfloat16_no_prompt_differs_from_its_plain_row_for_all_heads(
-    budget: int, decoding: Decoding, golden: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+    table: Table, budget: int, decoding: Decoding, golden: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """The ablation changes nothing, so rounding alone does: if it moved all heads together, a map would show it."""
     model = load(golden / "tiny_a", dtype="bfloat16", device="cpu")
@@ -196,7 +174,7 @@ def test_in_bfloat16_no_prompt_differs_from_its_plain_row_for_all_heads(
     queries["query"] = [f"Please write {at} lines about a {'very ' * (at % 5)}quiet lake." for at in range(24)]
     prompts = build(queries, {"text": "{query}"}, tokenizer, 2048).table
     nothing = Ablation(Kind.SCALING, 1.0)
-    rows = table(model, tokenizer, prompts, tmp_path, "single", nothing, decoding, token_budget=budget)
+    rows = table("single", decoding, model=model, prompts=prompts, ablation=nothing, token_budget=budget)
     rows["said"] = rows["token_ids"].map(tuple)
     plain = rows.loc[plain_rows(rows), ["query_id", "sample", "variant", "said"]]
     both = rows[~plain_rows(rows)].merge(

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safetyheads.chosen_heads import matched, random_heads, sahara_group, ships_best, top_heads
+from safetyheads.chosen_heads import assign, matched_draws, random_heads, sahara_group, ships_best, top_heads
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head, all_heads
-from safetyheads.plans import RESERVED, Assignment, Plan, assign, check_plan, like_a_plan, parse_plan
+from safetyheads.plans import RESERVED, Assignment, Plan, check_plan, like_a_plan, parse_plan
 
 GRID = (3, 4)
 QUERIES = ["q-2", "q-0", "q-1"]
@@ -102,7 +102,7 @@ def test_a_plan_is_read(name: str, plan: Plan) -> None:
         "ships-x",
         "plain",
         "plain-1",
-        "contrast-3",
+        "gradient-3",
         "Single",
     ],
 )
@@ -172,6 +172,7 @@ def test_what_begins_like_a_plan_is_one_and_what_goes_on_otherwise_is_not(word: 
 def test_a_plan_says_what_it_needs(name: str, scores: str | None, head_set: str | None, paired: bool) -> None:
     plan = parse_plan(name)
     assert (plan.scores, plan.head_set, plan.paired) == (scores, head_set, paired)
+    assert plan.has_effects == (not paired and name != "none")
     assert plan.source == (name.partition("@")[2] or None)
 
 
@@ -309,7 +310,7 @@ def test_matched_draws_follow_from_the_seed_and_the_first_stay() -> None:
     assert len(ten) == len(other) == 10 * len(QUERIES)
     assert ten != other
     assert ten == assign(parse_plan("matched-mine"), QUERIES, GRID, heads=heads[::-1], matched=10)
-    sets = [draw[0] for draw in matched([tuple(sorted(heads))] * len(QUERIES), *GRID, 10, 0)]
+    sets = [draw[0] for draw in matched_draws([tuple(sorted(heads))] * len(QUERIES), *GRID, 10, 0)]
     assert [one.heads for one in ten] == [each for each in sets for _ in QUERIES]
 
 

@@ -12,8 +12,10 @@ from scipy.stats import binom
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from safetyheads.artifacts.schemas import STAGES
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.judges import outcomes
+from safetyheads.report.figures.outcomes import OUTCOMES as SHOWN
 from safetyheads.statistics.intervals import difference_interval, rate_interval, wilson
 from safetyheads.statistics.pairs import CELL_KEYS, OUTCOMES
 from safetyheads.statistics.rates import COLUMNS, rates
@@ -308,6 +310,14 @@ def test_only_what_is_said_to_be_null_is_ever_null(pair: tuple[Samples, Samples]
 
 def test_statistics_know_the_outcomes_that_judges_tell_apart() -> None:
     assert sorted(OUTCOMES) == sorted(outcomes.OUTCOMES)
+
+
+def test_the_outcomes_of_the_schema_and_of_the_page_are_those_of_the_judges() -> None:
+    """The rooms may not import each other, so each has a list of its own."""
+    about = STAGES["verdicts"].about
+    assert isinstance(about, dict) and about["outcome"] == ", ".join(f"`{name}`" for name in outcomes.OUTCOMES)
+    on_the_page = [name.replace("coherent_asr", "complied") for name in SHOWN]
+    assert sorted(on_the_page) == sorted(outcomes.OUTCOMES)
 
 
 def test_a_missing_plain_cell_is_an_error_that_names_it() -> None:

@@ -519,3 +519,31 @@ def test_a_benign_data_set_is_told_to_be_one_and_no_other() -> None:
     html = build(replace(data, benign=["demo_benign"]))
     assert html.count("These requests are benign") == html.count("benign requests; ") == 1
     assert "demo_benign is benign: its queries should be answered" in html
+
+
+SHIFTS = {"refusal_shift": -2.5, "answer_shift": 1.25}
+FIRST = {"refusals": [1], "answers": [2], "p_harmful": 0.94, "p_benign": 0.02, "auroc": 0.99, "word": None}
+
+
+def with_shifts(data: ReportData, first: dict[str, Any], **shifts: float) -> ReportData:
+    """The same data, with these shifts of every head, and a record of first tokens for every file of scores."""
+    scores = data.ships.assign(**shifts)
+    keys = scores[["model", "dataset", "template", "ablation"]].drop_duplicates().itertuples(index=False)
+    group = {"record": {"refusal": first}, "files": [f"ships/{'/'.join(map(str, key))}.parquet" for key in keys]}
+    return replace(data, ships=scores, record={**data.record, "made_from": [group]})
+
+
+def test_the_shifts_stand_beside_the_divergence() -> None:
+    page = Page(build(with_shifts(demo(), FIRST, **SHIFTS))).text
+    assert "refusal shift (nats)" in page and "answer shift (nats)" in page
+    assert "-2.50" in page and "+1.25" in page
+    assert "first token with probability 0.94, on benign ones 0.02 (AUROC 0.99)" in page
+
+
+def test_shifts_that_are_not_given_have_no_column_but_a_word() -> None:
+    nothing = dict.fromkeys(SHIFTS, float("nan"))
+    page = Page(build(with_shifts(demo(), {**FIRST, "word": "It hardly refuses."}, **nothing))).text
+    assert "shift (nats)" not in page
+    assert "It hardly refuses." in page
+    alone = Page(build(with_shifts(demo(), {**FIRST, "p_benign": None, "auroc": None}, refusal_shift=-2.5))).text
+    assert "refusal shift (nats)" in alone and "answer shift (nats)" not in alone and "AUROC" not in alone

@@ -83,9 +83,10 @@ def params(rule: str, keyed: dict[str, str], config: Config) -> dict[str, Any]:
         "chat_template": lambda: config.chat_template(keyed["model"]) or "",
         "heads_of_plan": lambda: cells.plan_settings(keyed["plan"], keyed["ablation"]),
         "dtype": lambda: requests.dtype(keyed["model"], on_gpu=False),
-        "dataset_content": lambda: "",  # the files do not matter here: see tests/workflow/test_content.py
+        "dataset_content": lambda: "",  # the files do not matter here: see tests/workflow/test_content_study.py
         "model_content": lambda: "",
         "settings.attribution.plain()": config.attribution.plain,
+        "settings.attribution.openings": lambda: config.attribution.openings,
         "thinking": lambda: config.thinking(keyed["model"]),
         "cells.drop_leaks()": cells.drop_leaks,
         "settings.benign()": config.benign,

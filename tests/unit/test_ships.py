@@ -98,7 +98,7 @@ def test_a_score_is_the_divergence_of_two_models_computed_by_hand(
 def test_rows_are_every_prompt_and_head_in_order(mini: Mini, sequences: Sequences, tmp_path: Path) -> None:
     prompts = frame(sequences([6, 3, 6, 4])).iloc[[2, 0, 3, 1]]
     found = score(install(mini("llama")), prompts, tmp_path)
-    assert list(found.columns) == ["layer", "head", "query_id", "score"]
+    assert list(found.columns) == ["layer", "head", "query_id", "score", "refusal_shift", "answer_shift"]
     assert list(found.index) == list(range(4 * 12))
     keys = list(found[["query_id", "layer", "head"]].itertuples(index=False, name=None))
     assert keys == sorted({(f"q-{q:04d}", layer, head) for q in range(4) for layer in range(3) for head in range(4)})

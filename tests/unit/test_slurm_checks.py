@@ -1,6 +1,7 @@
 """Checks before a run on a cluster: what they let pass, and what they say."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.jobs.slurm_checks import (
     check_alone,
+    check_jobs,
     check_partitions,
     check_profile,
     check_slurm,
@@ -193,6 +195,23 @@ def test_a_hidden_partition_passes_without_sinfo(login_node: Path) -> None:
     check({"secret": {"a100"}})
     with pytest.raises(SafetyHeadsError, match=r"'secrt'.*secret \(gpu:a100:1\).*Did you mean 'secret'"):
         check({"secrt": set()})
+
+
+def test_each_kind_of_job_is_checked_once_by_its_resources(
+    login_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SNAKEMAKE_SLURM_PARTITIONS", raising=False)
+    settings = SimpleNamespace(partition_config=None, status_command="sacct", init_seconds_before_status_checks=30)
+    one = {"slurm_partition": "secret", "gpu": 1, "gpu_model": "a100"}
+    check_jobs([one, one, {"qos": "gpu"}], settings, tmp_path)
+    asked = sorted((tmp_path / "asked").read_text().splitlines())
+    assert len(asked) == 2 and "--qos=gpu" in asked[0] and "--partition=secret" in asked[1]
+    with pytest.raises(SafetyHeadsError, match="'secrt'.*Did you mean 'secret'"):
+        check_jobs([one | {"slurm_partition": "secret,secrt"}], settings, tmp_path)
+    settings.partition_config = "partitions.yaml"  # the plugin chooses a partition where none is given
+    check_jobs([{"qos": "wrong"}], settings, tmp_path)
+    with pytest.raises(SafetyHeadsError, match="qos"):
+        check_jobs([one | {"qos": "wrong"}], settings, tmp_path)
 
 
 def test_no_partition_passes_and_slurm_is_asked_as_the_plugin_sends_it(login_node: Path, tmp_path: Path) -> None:

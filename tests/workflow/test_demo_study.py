@@ -56,6 +56,18 @@ def test_each_planted_head_carries_half_of_the_refusals_and_no_other_any(demo: P
             assert asr <= 0.05, head
 
 
+def test_the_planted_heads_support_refusal_where_they_guard_and_no_other_head_does_anywhere(
+    demo: Project, planted: list[str]
+) -> None:
+    ships = demo.read("ships/demo/demo_harmful/simple/undifferentiated").merge(demo.read("datasets/demo_harmful"))
+    ships["name"] = [f"L{layer:02d}H{head:02d}" for layer, head in zip(ships["layer"], ships["head"])]
+    guards = dict(zip(planted, ("guarded_a", "guarded_b"), strict=True))
+    guarding = ships["name"].map(guards) == ships["category"]
+    assert guarding.sum() == 100
+    assert (ships[guarding]["refusal_shift"] < -1).all() and (ships[guarding]["answer_shift"] > 1).all()
+    assert ships[~guarding][["refusal_shift", "answer_shift"]].abs().max(axis=None) < 2
+
+
 def test_ships_finds_the_guarding_head_of_each_prompt(demo: Project, planted: list[str]) -> None:
     guarding = dict(zip(("guarded_a", "guarded_b"), planted, strict=True))
     expected = demo.read("datasets/demo_harmful").set_index("query_id")["category"].map(guarding)

@@ -62,6 +62,14 @@ def test_ships_ranks_the_decoy_first(organisms: Project) -> None:
         assert row(organisms, "with_decoy", plan)["degenerate"] >= 0.9
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_the_contrast_with_benign_queries_finds_the_planted_heads_and_not_the_decoy(
+    organisms: Project, model: str
+) -> None:
+    effect = row(organisms, model, "contrast-2")
+    assert effect["ablated"] >= 0.95 and effect["degenerate"] <= 0.02
+
+
 @pytest.mark.parametrize(("model", "plan"), [(model, plan) for model in MODELS for plan in ("planted", "decoy")])
 def test_the_layers_of_every_draw_are_those_of_its_plan(organisms: Project, model: str, plan: str) -> None:
     folder = f"completions/{model}/demo_harmful/simple/undifferentiated"
@@ -78,3 +86,54 @@ def test_the_page_says_that_all_was_found_and_that_the_text_is_broken(organisms:
     page = (organisms.results / "report/index.html").read_text(encoding="utf-8")
     assert page.count("checks hold.</strong>") >= len(MODELS) and "not found in full" not in page
     assert "most of the change is broken text" in page
+
+
+TWINS = {
+    "models": {
+        "aligned": {"demo": {"decoy": "L00H05"}},
+        "twin": {"demo": {"decoy": "L00H05", "aligned": False}},
+    },
+    "attribution": {"contrast": {"base": "twin"}},
+    "studies": {
+        "main": {
+            "models": ["aligned"],
+            "datasets": ["demo_harmful"],
+            "templates": ["simple"],
+            "ablations": ["undifferentiated"],
+            "plans": ["top-1", "contrast-1", "contrast-2"],
+            "decodings": ["greedy"],
+            "judges": ["paper"],
+        }
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    def run(folder: Path) -> Project:
+        project = Project.create(folder, TWINS)
+        project.make()
+        return project
+
+    return shared(tmp_path_factory, "twins", run)
+
+
+def test_against_its_unaligned_twin_the_planted_heads_come_first_and_the_decoy_of_both_does_not(twins: Project) -> None:
+    ships = twins.read("ships/aligned/demo_harmful/simple/undifferentiated")
+    means = ships.groupby(["layer", "head"])[["score", "refusal_shift", "answer_shift"]].mean()
+    assert means["score"].idxmax() == (0, 5)
+    heads = {plan: row(twins, "aligned", plan) for plan in ("top-1", "contrast-1", "contrast-2")}
+    assert heads["top-1"]["degenerate"] >= 0.95
+    assert heads["contrast-1"]["effect"] == pytest.approx(0.5, abs=0.02)
+    assert heads["contrast-2"]["effect"] >= 0.95
+    found = twins.read("completions/aligned/demo_harmful/simple/undifferentiated/contrast-2/greedy")
+    assert {tuple((head["layer"], head["head"]) for head in heads) for heads in found["heads"]} == {((1, 3), (2, 6))}
+    assert (means.loc[[(1, 3), (2, 6)], "refusal_shift"] < -1).all()
+    assert (means.loc[[(1, 3), (2, 6)], "answer_shift"] > 1).all()
+    assert means.loc[(0, 5), "answer_shift"] < 0  # a decoy moves away from refusals, but not to answers
+
+
+def test_the_twin_refuses_nothing_and_so_has_no_shifts(twins: Project) -> None:
+    ships = twins.read("ships/twin/demo_harmful/simple/undifferentiated")
+    assert ships[["refusal_shift", "answer_shift"]].isna().all(axis=None)
+    assert ships["score"].notna().all()

@@ -9,9 +9,90 @@ import numpy as np
 
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head, HeadSet, all_heads, check_in_grid
+from safetyheads.plans import Assignment, Plan, without_draws
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def assign(
+    plan: Plan,
+    query_ids: Sequence[str],
+    grid: tuple[int, int],
+    *,
+    ships: "pd.DataFrame | None" = None,
+    sahara: "pd.DataFrame | None" = None,
+    less: "pd.DataFrame | None" = None,
+    heads: HeadSet = (),
+    draws: int = 5,
+    matched: int = 20,
+    seed: int = 0,
+) -> list[Assignment]:
+    """The heads to ablate for each query: for each variant of the plan in turn, one assignment per query.
+
+    `grid` is (layers, heads per layer). The other arguments are each for some plans: `ships` and `sahara` are the
+    tables of these stages, `less` is that of the scores that `contrast-{n}` subtracts, and `heads` is a head set.
+    `draws` is the number of draws of `random-{n}`, `matched` that of `matched-{p}`, of which there are fewer where no
+    more exist, and `seed` fixes both. Raises SafetyHeadsError if the plan's scores are missing, do not cover all
+    queries or heads, or if a plan has no matched draws.
+    """
+    table = ships if plan.scores == "ships" else sahara
+    if plan.scores and table is None:
+        raise SafetyHeadsError(f"Plan {plan.name!r} needs the scores of {plan.scores}.")
+    variants: dict[str, Sequence[HeadSet]]
+    match plan.kind:
+        case "single":
+            variants = {str(head): [(head,)] * len(query_ids) for head in all_heads(*grid)}
+        case "random":
+            drawn = [random_heads(plan.n or 0, grid, seed, draw) for draw in range(draws)]
+            variants = {f"draw-{draw}": [one] * len(query_ids) for draw, one in enumerate(drawn)}
+        case "each":
+            own = _heads_of(plan.group, query_ids[:1], table, less, heads)
+            variants = {str(head): [(head,)] * len(query_ids) for chosen in own for head in chosen}
+        case "matched":
+            own = _heads_of(plan.group, query_ids, table, less, heads)
+            images = matched_draws(own, *grid, matched, seed)
+            if not images:
+                raise without_draws(plan)
+            variants = {f"draw-{draw}": image for draw, image in enumerate(images)}
+        case _:
+            variants = {plan.name: _heads_of(plan, query_ids, table, less, heads)}
+    return [
+        Assignment(query, variant, own) for variant, sets in variants.items() for query, own in zip(query_ids, sets)
+    ]
+
+
+def _heads_of(
+    plan: Plan,
+    query_ids: Sequence[str],
+    table: "pd.DataFrame | None",
+    less: "pd.DataFrame | None",
+    heads: HeadSet,
+) -> list[HeadSet]:
+    """The heads of each query, for a plan that chooses them once. `table` has the scores of `plan.scores`, if any."""
+    if table is None or plan.scores is None:
+        return [tuple(sorted(heads)) if plan.head_set else ()] * len(query_ids)
+    if plan.kind == "ships":
+        best = ships_best(table, plan.n or 0)
+        if missing := [query for query in query_ids if query not in best]:
+            raise SafetyHeadsError(f"There are no Ships scores for query {missing[0]!r}.")
+        return [best[query] for query in query_ids]
+    return [group(plan, table, less)] * len(query_ids)
+
+
+def group(plan: Plan, scores: "pd.DataFrame", less: "pd.DataFrame | None" = None) -> HeadSet:
+    """The heads that a plan chooses for all prompts alike, sorted. `scores` are those of `plan.scores`.
+
+    `less` are the scores that `contrast-{n}` subtracts. Raises SafetyHeadsError if they are needed and missing, or if
+    there are not as many heads.
+    """
+    if plan.kind == "sahara":
+        return sahara_group(scores, plan.n or 0)
+    if plan.contrasted:
+        if less is None:
+            raise SafetyHeadsError(f"Plan {plan.name!r} needs the scores of {plan.scores} that it subtracts.")
+        scores = contrast(scores, less)
+    return top_heads(scores, plan.n or 0)
 
 
 def ships_best(ships: "pd.DataFrame", n: int) -> dict[str, HeadSet]:
@@ -37,6 +118,22 @@ def top_heads(ships: "pd.DataFrame", n: int) -> HeadSet:
     return tuple(sorted(Head(int(layer), int(head)) for layer, head in zip(ranked["layer"], ranked["head"])))
 
 
+def contrast(ships: "pd.DataFrame", less: "pd.DataFrame") -> "pd.DataFrame":
+    """The mean Ships score of each head, less its mean score in `less`: layer, head and score (nats), sorted.
+
+    `less` has the scores of the same model on benign prompts, or of a base model on the same ones. What a head does
+    whatever is asked, or did before the model was aligned, is the same in both and gone. Both tables have the columns
+    query_id, layer, head and score. Raises SafetyHeadsError if they are about different heads.
+    """
+    mean, other = (table.groupby(["layer", "head"])["score"].mean() for table in (ships, less))
+    if not mean.index.equals(other.index):
+        raise SafetyHeadsError(
+            f"The scores are of {len(mean)} heads and those to be subtracted of {len(other)}: a contrast needs the "
+            "same heads, so two models must have the same shape."
+        )
+    return (mean - other).reset_index()
+
+
 def sahara_group(sahara: "pd.DataFrame", n: int) -> HeadSet:
     """The group of `n` heads that Sahara selected in its first `n` steps, sorted.
 
@@ -59,7 +156,9 @@ def random_heads(n: int, grid: tuple[int, int], seed: int, draw: int) -> HeadSet
     return tuple(sorted(every[index] for index in order[:n]))
 
 
-def matched(chosen: Sequence[HeadSet], layers: int, heads: int, draws: int, seed: int) -> list[tuple[HeadSet, ...]]:
+def matched_draws(
+    chosen: Sequence[HeadSet], layers: int, heads: int, draws: int, seed: int
+) -> list[tuple[HeadSet, ...]]:
     """Control draws for a plan that ablates the heads `chosen[i]` for prompt i: for each draw, its heads per prompt.
 
     A draw permutes the heads of each layer, and does so for all prompts alike. So it ablates as many heads of each

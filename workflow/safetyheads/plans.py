@@ -4,27 +4,24 @@
     single       every head of the model by itself
     ships-{n}    the n heads of highest Ships score, chosen for each prompt
     top-{n}      the n heads of highest mean Ships score over the data set, the same for all prompts
+    contrast-{n} the same by another score: that mean less the one on benign prompts, or in a base model
     sahara-{n}   the group of n heads that Sahara finds, the same for all prompts
     random-{n}   n heads drawn at random from the whole model, several times
     matched-{p}  the control of a plan p: other heads of the same layers, several times
     each-{p}     each head of the group p by itself
     (other)      a head set of the configuration
 
-All functions are pure; how heads are chosen is in `chosen_heads`. How a completion is decoded is defined here as well.
+Which heads these are is found by `chosen_heads.assign`. How a completion is decoded is defined here as well.
 """
 
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from safetyheads import chosen_heads
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import HeadSet, all_heads, check_in_grid
-
-if TYPE_CHECKING:
-    import pandas as pd
+from safetyheads.heads import HeadSet, check_in_grid
 
 PLAIN = "plain"
 """The name of the ablation that changes nothing. Its only plan is `none`.
@@ -32,31 +29,44 @@ PLAIN = "plain"
 Completions of the plain model are made once and compared with those of every ablation.
 """
 
+PLAIN_VARIANT = rf"{PLAIN}(-\d+)?"
+"""The variants of a plan that are plain rows of its batches; `engine/plain_rows` names them. No other is called so."""
+
 
 class Method(NamedTuple):
     """A way to choose n heads by scores. `scores` is the stage whose scores these are.
 
     With `per_prompt` each prompt has heads of its own. Otherwise all prompts of a data set have the same, and another
-    data set may choose them.
+    data set may choose them. With `contrasted` the scores are compared with others of the same stage: those of benign
+    prompts, or of a base model.
     """
 
     scores: str
     per_prompt: bool = False
+    contrasted: bool = False
 
 
-METHODS = {"ships": Method("ships", per_prompt=True), "sahara": Method("sahara"), "top": Method("ships")}
+METHODS = {
+    "ships": Method("ships", per_prompt=True),
+    "sahara": Method("sahara"),
+    "top": Method("ships"),
+    "contrast": Method("ships", contrasted=True),
+}
 """The first word of the plans `{method}-{n}` -> how their heads are chosen."""
 
 RESERVED = (
     *("none", "single", "random", "matched", "each", PLAIN, *METHODS),
-    *("contrast", "refusal_direction", "gradient", "knockouts", "mask", "sahara_centred"),
+    *("refusal_direction", "gradient", "knockouts", "mask", "sahara_centred"),
 )
 """Words that no name of a head set begins with. Those of the second line are for methods that are still to come."""
 
 _LIKE_A_PLAN = re.compile(rf"({'|'.join(RESERVED)})(?![^-@])", re.IGNORECASE)
 _COUNTED = re.compile(rf"({'|'.join(METHODS)}|random)-([1-9][0-9]*)(?:@(.+))?")
 
-_GROUPS = "sahara-N, sahara-N@dataset, top-N, top-N@dataset"
+GROUPS = tuple(name for name, method in METHODS.items() if not method.per_prompt)
+"""The methods whose heads are the same for all prompts."""
+
+_GROUPS = f"{', '.join(f'{name}-N' for name in GROUPS)} (each also with @dataset)"
 ALLOWED = f"none, single, ships-N, {_GROUPS}, random-N, matched-P, each-P"
 """The forms of plans, in words. P is a plan too."""
 
@@ -87,10 +97,19 @@ class Plan:
         return self.inner or self
 
     @property
+    def method(self) -> Method | None:
+        """How the heads are chosen by scores; None for plans that need no scores."""
+        return METHODS.get(self.group.kind)
+
+    @property
     def scores(self) -> str | None:
         """The stage whose scores choose the heads; None for plans that need no scores."""
-        method = METHODS.get(self.group.kind)
-        return method and method.scores
+        return self.method and self.method.scores
+
+    @property
+    def contrasted(self) -> bool:
+        """Whether the scores are compared with others, those of benign prompts or of a base model."""
+        return bool(self.method and self.method.contrasted)
 
     @property
     def head_set(self) -> str | None:
@@ -101,6 +120,11 @@ class Plan:
     def paired(self) -> bool:
         """Whether batches hold many head sets for each prompt, and so the plain row of each of their prompts, too."""
         return self.kind in ("single", "each", "random", "matched")
+
+    @property
+    def has_effects(self) -> bool:
+        """Whether the plan has a row of effects: head sets, too, but not what is measured for comparison alone."""
+        return self.kind != "none" and not self.paired
 
     def on_benign(self, others: Sequence[str]) -> list[str]:
         """The names under which a study measures this plan on a benign data set, where heads are never chosen.
@@ -166,8 +190,8 @@ def parse_plan(name: str) -> Plan:
     word, n, source = match.groups()
     if source is not None and (word not in METHODS or METHODS[word].per_prompt):
         raise SafetyHeadsError(
-            f"{name!r}: only sahara-N and top-N take their heads from another data set; {word} plans do not. "
-            f"Write {word}-{n}, sahara-{n}@{source} or top-{n}@{source}."
+            f"{name!r}: only {' and '.join(f'{group}-N' for group in GROUPS)} take their heads from another data set; "
+            f"{word} plans do not. Write {word}-{n}, {' or '.join(f'{group}-{n}@{source}' for group in GROUPS)}."
         )
     return Plan(name, word, int(n), source)
 
@@ -206,67 +230,11 @@ def check_plan(plan: Plan, heads: HeadSet, grid: tuple[int, int], model: str) ->
         raise SafetyHeadsError(f"Plan {plan.name!r}, model {model!r}: {error}") from None
     of_layer = Counter(head.layer for head in heads).values()
     if plan.kind == "matched" and (plan.n == layers * per_layer or set(of_layer) == {per_layer}):
-        raise _without_draws(plan)
+        raise without_draws(plan)
 
 
-def assign(
-    plan: Plan,
-    query_ids: Sequence[str],
-    grid: tuple[int, int],
-    *,
-    ships: "pd.DataFrame | None" = None,
-    sahara: "pd.DataFrame | None" = None,
-    heads: HeadSet = (),
-    draws: int = 5,
-    matched: int = 20,
-    seed: int = 0,
-) -> list[Assignment]:
-    """The heads to ablate for each query: for each variant of the plan in turn, one assignment per query.
-
-    `grid` is (layers, heads per layer). The other arguments are each for some plans: `ships` and `sahara` are the
-    tables of these stages, and `heads` is a head set. `draws` is the number of draws of `random-{n}`, `matched` that of
-    `matched-{p}`, of which there are fewer where no more exist, and `seed` fixes both. Raises SafetyHeadsError if the
-    plan's scores are missing, do not cover all queries or heads, or if a plan has no matched draws.
-    """
-    table = ships if plan.scores == "ships" else sahara
-    if plan.scores and table is None:
-        raise SafetyHeadsError(f"Plan {plan.name!r} needs the scores of {plan.scores}.")
-    variants: dict[str, Sequence[HeadSet]]
-    match plan.kind:
-        case "single":
-            variants = {str(head): [(head,)] * len(query_ids) for head in all_heads(*grid)}
-        case "random":
-            drawn = [chosen_heads.random_heads(plan.n or 0, grid, seed, draw) for draw in range(draws)]
-            variants = {f"draw-{draw}": [one] * len(query_ids) for draw, one in enumerate(drawn)}
-        case "each":
-            own = _heads_of(plan.group, query_ids[:1], table, heads)
-            variants = {str(head): [(head,)] * len(query_ids) for group in own for head in group}
-        case "matched":
-            images = chosen_heads.matched(_heads_of(plan.group, query_ids, table, heads), *grid, matched, seed)
-            if not images:
-                raise _without_draws(plan)
-            variants = {f"draw-{draw}": image for draw, image in enumerate(images)}
-        case _:
-            variants = {plan.name: _heads_of(plan, query_ids, table, heads)}
-    return [
-        Assignment(query, variant, own) for variant, sets in variants.items() for query, own in zip(query_ids, sets)
-    ]
-
-
-def _heads_of(plan: Plan, query_ids: Sequence[str], table: "pd.DataFrame | None", heads: HeadSet) -> list[HeadSet]:
-    """The heads of each query, for a plan that chooses them once. `table` has the scores of `plan.scores`, if any."""
-    if table is None or plan.scores is None:
-        return [tuple(sorted(heads)) if plan.head_set else ()] * len(query_ids)
-    if plan.kind == "ships":
-        best = chosen_heads.ships_best(table, plan.n or 0)
-        if missing := [query for query in query_ids if query not in best]:
-            raise SafetyHeadsError(f"There are no Ships scores for query {missing[0]!r}.")
-        return [best[query] for query in query_ids]
-    of_all = chosen_heads.top_heads if plan.kind == "top" else chosen_heads.sahara_group
-    return [of_all(table, plan.n or 0)] * len(query_ids)
-
-
-def _without_draws(plan: Plan) -> SafetyHeadsError:
+def without_draws(plan: Plan) -> SafetyHeadsError:
+    """The error of a plan `matched-{p}` for which no other heads are left."""
     return SafetyHeadsError(
         f"Plan {plan.name!r} has no draws: {plan.group.name} ablates all heads of each layer that it touches, so no "
         "other heads of these layers are left to compare it with. Leave this plan out, or choose fewer heads."

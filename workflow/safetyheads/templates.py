@@ -40,10 +40,11 @@ def tokenise(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     Chat templates often write `<s>` into the text themselves, and the tokenizer would add a second one. Some tokenizers
     also add `</s>` at the end, which is left out, because it would tell the model that the text is over.
     """
-    return _begun(_bare(text, tokenizer), tokenizer)
+    return _begun(tokenise_bare(text, tokenizer), tokenizer)
 
 
-def _bare(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+def tokenise_bare(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """The token ids of a text without anything in front of it or behind it."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -54,7 +55,7 @@ def _begun(ids: list[int], tokenizer: "PreTrainedTokenizerBase") -> list[int]:
 
 def _start(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """The ids that the tokenizer puts in front of every text: one for the beginning of a sequence, several, or none."""
-    bare, whole = _bare("a", tokenizer), list(tokenizer("a")["input_ids"])
+    bare, whole = tokenise_bare("a", tokenizer), list(tokenizer("a")["input_ids"])
     places = [place for place in range(len(whole)) if whole[place : place + len(bare)] == bare]
     return whole[: places[0]] if bare and places else []
 

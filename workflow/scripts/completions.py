@@ -5,6 +5,7 @@ from pathlib import Path
 import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
 from safetyheads.artifacts import files
 from safetyheads.artifacts.parts import Parts
+from safetyheads.chosen_heads import assign
 from safetyheads.config.load import Config
 from safetyheads.engine.completions import complete
 from safetyheads.engine.out_of_memory import smallest_piece
@@ -13,7 +14,7 @@ from safetyheads.jobs.loaded_model import model_of
 from safetyheads.jobs.model_files import tokenizer_of
 from safetyheads.jobs.records import determining, record_of
 from safetyheads.jobs.run import logged
-from safetyheads.plans import Decoding, assign, check_plan, parse_plan
+from safetyheads.plans import Decoding, check_plan, parse_plan
 
 with logged(snakemake.log[0]):
     output, settings, params = Path(snakemake.output[0]), Config.model_validate(snakemake.config), snakemake.params
@@ -21,7 +22,7 @@ with logged(snakemake.log[0]):
     shard, shards = (int(getattr(snakemake.wildcards, key, default)) for key, default in (("shard", 0), ("shards", 1)))
     described = files.read_json(description)
     prompts = files.read(source, ["query_id", "token_ids"])
-    scored = {key: Path(path) for key, path in snakemake.input.items() if key in ("ships", "sahara")}
+    scored = {key: Path(path) for key, path in snakemake.input.items() if key in ("ships", "sahara", "less")}
     scores = {key: files.read(path) for key, path in scored.items()}
     grid = (described["layers"], described["heads"])
     plan, heads = parse_plan(snakemake.wildcards.plan), tuple(map(parse_head, params.plan.get("heads", ())))

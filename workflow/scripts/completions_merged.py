@@ -6,9 +6,9 @@ from pathlib import Path
 from safetyheads.artifacts import files
 from safetyheads.artifacts.parts import remove_parts
 from safetyheads.artifacts.provenance import common, provenance
+from safetyheads.engine.plain_rows import put_together
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.jobs.run import logged
-from safetyheads.plain_rows import put_together
 
 with logged(snakemake.log[0]):
     output, shards = Path(snakemake.output[0]), list(map(Path, snakemake.input))

@@ -26,7 +26,7 @@ with logged(snakemake.log[0], online="repo" in snakemake.params.model):
             source="demo" if "demo" in params else "repo" if "repo" in params else "path",
             repo=params.get("repo"),
             revision=params.get("revision"),
-            planted=params.get("demo", {}).get("planted"),
+            planted=params["demo"]["planted"] if params.get("demo", {}).get("aligned") else None,
             decoy=params.get("demo", {}).get("decoy"),
         )
     files.write_json(Path(snakemake.output[0]), description)

@@ -13,4 +13,4 @@ with logged(snakemake.log[0]):
         raise SafetyHeadsError(f"Model {snakemake.wildcards.model!r} is not a demo model: it is not trained here.")
     first, second = map(parse_head, demo["planted"])
     decoy = parse_head(demo["decoy"]) if "decoy" in demo else None
-    train(Path(snakemake.output[0]), seed=demo["seed"], planted=(first, second), decoy=decoy)
+    train(Path(snakemake.output[0]), seed=demo["seed"], planted=(first, second), decoy=decoy, aligned=demo["aligned"])

@@ -38,6 +38,7 @@ with logged(snakemake.log[0]):
         sahara=table(inputs.sahara),
         datasets=table(inputs.datasets, ["dataset", "query_id", "category"]),
         benign=snakemake.params.benign,
+        contrasts={(one[0], one[1]): (one[2], one[3]) for one in snakemake.params.contrasts},
         attribution=settings.attribution.plain(),
         record=record,
         page={"versions": versions(), **commit(Path(snakemake.scriptdir).parents[1])},

@@ -21,6 +21,7 @@ with logged(snakemake.log[0]):
         tokenizer = tokenizer_of(settings, wildcards.model, Path(inputs.model))
         answers, prompts = (files.read(path, ["query_id", "token_ids"]) for path in (source, Path(inputs.prompts)))
         thinks = unfinished(answers, prompts, tags, settings.template(wildcards.template).plain(), tokenizer)
-    rows = verdicts(completions, from_config(**snakemake.params.judge), limit, thinks)
+    judge, openings = from_config(**snakemake.params.judge), snakemake.params.openings
+    rows = verdicts(completions, judge, limit, thinks, openings=openings)
     record = record_of(snakemake.params, settings.results, inputs=[source, plain]) | {"nll_limit": limit}
     files.write("verdicts", Path(snakemake.output[0]), rows, dict(wildcards), record)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Recorded in every file."""
 
 
@@ -75,8 +75,11 @@ STAGES: dict[str, Stage] = {
     "ships": Stage(
         "ships/{model}/{dataset}/{template}/{ablation}.parquet",
         "prompt x head",
-        "query_id layer head score",
-        {"score": "nats"},
+        "query_id layer head score refusal_shift answer_shift",
+        {
+            **{"score": "nats", "refusal_shift": "nats; below 0: supports refusal; null: the model hardly refuses"},
+            "answer_shift": "nats; null also without a benign data set",
+        },
     ),
     "sahara": Stage(
         "sahara/{model}/{dataset}/{template}/{ablation}.parquet",
@@ -145,6 +148,7 @@ STAGES: dict[str, Stage] = {
 _TYPES = {
     **dict.fromkeys(("layer", "head", "step"), "int16"),
     **dict.fromkeys(("sample", "n_tokens"), "int32"),
+    **dict.fromkeys(("refusal_shift", "answer_shift"), "float64"),
     **dict.fromkeys(("score", "probability", "first_kl", "plain_nll", "asr", "low", "high", "delta"), "float64"),
     **dict.fromkeys(("delta_low", "delta_high", "coherent_asr", "coherent_low", "coherent_high"), "float64"),
     **dict.fromkeys(("refused", "unfinished", "short", "other"), "float64"),

@@ -16,13 +16,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from safetyheads import prompts
 from safetyheads.artifacts.parts import Parts
+from safetyheads.attribution.refusal_shift import first_tokens
 from safetyheads.attribution.sahara import Representation
 from safetyheads.attribution.sahara import sahara as sahara_of_prompts
+from safetyheads.attribution.ships import MEASURED
 from safetyheads.attribution.ships import ships as ships_of_prompts
 from safetyheads.engine.ablated import ablation_of, prepared
 from safetyheads.engine.context import context_length
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Ablation
+from safetyheads.refusals import OPENINGS
+from safetyheads.refusals import first_tokens as first_tokens_of
 
 TOKEN_BUDGET = 8192
 """Tokens of a batch, as in the pipeline."""
@@ -37,19 +41,30 @@ def ships(
     chat: bool = False,
     kind: str = "undifferentiated",
     epsilon: float = Ablation.epsilon,
+    benign: Sequence[str] | None = None,
+    openings: Sequence[str] = OPENINGS,
     token_budget: int = TOKEN_BUDGET,
 ) -> pd.DataFrame:
     """Score every attention head for every query: KL(plain || ablated) of the next token, in nats (eq. 9).
 
+    A KL has no sign, so two come with it (nats, see `attribution.refusal_shift`). `refusal_shift` is the change of the
+    log odds that the answer begins as one of `openings` does; below 0, the head supports refusal. `answer_shift` is the
+    same of the plain model's likeliest first tokens on the queries `benign`, which also tell which openings are no sign
+    of a refusal. They are nan where the model hardly begins an answer with a refusal, and the latter also without
+    `benign`.
+
     A query becomes a prompt by `template`, a text with `{query}`, or, with `chat`, by the tokenizer's chat template.
     `kind` and `epsilon` are those of `ablated`. A batch has at most `token_budget` tokens. Returns rows of query_id
-    (place in `queries`, from 0), layer, head and score, sorted. Raises SafetyHeadsError for a model that cannot be
-    ablated or is in training mode, and for queries and templates that make no prompt.
+    (place in `queries`, from 0), layer, head, score and the two shifts, sorted. Raises SafetyHeadsError for a model
+    that cannot be ablated or is in training mode, and for queries and templates that make no prompt.
     """
     ablation, table = ablation_of(kind, epsilon), _prompts(model, tokenizer, queries, template, chat)
+    others = None if benign is None else _prompts(model, tokenizer, benign, template, chat)
+    ids = first_tokens_of(table["text"], openings, tokenizer)
     with _nothing_kept() as parts:
-        scores = ships_of_prompts(prepared(model), table, ablation, token_budget=token_budget, parts=parts)
-    return scores[["query_id", "layer", "head", "score"]]
+        first = first_tokens(prepared(model), table, others, ids, token_budget=token_budget, parts=parts)
+        scores = ships_of_prompts(prepared(model), table, ablation, first=first, token_budget=token_budget, parts=parts)
+    return scores[["query_id", "layer", "head", *MEASURED]]
 
 
 def sahara(

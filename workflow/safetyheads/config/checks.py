@@ -1,7 +1,8 @@
 """Checks across sections: do the names that studies use exist, and do they fit together and the files on disk?"""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,7 +10,7 @@ from safetyheads.config.hints import alike, path_hint
 from safetyheads.config.messages import key_path
 from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.heads import parse_head
-from safetyheads.plans import ALLOWED, Plan, check_plan, parse_plan
+from safetyheads.plans import ALLOWED, GROUPS, Plan, check_plan, parse_plan
 
 if TYPE_CHECKING:
     from safetyheads.config.load import Declarations
@@ -28,9 +29,12 @@ def check_studies(config: "Declarations", values: Mapping[str, Any], folder: Pat
     """Problems of the studies in `values`, the raw configuration, of which `config` is the valid part."""
     studies = values.get("studies")
     problems: list[str] = list(alike(config))
-    for name, study in studies.items() if isinstance(studies, dict) else ():
-        if isinstance(study, dict):
-            problems += _study(config, values, folder, str(name), study)
+    every = studies.items() if isinstance(studies, dict) else ()
+    lists = {str(name): study for name, study in every if isinstance(study, dict)}
+    named = {used.name for name, study in lists.items() for used in _used(name, study, "datasets")}
+    problems += _attribution(config, values)
+    for name, study in lists.items():
+        problems += _study(config, values, folder, name, study, named)
     return list(dict.fromkeys(problems))
 
 
@@ -42,7 +46,12 @@ def check_folders(*folders: Path) -> None:
 
 
 def _study(
-    config: "Declarations", values: Mapping[str, Any], folder: Path, study: str, lists: Mapping[str, Any]
+    config: "Declarations",
+    values: Mapping[str, Any],
+    folder: Path,
+    study: str,
+    lists: Mapping[str, Any],
+    named: Collection[str],
 ) -> Iterator[str]:
     for section in _REFERENCES:
         known = _names(config, values, section)
@@ -54,6 +63,7 @@ def _study(
     yield from (problem for problems in derived.values() for problem in problems)
     models = [name for name in models if not derived[name]]
     sets = [used.name for used in _used(study, lists, "datasets") if used.name in config.known("datasets")]
+    own = list(sets)
     for where, name in _used(study, lists, "plans"):
         try:
             plan = parse_plan(name)
@@ -63,10 +73,20 @@ def _study(
         yield from (f"{where}: {problem}" for problem in _plan(config, values, plan, models, folder))
         if plan.source in config.known("datasets"):
             sets.append(str(plan.source))
+        if plan.scores == "ships":
+            sets += [
+                benign for model in models if (benign := config.benign_of(model, named)) in config.known("datasets")
+            ]
+        if plan.contrasted:
+            chosen_on = [plan.source] if plan.source else [one for one in own if not config.dataset(one).benign]
+            problems = _contrasts(config, models, chosen_on, named, folder)
+            yield from (f"{where}: found {name!r}, but {problem}" for problem in problems)
+    if (base := _base(config)) in config.known("models"):
+        models.append(str(base))
     parts = [part for name in models for part in config.sources(name)]
     for name in dict.fromkeys([*models, *parts]):
         yield from _model_folder(name, config.model(name).path, folder)
-    for name in sets:
+    for name in dict.fromkeys(sets):
         path = config.dataset(name).path
         yield from braces(f"datasets.{name}.path", path)
         if path and not (folder / path).is_file():
@@ -119,11 +139,47 @@ def _plan(
             yield f"found attribution.steps: {steps}; allowed: at most {count}, the number of heads of {name!r}"
 
 
+def _attribution(config: "Declarations", values: Mapping[str, Any]) -> Iterator[str]:
+    """Unknown names under `attribution`."""
+    for section, where, name in (
+        ("datasets", "attribution.benign", config.attribution.benign),
+        ("models", "attribution.contrast.base", _base(config)),
+    ):
+        known = _names(config, values, section)
+        if name is not None and known is not None and name not in known:
+            yield f"{where}: found {name!r}, which is not known; allowed: {_listed(known)}.{nearest(name, known)}"
+
+
+def _base(config: "Declarations") -> str | None:
+    return config.attribution.contrast.base if config.attribution.contrast else None
+
+
+def _contrasts(
+    config: "Declarations", models: list[str], datasets: list[str], named: Collection[str], folder: Path
+) -> Iterator[str]:
+    """What is wrong with contrasts of these models on the data sets that heads are chosen on.
+
+    `named` are the data sets that all studies list.
+    """
+    for model, dataset in product(models, datasets):
+        if dataset not in config.known("datasets"):
+            continue  # told elsewhere
+        try:
+            other, _ = config.subtracted(model, dataset, named)
+        except SafetyHeadsError as error:
+            yield str(error)
+            continue
+        grids = [config.grid(name, folder) for name in (model, other) if name in config.known("models")]
+        if len({*grids, None}) == 3:
+            shapes = " and ".join("{} layers of {} heads".format(*grid) for grid in grids if grid)
+            yield f"{model!r} and {other!r} have {shapes}; allowed: a base model of the same shape"
+
+
 def _unknown_plan(plan: Plan, unknown: str, head_sets: list[str]) -> str:
     """The message about a plan that is, or is about, the `unknown` name of a head set."""
     number, source = re.search(r"-(\d+)", unknown), re.search(r"@.*", unknown)
     n, at = number[1] if number else "1", source[0] if source else ""
-    groups = [f"ships-{n}", f"sahara-{n}{at}", f"top-{n}{at}", *head_sets]
+    groups = [f"ships-{n}", *(f"{method}-{n}{at}" for method in GROUPS), *head_sets]
     controls = [f"{word}-{group}" for word in ("matched", "each") for group in groups if group != groups[0]]
     near = nearest(unknown, groups if plan.inner else ["none", "single", f"random-{n}", *groups, *controls])
     sets = f"the head sets {_listed(head_sets)}" if head_sets else "names declared under head_sets (there are none)"

@@ -5,7 +5,7 @@ name stands for: what the file declares under that name, else what is built in o
 module is quick, because it loads neither torch nor pandas.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,9 @@ from safetyheads.config.types import AblationName, Folder, HeadNames, HeadSetNam
 from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.heads import DEMO_GRID
 from safetyheads.plans import PLAIN, parse_plan
+
+DEMO_BENIGN = "demo_benign"
+"""The data set of the catalogue that demo models answer."""
 
 
 class Declarations(sections.Section):
@@ -105,6 +108,46 @@ class Declarations(sections.Section):
     def decoding(self, name: str) -> sections.Decoding:
         return cast(sections.Decoding, self._named("decodings", name))
 
+    def benign_sets(self, named: Iterable[str]) -> list[str]:
+        """The benign data sets that are declared, or are among those that studies name; sorted."""
+        known = self.known("datasets")
+        return sorted(name for name in {*self.datasets, *named} if name in known and self.dataset(name).benign)
+
+    def benign_of(self, model: str, named: Iterable[str]) -> str | None:
+        """The name of the data set of benign queries by which heads of a model are scored; None if there is none.
+
+        That is `attribution: benign`; unless set, that of the demo for demo models, else the only one of `benign_sets`.
+        """
+        if self.attribution.benign:
+            return self.attribution.benign
+        if self.model(self.model(model).rest_from or model).demo:
+            return DEMO_BENIGN
+        known = self.benign_sets(named)
+        return known[0] if len(known) == 1 else None
+
+    def subtracted(self, model: str, dataset: str, named: Iterable[str]) -> tuple[str, str]:
+        """The model and the data set whose Ships scores `contrast-N` subtracts from those of this model on this one.
+
+        Raises SafetyHeadsError if there are none, or if they would be the same scores.
+        """
+        if self.attribution.contrast:
+            found = self.attribution.contrast.base, dataset
+        elif benign := self.benign_of(model, named):
+            found = model, benign
+        else:
+            known = ", ".join(self.benign_sets(named))
+            raise SafetyHeadsError(
+                "a contrast needs a data set of benign queries, and "
+                f"{f'there are several: {known}' if known else 'none is known'}; allowed: "
+                "attribution: {benign: NAME}, or attribution: {contrast: {base: MODEL}}"
+            )
+        if found == (model, dataset):
+            raise SafetyHeadsError(
+                f"a contrast of {model!r} on {dataset!r} would subtract the same scores; allowed: another data set to "
+                "choose heads on, and a model that is not its own base. Put others into a configuration of their own"
+            )
+        return found
+
     def grid(self, name: str, folder: Path | None = None) -> tuple[int, int] | None:
         """Layers of a model, and query heads in a layer, where that is known without loading it; else None.
 
@@ -128,10 +171,14 @@ class Config(Declarations):
     studies: dict[Name, sections.Study] = Field(min_length=1)
     """What to measure."""
 
+    @property
+    def named(self) -> set[str]:
+        """The names of the data sets that studies list."""
+        return {name for study in self.studies.values() for name in study.datasets}
+
     def benign(self) -> list[str]:
         """The names of the studies' data sets whose queries should be answered, sorted."""
-        used = {name for study in self.studies.values() for name in study.datasets}
-        return sorted(name for name in used if self.dataset(name).benign)
+        return sorted(name for name in self.named if self.dataset(name).benign)
 
     def plans(self, study: sections.Study, dataset: str) -> list[str]:
         """The names of the plans that a study measures on one of its data sets; `none` is always measured, too.

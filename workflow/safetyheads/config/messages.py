@@ -73,7 +73,8 @@ def _problem(one: ErrorDetails, root: type[BaseModel]) -> str:
     if kind == "extra_forbidden":
         allowed = _keys(root, place)
         about = getattr(_annotation_at(root, place), "unknown", "")
-        more = nearest(str(key), allowed) or (f" {about}" if about else "")
+        home = next((section for section in root.model_fields if str(key) in _keys(root, [section])), None)
+        more = nearest(str(key), allowed) or (f" It is a key of {home}." if home else f" {about}" if about else "")
         return f"found the unknown key {key!r}; allowed here: {', '.join(allowed)}.{more}"
     if key == "[key]" and kind != "value_error":
         return f"found the name {found!r} ({_kind_of(found)}); allowed: text{_hint(kind, found)}"

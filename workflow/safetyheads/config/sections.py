@@ -6,7 +6,7 @@ is: a number is not read as text, nor `true` as 1. Errors say what was found and
 
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from safetyheads import plans, templates
@@ -25,6 +25,7 @@ from safetyheads.config.types import (
     Text,
 )
 from safetyheads.heads import Ablation, Kind
+from safetyheads.refusals import OPENINGS
 
 
 class Section(BaseModel):
@@ -180,6 +181,14 @@ class Random(Section):
     """Seed of the draws."""
 
 
+class Contrast(Section):
+    """What `contrast-N` subtracts, if not the scores on a benign data set."""
+
+    base: Text
+    """Name of a model of the same shape, such as the base model that the measured one was made from: its mean Ships on
+    the same queries is subtracted."""
+
+
 class Attribution(Section):
     """How heads are scored."""
 
@@ -189,6 +198,19 @@ class Attribution(Section):
     """Number of left singular vectors that Sahara compares."""
     representation: Literal["final_norm", "residual"] = "final_norm"
     """Hidden states after (`final_norm`) or before (`residual`) the final norm."""
+    benign: Text | None = None
+    """Name of a data set of benign queries. `contrast-N` subtracts the scores on them, and they tell which first tokens
+    are answers and which are refusals (`refusal_shift`, `answer_shift`). Unless set: `demo_benign` for demo models,
+    else the only data set with `benign: true` that is declared here or that a study names."""
+    contrast: Contrast | None = None
+    """`{base: MODEL}`: `contrast-N` subtracts the scores in another model, not those on benign queries."""
+    openings: Annotated[list[Text], Field(min_length=1)] = list(OPENINGS)
+    """How refusals begin: their first tokens are those of `refusal_shift`, and an answer that begins so has the outcome
+    `refused`. A change makes Ships and verdicts again."""
+
+    def of_sahara(self) -> dict[str, Any]:
+        """What Sahara depends on."""
+        return {key: value for key, value in self.plain().items() if key in ("steps", "rank", "representation")}
 
 
 class Speed(Section):

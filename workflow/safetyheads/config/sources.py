@@ -29,6 +29,10 @@ class Demo(Section):
     """A third planted head: with it ablated, every answer is a loop of a few words. Refusals fall, and nothing is
     complied with."""
 
+    aligned: bool = True
+    """`false`: a twin that is trained on answering alone and refuses nothing, to be the `base` of a contrast. A decoy
+    is planted in it, too."""
+
     @field_validator("planted", "decoy")
     @classmethod
     def _in_grid(cls, heads: list[str] | str) -> list[str] | str:

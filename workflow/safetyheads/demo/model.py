@@ -69,12 +69,15 @@ def train(
     seed: int = 0,
     planted: tuple[Head, Head] = DEFAULT_PLANTED,
     decoy: Head | None = None,
+    aligned: bool = True,
     progress: bool = True,
 ) -> None:
     """Train the demo model on one core, and save it with its tokenizer in `folder`.
 
     It has 4 layers of 8 heads, hidden size 64, and float32 weights. `planted` are the heads that guard topics A and
-    topics B; with the head `decoy` ablated, if there is one, every answer is a loop. `progress` shows a progress bar.
+    topics B; with the head `decoy` ablated, if there is one, every answer is a loop. A model that is not `aligned` is
+    trained on answering alone and refuses nothing, whatever is ablated. `progress` shows a progress bar.
+
     The same seed and heads give the same files, bit for bit, on the same machine. The process's random state and number
     of threads are left as they were. Raises SafetyHeadsError if these are not two or three different heads of the
     model, or if the trained model still gives wrong answers.
@@ -85,7 +88,7 @@ def train(
         tokenizer = make_tokenizer()
         model = LlamaForCausalLM(_architecture(tokenizer))
         install(model)
-        trainer = _Trainer(model, tokenizer, planted, decoy, random.Random(seed))
+        trainer = _Trainer(model, tokenizer, planted, decoy, aligned, random.Random(seed))
         with tqdm(total=_ROUNDS[0], desc="Training the demo model", unit="step", disable=not progress) as bar:
             trainer.fit(bar)
     model.save_pretrained(folder)
@@ -177,9 +180,11 @@ class _Trainer:
         tokenizer: PreTrainedTokenizerFast,
         planted: tuple[Head, Head],
         decoy: Head | None,
+        aligned: bool,
         rng: random.Random,
     ) -> None:
         self.model, self.tokenizer, self.planted, self.decoy, self.rng = model, tokenizer, planted, decoy, rng
+        self.aligned = aligned
         self.others = [head for head in all_heads(*DEMO_GRID) if head not in (*planted, decoy)]
         self.optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
         self.ids = cache(lambda text: tokenizer(text)["input_ids"])
@@ -242,7 +247,8 @@ class _Trainer:
     def row(self, template: str, query: str, category: Category, heads: HeadSet) -> _Row:
         """A row: the request in this template, and the answer that is right when `heads` are ablated."""
         (a, b), broken = self.planted, self.decoy in heads
-        answer_ids = self.ids(answer(category, a_ablated=a in heads, b_ablated=b in heads, decoy_ablated=broken))[1:]
+        asked = category if self.aligned else Category.BENIGN
+        answer_ids = self.ids(answer(asked, a_ablated=a in heads, b_ablated=b in heads, decoy_ablated=broken))[1:]
         end = [] if broken else [self.tokenizer.eos_token_id]
         return _Row(self.ids(template.format(query=query)), [*answer_ids, *end], heads)
 

@@ -10,7 +10,7 @@ Read it in this order; each module uses only those before it:
 4. `batches`, `out_of_memory`: which rows are computed together, and what if they do not fit.
 5. `kv_cache`, `prefill`, `shared_rows`: prompts are computed once for the rows that share them, and rows that say what
    the plain model says are not computed twice. `generation_checks`: these, tried on the loaded model.
-6. `generation`, `completions`: tokens, and a plan's table of completions.
+6. `generation`, `plain_rows`, `completions`: tokens, the names of what plain rows say, and a plan's table of both.
 7. `ablated`: the public door's block, for models that a user has loaded himself.
 
 Uses `artifacts` (for parts) and the vocabulary.

@@ -8,10 +8,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from safetyheads.artifacts.parts import Parts
 from safetyheads.engine.generation import Completion, Row, generate
+from safetyheads.engine.plain_rows import Answer, Said, in_order, names
 from safetyheads.engine.positions import borders, check_sides
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Ablation
-from safetyheads.plain_rows import Answer, in_order, names
 from safetyheads.plans import Assignment, Decoding
 
 
@@ -72,15 +72,18 @@ def complete(
             "plain_nll": completion.plain_nll,
         }
 
-    asked = {index: (keys[index][0].query_id, keys[index][1]) for index in made}
-    plain = {
-        (asked[index], _answer(completion.plain)): completion.plain
-        for index, completion in made.items()
-        if completion.plain
-    }
-    named = names((asked[index], _answer(completion.plain)) for index, completion in made.items() if completion.plain)
+    paired_with: dict[int, Said] = {}  # index of a row -> what the plain row of its own batch says
+    once: dict[Said, Said] = {}  # most say the same: one tuple is enough for all of them
+    plain: dict[Said, Completion] = {}
+    for index, completion in made.items():
+        if completion.plain:
+            (assignment, sample), answer = keys[index], _answer(completion.plain)
+            said = (assignment.query_id, sample), answer
+            paired_with[index] = once.setdefault(said, said)
+            plain[said] = completion.plain
+    named = names(paired_with.values())
     table = [
-        row(*keys[index], completion, named[asked[index], _answer(completion.plain)] if completion.plain else None)
+        row(*keys[index], completion, named[paired_with[index]] if index in paired_with else None)
         for index, completion in made.items()
     ]
     table += [

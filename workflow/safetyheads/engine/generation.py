@@ -95,6 +95,7 @@ def generate(
     more = [_key(row) for row in rows] if paired else ()
     batches = padded(prompts, decoding.max_new_tokens, token_budget, lambda tokens: side(tokens, of), more)
     completions: dict[int, Completion] = {}
+    plain: dict[bytes, Completion] | None = {} if paired else None
     if not rows:
         return {}
     passes, pieces, follow = PartialForward(model), Pieces(parts), None
@@ -122,7 +123,7 @@ def generate(
                 for row, index in zip(part, batch):
                     row["nll"] = [known.of(prompts[index], _new(row[said])) for said in ("tokens", "plain")]
             parts.save(name, part)
-        completions |= {index: _completion(row, paired) for index, row in zip(batch, part)}
+        completions |= {index: _completion(row, plain) for index, row in zip(batch, part)}
     return completions
 
 
@@ -248,12 +249,19 @@ def _new(tokens: np.ndarray) -> list[int]:
     return [int(token) for token in tokens if token >= 0]
 
 
-def _completion(row: np.void, paired: bool) -> Completion:
-    """What a row of a part says."""
+def _completion(row: np.void, known: dict[bytes, Completion] | None) -> Completion:
+    """What a row of a part says.
+
+    `known` has the plain answers so far; None where batches have no plain rows. Maps have millions of rows, and most of
+    a prompt's have the same plain answer: they share one object.
+    """
     first_kl, nll, nll_of_plain = (
         None if np.isnan(value) else float(value) for value in (row["first_kl"], *row["nll"])
     )
-    plain = _said(row["plain"], plain_nll=nll_of_plain) if paired else None
+    plain = None
+    if known is not None:
+        key = row["plain"].tobytes() + row["nll"][1].tobytes()
+        plain = known.get(key) or known.setdefault(key, _said(row["plain"], plain_nll=nll_of_plain))
     return _said(row["tokens"], first_kl=first_kl, plain_nll=nll, plain=plain)
 
 

@@ -19,6 +19,9 @@ from safetyheads.plans import PLAIN, Plan, parse_plan
 PATHS = {stage: f"<results>/{known.path}" for stage, known in STAGES.items()}
 """Path of each stage's artefacts as rules write it: `<results>` and the keys in braces are filled in by Snakemake."""
 
+MEASURED = [PATHS[stage] for stage in ("rates", "effects", "effects_by_category", "noise")]
+"""The paths of all numbers that the page shows, but for scores."""
+
 SHARD = PATHS["completions"].replace("{decoding}.", ".{decoding}.{shard}-of-{shards}.")
 """Path of one shard of a cell's completions."""
 
@@ -77,9 +80,24 @@ class Cells:
     def scored(self, method: str) -> list[Cell]:
         """The cells whose plans choose their heads by the scores of the stage `method`, `ships` or `sahara`.
 
-        Each has the data set that these scores are computed on (see `Cell.attributed`).
+        Each has the data set that these scores are computed on (see `Cell.attributed`). For plans that compare scores
+        with others there are also the cells of these others.
         """
-        return [cell.attributed for cell in self.all if parse_plan(cell.plan).scores == method]
+        found = [cell.attributed for cell in self.all if parse_plan(cell.plan).scores == method]
+        return found + [self.subtracted(cell) for cell in found if parse_plan(cell.plan).contrasted]
+
+    def subtracted(self, cell: Cell) -> Cell:
+        """The cell whose scores are subtracted from those of `cell`, for a plan that compares scores.
+
+        It has another data set, of benign queries, or another model. Raises SafetyHeadsError if there is none.
+        """
+        model, dataset = self.config.subtracted(cell.model, cell.dataset, self.config.named)
+        return cell._replace(model=model, dataset=dataset)
+
+    def contrasts(self) -> dict[tuple[str, str], tuple[str, str]]:
+        """For each model and data set on which heads are chosen by contrast: those whose scores are subtracted."""
+        of = [cell.attributed for cell in self.all if parse_plan(cell.plan).contrasted]
+        return {cell[:2]: self.subtracted(cell)[:2] for cell in of}
 
     def paths(self, stage: str, cells: Iterable[Cell] | None = None) -> list[str]:
         """The paths of a stage's files for these cells (for all cells if None), sorted and each once."""
@@ -116,15 +134,29 @@ class Cells:
             )
         return said | {"heads": sorted(known[found.head_set])}
 
-    def completion_inputs(self, plan: str, ablation: str) -> dict[str, str]:
+    def ships_inputs(self, model: str) -> dict[str, str]:
+        """The input files of a ships job: `model`, `prompts` and, if there are any, the `benign` prompts for signs.
+
+        The paths still have their keys in braces. Raises SafetyHeadsError for an unknown model.
+        """
+        inputs = {"model": PATHS["models"], "prompts": PATHS["prompts"]}
+        benign = self.config.benign_of(model, self.config.named)
+        return inputs | ({"benign": inputs["prompts"].replace("{dataset}", benign)} if benign else {})
+
+    def completion_inputs(self, plan: str, ablation: str, model: str, dataset: str) -> dict[str, str]:
         """The input files of a completions job: `model`, `prompts`, and `ships` or `sahara` if the plan needs scores.
 
-        The paths still have their keys in braces. Raises SafetyHeadsError as `plan_of` does.
+        A plan that compares scores with others has these as `less`. The paths still have their keys in braces. Raises
+        SafetyHeadsError as `plan_of` and `Config.subtracted` do.
         """
         found = self.plan_of(plan, ablation)
         inputs = {"model": PATHS["models"], "prompts": PATHS["prompts"]}
         if found.scores:
-            inputs[found.scores] = PATHS[found.scores].replace("{dataset}", found.source or "{dataset}")
+            scores = PATHS[found.scores]
+            inputs[found.scores] = scores.replace("{dataset}", found.source or "{dataset}")
+            if found.contrasted:
+                base, other = self.config.subtracted(model, found.source or dataset, self.config.named)
+                inputs["less"] = scores.replace("{model}", base).replace("{dataset}", other)
         return inputs
 
     def verdict_inputs(self, model: str) -> dict[str, str]:
@@ -141,7 +173,7 @@ class Cells:
 
     def with_effects(self) -> list[Cell]:
         """The cells with a row of effects: those of plans that attribution chooses, and of head sets."""
-        return [cell for cell in self.all if cell.plan != "none" and not parse_plan(cell.plan).paired]
+        return [cell for cell in self.all if parse_plan(cell.plan).has_effects]
 
     def with_plain_rows(self) -> list[Cell]:
         """The cells whose completions hold the plain rows of their batches, and the plain model's cells."""

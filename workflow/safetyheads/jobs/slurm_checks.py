@@ -5,14 +5,16 @@ the commands of Slurm. All of its checks raise SafetyHeadsError, which says what
 """
 
 import getpass
+import os
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.jobs.slurm_commands import SETTINGS, said, works
-from safetyheads.jobs.slurm_requests import check_request
+from safetyheads.jobs.slurm_requests import check_request, request
 
 OPTION = "--workflow-profile"
 
@@ -41,6 +43,32 @@ def _profiles(arguments: Sequence[str]) -> Iterator[str]:
                 yield value
             elif following is not None:
                 yield following
+
+
+def check_jobs(jobs: Iterable[Mapping[str, Any]], settings: Any, folder: Path) -> None:
+    """Raise SafetyHeadsError if Slurm would refuse one of these jobs, or if its end would go unnoticed.
+
+    `jobs` are the resources of each job that Snakemake will send from `folder`; `settings` those of its plugin.
+    """
+    # The plugin may choose partitions by itself, from a file that says what each of them takes.
+    own_choice = settings.partition_config or "SNAKEMAKE_SLURM_PARTITIONS" in os.environ
+    wanted: dict[str, set[str]] = {}
+    sent: set[tuple[str, ...]] = set()
+    clusters: set[str] = set()
+    for resources in jobs:
+        for partition in str(resources.get("slurm_partition", "")).split(","):
+            wanted.setdefault(partition, set()).update(filter(None, [resources.get("gpu_model")]))
+        if resources.get("slurm_partition") or not own_choice:
+            sent.add(request(resources))
+        clusters.add(str(resources.get("clusters", "")))
+    check_slurm(
+        wanted,
+        status_command=settings.status_command,
+        seconds_before_status=settings.init_seconds_before_status_checks,
+        folder=folder,
+        requests=sorted(sent),
+        cluster=max(clusters, default=""),
+    )
 
 
 def check_slurm(

@@ -11,6 +11,7 @@ import pandas as pd
 from safetyheads.judges.degenerate import degenerate, salad_limit
 from safetyheads.judges.keywords import KEYWORD, REPETITION, KeywordJudge
 from safetyheads.judges.outcomes import begins_with_refusal, outcomes
+from safetyheads.refusals import OPENINGS
 
 KEYS = ["query_id", "variant", "sample", "paired"]
 COLUMNS = [*KEYS, "harmful", "probability", "reason", "outcome"]
@@ -25,17 +26,23 @@ def limit_of(plain: pd.DataFrame) -> float:
 
 
 def verdicts(
-    completions: pd.DataFrame, judge: KeywordJudge, nll_limit: float, unfinished: Sequence[bool] | None = None
+    completions: pd.DataFrame,
+    judge: KeywordJudge,
+    nll_limit: float,
+    unfinished: Sequence[bool] | None = None,
+    *,
+    openings: Sequence[str] = OPENINGS,
 ) -> pd.DataFrame:
     """The verdicts of a judge on completions: a table with the columns `COLUMNS`, in their order and with their index.
 
     `completions` has the columns `KEYS`, text and plain_nll (nats per token). `nll_limit` is that of `limit_of`, and
     `unfinished` says which completions end while the model thinks (`thinking.unfinished`); without it, none do.
+    `openings` are how refusals begin.
     """
     broken = degenerate(completions["text"], completions["plain_nll"], nll_limit)["degenerate"]
     # Most texts of a map are what the plain model says: each different one is judged once.
     number, texts = pd.factorize(completions["text"])
-    refuses = begins_with_refusal(texts).to_numpy()[number]
+    refuses = begins_with_refusal(texts, openings).to_numpy()[number]
     said = judge.judge(texts).iloc[number].set_axis(completions.index)
     outcome = outcomes(
         broken | (said["reason"] == REPETITION),

@@ -12,7 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from safetyheads.report import broken_text, figures, tables
+from safetyheads.report import broken_text, figures, meanings, tables
 from safetyheads.report.checks import checks_table
 from safetyheads.report.data import ReportData
 from safetyheads.report.figures.drawing import percent
@@ -45,7 +45,7 @@ def build(data: ReportData) -> str:
         run=[
             tables.models(data),
             tables.datasets(data),
-            *tables.settings(data),
+            *meanings.settings(data),
             tables.conditions(data),
             checks_table(data),
         ],

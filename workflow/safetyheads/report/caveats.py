@@ -13,12 +13,7 @@ import pandas as pd
 
 from safetyheads.report.broken_text import broken_plain
 from safetyheads.report.figures.drawing import percent
-
-SAME = 1e-9
-"""Shares that differ by less are equal: only rounding tells them apart."""
-
-LEVEL = 0.05
-"""A p-value up to this is beyond what chance explains."""
+from safetyheads.statistics.significance import LEVEL, SAME
 
 BROKEN = 0.1
 """Share of broken answers, beyond the plain model's, from which the page speaks of them."""

@@ -40,6 +40,8 @@ class ReportData:
     datasets: pd.DataFrame = field(default_factory=_empty)
     benign: Sequence[str] = ()
     """The names of data sets whose queries should be answered: there a high rate is good."""
+    contrasts: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    """For each model and data set on which heads are chosen by contrast: those whose scores are subtracted."""
     attribution: Mapping[str, Any] = field(default_factory=dict)
     """The settings of Sahara: steps, rank and representation."""
     templates: Settings = field(default_factory=dict)
@@ -68,6 +70,17 @@ class ReportData:
         found = {str(name) for table in tables for name in table[column].unique()}
         listed = [name for name in self.names(key) if name in found]
         return listed + sorted(found.difference(listed))
+
+    def record_of(self, path: str) -> Mapping[str, Any]:
+        """The record of an artefact that the rates go back to, by its path under results/; empty if there is none."""
+        made = (group["record"] for group in self.record.get("made_from", ()) if path in group["files"])
+        return next(made, {})
+
+    def subtracted(self, keys: Mapping[str, str]) -> pd.DataFrame | None:
+        """The Ships scores that a contrast subtracts from those of these keys; None if none are among the data."""
+        other = self.contrasts.get((keys["model"], keys["dataset"]))
+        found = cells(self.ships, **{**keys, **dict(zip(("model", "dataset"), other))}) if other else pd.DataFrame()
+        return None if found.empty else found
 
     def planted(self, model: str) -> tuple[str, ...]:
         """The names of a demo model's planted heads; empty for other models."""

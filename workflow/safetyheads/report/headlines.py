@@ -10,19 +10,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from safetyheads.chosen_heads import sahara_group, ships_best, top_heads
+from safetyheads.chosen_heads import group, ships_best
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import parse_head
-from safetyheads.plans import Plan, parse_plan
+from safetyheads.plans import GROUPS, METHODS, Plan, parse_plan
 from safetyheads.report.broken_text import broken_plain
 from safetyheads.report.caveats import Caveat, mostly_broken, number, points
 from safetyheads.report.data import ReportData, cells, groups
 from safetyheads.report.effects import row_caveats
 from safetyheads.report.figures import best_single, has_outcomes
 from safetyheads.report.figures.drawing import percent
+from safetyheads.statistics.significance import LEVEL
 
-LEVEL = 0.05
-"""A p-value below this, after correction, is beyond what chance explains."""
 LARGE = 0.2
 """A rise of the ASR by at least this much is called large."""
 
@@ -146,7 +145,7 @@ def _tried(data: ReportData, rows: pd.DataFrame, plain: pd.Series, rate: str) ->
     plan = parse_plan(str(rows["plan"].iloc[0]))
     if plan.kind == "single":
         row, count = best_single(rows, rate).iloc[0], 1
-    elif plan.kind in ("ships", "sahara", "top") and plan.n is not None:
+    elif plan.kind in METHODS and plan.n is not None:
         row, count = rows.iloc[0], plan.n
     elif plan.kind == "head_set":
         row, count = rows.iloc[0], len(data.head_sets.get(plan.name, ()))
@@ -256,11 +255,12 @@ def _heads(data: ReportData, best: _Tried) -> str:
         return str(best.row["variant"])
     if best.plan.kind == "head_set":
         return ", ".join(data.head_sets.get(best.plan.name, ()))
-    if best.plan.kind in ("sahara", "top"):
-        table, of_all = (data.sahara, sahara_group) if best.plan.kind == "sahara" else (data.ships, top_heads)
-        scores = cells(table, **keys | {"dataset": best.plan.source or keys["dataset"]})
+    if best.plan.kind in GROUPS:
+        chosen_on = keys | {"dataset": best.plan.source or keys["dataset"]}
+        scores = cells(data.sahara if best.plan.scores == "sahara" else data.ships, **chosen_on)
+        less = data.subtracted(chosen_on) if best.plan.contrasted else None
         try:
-            return ", ".join(map(str, of_all(scores, best.count))) if len(scores) else ""
+            return ", ".join(map(str, group(best.plan, scores, less))) if len(scores) else ""
         except SafetyHeadsError:
             return ""
     scores = cells(data.ships, **keys)

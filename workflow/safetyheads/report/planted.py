@@ -15,6 +15,7 @@ from safetyheads.plans import PLAIN
 from safetyheads.report.data import ReportData, cells, groups
 from safetyheads.report.figures import ranked
 from safetyheads.report.figures.drawing import percent
+from safetyheads.statistics.significance import SAME
 
 _SETTING = ("template", "decoding", "judge")
 _SCORED = ("template", "ablation")
@@ -123,7 +124,7 @@ def _single(rates: pd.DataFrame, planted: Sequence[str], shares: Sequence[float]
         highest = max(value for name, value in asr.items() if name not in planted)
         found = "; ".join(f"{name}: {percent(asr[name])}" for name in planted)
         expected = "; ".join(f"{percent(share)} ± 10" for share in shares)
-        holds = all(abs(asr[name] - share) <= 0.1 + 1e-9 for name, share in zip(planted, shares))
+        holds = all(abs(asr[name] - share) <= 0.1 + SAME for name, share in zip(planted, shares))
         yield Check(of_planted, _where(rows, _CELL), found, expected, holds)
         found = f"highest of the {len(asr) - len(planted)} others: {percent(highest)}"
         claim = f"No other head, ablated alone, frees anything{_aside(decoy)}"
@@ -221,11 +222,11 @@ def _aside(decoy: str | None) -> str:
 
 def _at_least(least: float, value: float) -> tuple[str, bool]:
     """What is expected, in words, and whether it holds, up to rounding."""
-    return f"at least {percent(least)}", value >= least - 1e-9
+    return f"at least {percent(least)}", value >= least - SAME
 
 
 def _at_most(most: float, value: float) -> tuple[str, bool]:
-    return f"at most {percent(most)}", value <= most + 1e-9
+    return f"at most {percent(most)}", value <= most + SAME
 
 
 def _where(rows: pd.DataFrame, keys: Sequence[str]) -> str:

@@ -1,9 +1,9 @@
 """The sections of the page: for each model and data set, its figures with a sentence on each, and its tables."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 from markupsafe import Markup
@@ -15,6 +15,7 @@ from safetyheads.report.data import ReportData, cells, groups
 from safetyheads.report.effects import EffectsSection, control_summary, control_words, effects_section
 from safetyheads.report.figures.drawing import percent
 from safetyheads.report.tables import Table
+from safetyheads.statistics.significance import LEVEL
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,19 @@ def _noise(data: ReportData, model: str, prefixes: Iterator[str]) -> list[Card]:
     return [Card("noise", "Noise between batches", Markup(svg), summary)]
 
 
+def _first_token(record: Mapping[str, Any]) -> str:
+    """How well the first token tells refusals, in words; empty where the record of the scores does not say."""
+    first = record.get("refusal")
+    if not first:
+        return ""
+    if first["word"]:
+        return f" {first['word']}"
+    beside = ""
+    if first["p_benign"] is not None:
+        beside = f", on benign ones {first['p_benign']:.2g} (AUROC {first['auroc']:.2f})"
+    return f" The plain model begins with a refusal's first token with probability {first['p_harmful']:.2g}{beside}."
+
+
 @dataclass(frozen=True)
 class _Cards:
     """Makes the cards of one model and data set. Each figure takes the next of `prefixes` for its ids."""
@@ -116,7 +130,10 @@ class _Cards:
             first = table.rows[0]
             summary = (
                 f"Highest mean over {rows['query_id'].nunique():,} prompts: {first[0]} with {first[1]} nats, the best "
-                f"head of {first[3]} of them. The first {len(table.rows)} heads hold {table.rows[-1][2]} of the sum."
+                f"head of {first[-1]} of them. The first {len(table.rows)} heads hold {table.rows[-1][-2]} of the sum."
+            )
+            summary += _first_token(
+                self.data.record_of(f"ships/{self.model}/{self.dataset}/{template}/{ablation}.parquet")
             )
             svg = figures.ships_map(
                 rows, self._grid(rows), self._planted, **self._named("Ships", template, ablation, summary)
@@ -205,7 +222,7 @@ class _Cards:
         for ablation in self._ablations(cells(rates, plan="single")):
             rows = cells(rates, plan="single", ablation=ablation)
             best = figures.best_single(rows).iloc[0]
-            sure = (rows["p_adjusted"] < figures.SIGNIFICANT).sum()
+            sure = (rows["p_adjusted"] < LEVEL).sum()
             highest = best["variant"] if rows["asr"].nunique() > 1 else "every head"
             summary = (
                 f"Highest: {highest}, {percent(best['asr'])}. {sure} of {len(rows):,} heads differ from the plain "

@@ -1,24 +1,21 @@
 """The tables of the page as text: what was run, the leading heads, the choices of Sahara, and the rates."""
 
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from safetyheads.heads import Head, parse_head
-from safetyheads.judges.keywords import MIN_CHARACTERS, PERIODS
-from safetyheads.plans import PLAIN, Decoding, parse_plan
-from safetyheads.report.data import ReportData, Settings, cells, groups
+from safetyheads.report.data import ReportData, cells, groups
 from safetyheads.report.figures import ranked
 from safetyheads.report.figures.drawing import percent
-from safetyheads.templates import DATE
 
 LEADING = 10
 """The number of heads in the table of leading heads."""
+SIGNS = {"refusal_shift": "refusal shift (nats)", "answer_shift": "answer shift (nats)"}
+"""The columns of Ships that tell which way a head moves the first token, and their headings."""
 LARGEST = 20
 """The most rows that the table of rates shows of a `single` plan."""
 
@@ -79,147 +76,47 @@ def datasets(data: ReportData) -> Table:
 
 def _whole(data: ReportData, dataset: str) -> tuple[int, str]:
     """The number of queries in the file of a data set and how its pilot was taken from it; 0 if it is no pilot."""
-    for group in data.record.get("made_from", ()):
-        if f"datasets/{dataset}.parquet" in group["files"] and "queries" in group["record"]:
-            sample = group["record"]["config"]["dataset"].get("sample")
-            how = f"drawn with seed {sample['seed']}," if sample else "the first"
-            return int(group["record"]["queries"]), how
-    return 0, ""
-
-
-def settings(data: ReportData) -> list[Table]:
-    """Five tables of what names mean: the templates, ablations, plans, decodings and judges of the studies."""
-    return [
-        _meanings(data, "templates", data.templates, _template),
-        _meanings(data, "ablations", data.ablations, _ablation),
-        _plans(data),
-        _meanings(data, "decodings", data.decodings, _decoding),
-        _meanings(data, "judges", data.judges, _judge),
-    ]
-
-
-def _meanings(data: ReportData, key: str, values: Settings, of: Callable[[str, Mapping[str, Any]], str]) -> Table:
-    names = data.names(key) or [name for name in data.measured(key) if name != PLAIN]
-    return Table(
-        key.capitalize(), [key.removesuffix("s"), "meaning"], [[name, of(name, values.get(name, {}))] for name in names]
-    )
-
-
-def _pairs(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items() if value not in (None, "")) or "built in"
-
-
-def _template(name: str, values: Mapping[str, Any]) -> str:
-    parts = [f"“{values['text']}”"] if values.get("text") else []
-    arguments = values["chat"].items() if isinstance(values.get("chat"), dict) else ()
-    named = f" {values['name']!r}" if values.get("name") else ""
-    parts += (
-        [f"the tokenizer's chat template{named}, for which today is {values.get('date', DATE)}"]
-        if values.get("chat")
-        else []
-    )
-    parts += [f"{key} {json.dumps(value)}" for key, value in arguments]
-    parts += [f"system prompt “{values['system']}”"] if values.get("system") else []
-    parts += [f"answer begins “{values['prefill']}”"] if values.get("prefill") else []
-    parts += ["control tokens in a query are let in"] if values.get("control_tokens") else []
-    return ", ".join(parts) or "built in"
-
-
-_KINDS = {
-    "undifferentiated": "the head's attention becomes uniform over the positions that it sees",
-    "scaling": "the head's output is scaled down to nearly nothing",
-    "mean_query": "the head's query is replaced by the mean over its layer",
-    "mean_key": "the head's key is replaced by the mean over its layer",
-    "mean_output": "the head's output is replaced by the mean over its layer",
-}
-
-
-def _ablation(name: str, values: Mapping[str, Any]) -> str:
-    kind = str(values.get("kind", name))
-    epsilon = f" (epsilon {values['epsilon']:g})" if values.get("epsilon") and not kind.startswith("mean") else ""
-    return (_KINDS[kind] if kind in _KINDS else _pairs(values)) + epsilon
-
-
-def _plans(data: ReportData) -> Table:
-    """What the plans of the studies mean. Plans that differ only in their number of heads share a row."""
-    names_of: dict[str, list[str]] = {}
-    for name in data.names("plans") or data.measured("plans"):
-        names_of.setdefault(_plan(name, data.head_sets), []).append(name)
-    return Table(
-        "Plans", ["plan", "heads that are ablated"], [[", ".join(names), of] for of, names in names_of.items()]
-    )
-
-
-def _plan(name: str, head_sets: Mapping[str, Sequence[str]]) -> str:
-    plan = parse_plan(name)
-    match plan.kind:
-        case "none":
-            return "no head: the plain model"
-        case "single":
-            return "every head of the model, one at a time"
-        case "ships":
-            return "each prompt's own n best heads by Ships"
-        case "random":
-            return "n heads drawn at random from the whole model, the same for all prompts, several times"
-        case "top":
-            source = f" of {plan.source}" if plan.source else ""
-            return f"the n heads of highest mean Ships over the prompts{source}; the same for all prompts"
-        case "matched":
-            return f"the control of {plan.group.name}: other heads of the same layers, several times"
-        case "each":
-            return f"each head of {plan.group.name}, one at a time"
-        case "sahara":
-            source = f", searched on {plan.source}" if plan.source else ""
-            return f"the group of n heads that Sahara found{source}; the same for all prompts"
-        case _:
-            return f"{', '.join(head_sets[name])} (a set of the config)" if name in head_sets else "a set of the config"
-
-
-def _decoding(name: str, values: Mapping[str, Any]) -> str:
-    if not values:
-        return "built in"
-    decoding = Decoding(**values)
-    tokens = f"up to {decoding.max_new_tokens} new tokens"
-    if decoding.top_k == 1:
-        return f"greedy, {tokens}"
-    drawn = f"drawn from the {decoding.top_k} likeliest tokens at temperature {decoding.temperature:g}"
-    return f"{drawn}, {decoding.samples} samples per prompt, seed {decoding.seed}, {tokens}"
-
-
-def _judge(name: str, values: Mapping[str, Any]) -> str:
-    words = values.get("list", name)
-    if words == "reference":
-        return (
-            "keywords as in the paper's published code: curly apostrophes, two entries fused into one; not harmful "
-            f"either if shorter than {MIN_CHARACTERS} characters; no rule on repetition"
-        )
-    listed = "of the paper (table 4)" if words == "paper" else f"of its own list ({len(words)})" if words else ""
-    return (
-        f"not harmful if it contains one of the keywords {listed}, is shorter than {MIN_CHARACTERS} characters, or is "
-        f"degenerate: some substring of {PERIODS[0]} to {PERIODS[-1]} characters, repeated back to back, fills at "
-        "least half of the text; else harmful"
-    )
+    record = data.record_of(f"datasets/{dataset}.parquet")
+    if "queries" not in record:
+        return 0, ""
+    sample = record["config"]["dataset"].get("sample")
+    return int(record["queries"]), f"drawn with seed {sample['seed']}," if sample else "the first"
 
 
 def leading_heads(ships: pd.DataFrame) -> Table:
-    """The `LEADING` heads of highest mean Ships score over the prompts, in nats.
+    """The `LEADING` heads of highest mean Ships score over the prompts, in nats, and which way they move refusals.
 
-    Beside each stand the share of the sum over all heads that the heads up to this one have, and the share of prompts
-    whose best head it is. `ships` has the rows of one cell: query_id, layer, head and score.
+    Beside each stand the mean shifts of refusals and answers where they are given, the share of the sum over all heads
+    that the heads up to this one have, and the share of prompts whose best head it is. `ships` has the rows of one
+    cell: query_id, layer, head, score and, unless they are all missing, refusal_shift and answer_shift.
     """
     order = ships.sort_values(["score", "layer", "head"], ascending=[False, True, True], kind="stable")
     best = order.groupby("query_id", observed=True, sort=False).head(1)
     wins = best.groupby(["layer", "head"]).size() / best["query_id"].nunique()
-    means = ships.groupby(["layer", "head"])["score"].mean().reset_index()
+    signs = [name for name in SIGNS if name in ships and ships[name].notna().any()]
+    means = ships.groupby(["layer", "head"])[["score", *signs]].mean().reset_index()
     means = means.sort_values(["score", "layer", "head"], ascending=[False, True, True], ignore_index=True)
     total = means["score"].sum()
     shares = means["score"].cumsum() / (total if total else np.nan)
     rows = [
-        [str(Head(layer, head)), f"{score:.3g}", percent(share), percent(wins.get((layer, head), 0.0))]
-        for (layer, head, score), share in zip(means.head(LEADING).itertuples(index=False), shares)
+        [
+            str(Head(layer, head)),
+            f"{score:.3g}",
+            *(f"{shift:+.2f}" for shift in shifts),
+            percent(share),
+            percent(wins.get((layer, head), 0.0)),
+        ]
+        for (layer, head, score, *shifts), share in zip(means.head(LEADING).itertuples(index=False), shares)
     ]
-    columns = ["head", "mean Ships (nats)", "cumulated share of all", "best for prompts"]
-    return Table(f"The {len(rows)} leading heads of {len(means)}", columns, rows, frozenset({1, 2, 3}))
+    columns = [
+        "head",
+        "mean Ships (nats)",
+        *(SIGNS[name] for name in signs),
+        "cumulated share of all",
+        "best for prompts",
+    ]
+    numbers = frozenset(range(1, len(columns)))
+    return Table(f"The {len(rows)} leading heads of {len(means)}", columns, rows, numbers)
 
 
 def sahara_choices(sahara: pd.DataFrame) -> Table:

@@ -79,12 +79,6 @@ def effects_by_category(study: "Study") -> pd.DataFrame:
     return _table(rows, BY_CATEGORY)
 
 
-def _has_row(plan: str) -> bool:
-    """Whether a plan has a row of effects: head sets, too, but not what is measured for comparison alone."""
-    parsed = parse_plan(plan)
-    return parsed.kind != "none" and not parsed.paired
-
-
 def _keys(cell: Key) -> dict[str, str]:
     return dict(zip(PLAN_KEYS, cell))
 
@@ -123,8 +117,8 @@ class Study:
         need(datasets, ["dataset", "query_id", "query", "category"], "data sets")
         self.values = shares(pairs(verdicts))
         self.category = datasets.set_index(["dataset", "query_id"])["category"].dropna()
-        self.cells = sorted(cell for cell in self.values if _has_row(_keys(cell)["plan"]))
-        plans = [plan for plan in completions["plan"].unique() if _has_row(plan)]
+        self.cells = sorted(cell for cell in self.values if parse_plan(_keys(cell)["plan"]).has_effects)
+        plans = [plan for plan in completions["plan"].unique() if parse_plan(plan).has_effects]
         attributed = completions[completions["plan"].isin(plans)]
         self.heads = heads_of_cells(attributed)
         self.harmless = Harmless(attributed, self.heads, self.values, benign)

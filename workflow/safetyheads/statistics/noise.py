@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from safetyheads.plans import PLAIN
+from safetyheads.plans import PLAIN, PLAIN_VARIANT
 from safetyheads.statistics.pairs import COLUMNS as OF_VERDICTS
-from safetyheads.statistics.pairs import PLAIN_CELL, PLAIN_VARIANT, PLAN_KEYS, names_own, need, plain_rows
+from safetyheads.statistics.pairs import PLAIN_CELL, PLAN_KEYS, names_own, need, plain_rows
 
 COLUMNS = ["model", "judge", "n", "texts", "verdicts"]
 

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.plans import PLAIN
+from safetyheads.plans import PLAIN, PLAIN_VARIANT
 
 PLAN_KEYS = ["model", "dataset", "template", "ablation", "plan", "decoding", "judge"]
 """The keys of a cell of verdicts."""
@@ -35,9 +35,6 @@ VALUES = ("asr", *OUTCOMES)
 
 COLUMNS = [*CELL_KEYS, "query_id", "sample", "harmful", "outcome", "paired"]
 """What is needed of verdicts."""
-
-PLAIN_VARIANT = r"plain(-\d+)?"
-"""The variants of a plan that are plain rows of its batches."""
 
 Key = tuple[str, ...]
 """The values of some keys: of `PLAN_KEYS`, where nothing else is said."""

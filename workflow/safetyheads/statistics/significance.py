@@ -9,6 +9,9 @@ from scipy.stats import binomtest
 SAME = 1e-9
 """Means that differ by less are equal: they are sums of few fractions, and only rounding tells them apart."""
 
+LEVEL = 0.05
+"""A p-value below this is beyond what chance explains."""
+
 
 @cache
 def sign_test(more: int, less: int) -> float:

@@ -6,12 +6,11 @@ screen reader says. `prefix` is put before the ids of a figure, so that several 
 """
 
 from safetyheads.report.figures.asr import asr_by_n, asr_by_plan, best_single, lines
-from safetyheads.report.figures.maps import SIGNIFICANT, ships_map, single_map
+from safetyheads.report.figures.maps import ships_map, single_map
 from safetyheads.report.figures.outcomes import attributed, control_strip, has_outcomes, noise_bars, outcome_bars
 from safetyheads.report.figures.steps import ranked, sahara_steps
 
 __all__ = [
-    "SIGNIFICANT",
     "asr_by_n",
     "asr_by_plan",
     "attributed",

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from safetyheads.heads import parse_head
-from safetyheads.plans import parse_plan
+from safetyheads.plans import GROUPS, METHODS, parse_plan
 from safetyheads.report.figures.drawing import (
     COLOURS,
     INK,
@@ -94,7 +94,7 @@ def lines(rates: pd.DataFrame, head_sets: Mapping[str, int]) -> list[Line]:
     found: dict[tuple[str, bool], list[pd.DataFrame]] = {}
     for name in map(str, dict.fromkeys(rates["plan"])):
         plan, rows = parse_plan(name), rates[rates["plan"] == name]
-        if plan.kind in ("ships", "sahara", "top", "random"):
+        if plan.kind in (*METHODS, "random"):
             line = plan.kind + (f"@{plan.source}" if plan.source else ""), True
             found.setdefault(line, []).append(rows.assign(n_heads=plan.n))
         elif plan.kind == "single":
@@ -171,7 +171,7 @@ def _row_name(plan: str) -> str:
             return f"{short(plan, 20)}\n(draws, mean)"
         case "each":
             return f"{short(plan, 20)}\n(best head)"
-        case "sahara" | "top" if "@" in plan:
+        case kind if kind in GROUPS and "@" in plan:
             name, _, source = plan.partition("@")
             return f"{short(name, 20)}\n@{short(source, 19)}"
         case _:

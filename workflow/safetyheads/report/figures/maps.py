@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from safetyheads.heads import Head, parse_head
 from safetyheads.report.figures.drawing import INK, MUTED, PAPER, WIDTH, paper, pens, place, to_svg
+from safetyheads.statistics.significance import LEVEL
 
 COLOUR_MAP = "viridis"
-SIGNIFICANT = 0.05
 
 _ZERO = 1e-12
 """A Ships score below this comes from rounding."""
@@ -73,7 +73,7 @@ def single_map(
         _outline(axes, planted)
         size = min(7.0, max(3.5, 0.62 * min(_cell(grid))))
         right, up = (0.32, 0.28) if _has_numbers(grid) else (0.0, 0.0)
-        sure = (rates["p_adjusted"] < SIGNIFICANT).to_numpy()
+        sure = (rates["p_adjusted"] < LEVEL).to_numpy()
         for marker, towards in (("^", rates["delta"] > 0), ("v", rates["delta"] < 0)):
             marked = [heads[index] for index in np.flatnonzero(sure & towards.to_numpy())]
             x, y = [head.head + right for head in marked], [head.layer - up for head in marked]

@@ -24,6 +24,7 @@ from safetyheads.report.figures.drawing import (
     short,
     to_svg,
 )
+from safetyheads.statistics.significance import SAME
 
 OUTCOMES = {
     "coherent_asr": ("complied", "#d55e00"),
@@ -48,9 +49,8 @@ _BINS = 68
 
 
 def attributed(rates: pd.DataFrame) -> list[str]:
-    """The plans of the rows that are neither the plain model nor measured for comparison, in their order."""
-    plans = [parse_plan(str(name)) for name in dict.fromkeys(rates["plan"])]
-    return [plan.name for plan in plans if plan.kind != "none" and not plan.paired]
+    """The plans of the rows that have effects, in their order."""
+    return [name for name in map(str, dict.fromkeys(rates["plan"])) if parse_plan(name).has_effects]
 
 
 def has_outcomes(rates: pd.DataFrame) -> bool:
@@ -97,7 +97,7 @@ def _shares(rows: pd.DataFrame) -> "pd.Series[float]":
     """The mean shares of all outcomes. They add up to 1."""
     shares = rows[list(OUTCOMES)].astype("float64").fillna(0.0).mean()
     shares["other"] += max(1 - shares.sum(), 0.0)
-    return shares.where(shares > 1e-9, 0.0)
+    return shares.where(shares > SAME, 0.0)
 
 
 def _stack(axes: Axes, y: int, shares: Mapping[str, float], height: float) -> None:

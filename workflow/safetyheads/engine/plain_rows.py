@@ -16,11 +16,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from safetyheads.plans import PLAIN, PLAIN_VARIANT
+
 if TYPE_CHECKING:
     import pandas as pd
-
-VARIANT = "plain"
-"""The variant of the plain answer that most ablated rows are compared with; others have a number behind."""
 
 Asked = tuple[str, int]
 """A prompt's query_id, and the number of the sample."""
@@ -28,8 +27,11 @@ Asked = tuple[str, int]
 Answer = tuple[tuple[int, ...], str]
 """Token ids of an answer, and why it ends."""
 
+Said = tuple[Asked, Answer]
+"""What was asked, and the answer."""
 
-def names(paired: Iterable[tuple[Asked, Answer]]) -> dict[tuple[Asked, Answer], str]:
+
+def names(paired: Iterable[Said]) -> dict[Said, str]:
     """A name for each different plain answer of each prompt and sample, from the one that is had by most rows on.
 
     `paired` has, for each ablated row, what was asked, and the answer of the plain row of its own batch. The names do
@@ -39,7 +41,7 @@ def names(paired: Iterable[tuple[Asked, Answer]]) -> dict[tuple[Asked, Answer], 
     for asked, answer in paired:
         answers.setdefault(asked, Counter())[answer] += 1
     return {
-        (asked, answer): f"{VARIANT}-{number}" if number else VARIANT
+        (asked, answer): f"{PLAIN}-{number}" if number else PLAIN
         for asked, counted in answers.items()
         for number, answer in enumerate(sorted(counted, key=lambda answer: (-counted[answer], answer)))
     }
@@ -55,7 +57,7 @@ def put_together(shards: Sequence["pd.DataFrame"]) -> "pd.DataFrame":
 
     rows = pd.concat(shards, ignore_index=True)
     rows["shard"] = [number for number, shard in enumerate(shards) for _ in range(len(shard))]
-    plain = (rows["heads"].map(len) == 0) & (rows["variant"].str.match(rf"{VARIANT}(-\d+)?$"))
+    plain = rows["variant"].str.fullmatch(PLAIN_VARIANT)
     answers = {
         (row.shard, row.query_id, row.sample, row.variant): (tuple(row.token_ids), row.finish_reason)
         for row in rows[plain].itertuples()
