@@ -73,7 +73,7 @@ COMPUTING = {"checks", "ships", "sahara", "completions"}
 """The rules that open a model to compute with it."""
 MEASURED = {"rates", "effects", "noise"}
 """The rules that take the verdicts of all cells."""
-ENTRY = re.compile(r"(\w+)=((?:[^,()\[\]{}]|\([^)]*\)|\[[^\]]*\]|\{[^}]*\})+),", re.DOTALL)
+ENTRY = re.compile(r"(\w+)=((?:[^,()\[\]{}]|\([^)]*\)|\[(?:[^\[\]]|\[[^\]]*\])*\]|\{[^}]*\})+),", re.DOTALL)
 
 
 def params(rule: str, keyed: dict[str, str], config: Config) -> dict[str, Any]:
@@ -87,6 +87,10 @@ def params(rule: str, keyed: dict[str, str], config: Config) -> dict[str, Any]:
         "model_content": lambda: "",
         "settings.attribution.plain()": config.attribution.plain,
         "settings.attribution.openings": lambda: config.attribution.openings,
+        "settings.attribution.of_sahara()": config.attribution.of_sahara,
+        "[[*of, *less] for of, less in cells.contrasts().items()]": lambda: [
+            [*of, *less] for of, less in cells.contrasts().items()
+        ],
         "thinking": lambda: config.thinking(keyed["model"]),
         "cells.drop_leaks()": cells.drop_leaks,
         "settings.benign()": config.benign,
