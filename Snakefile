@@ -101,13 +101,13 @@ include: "rules/report.smk"
 rule all:
     default_target: True
     input:
-        MEASURED,  # which would not be missed beside a page that is there, after an error in a rule
+        cells.measured().values(),  # which would not be missed beside a page that is there, after an error in a rule
         PATHS["report"],
 
 
 rule measure:
     input:
-        MEASURED,
+        cells.measured().values(),
 
 
 rule attribution:

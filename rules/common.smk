@@ -6,7 +6,7 @@ The functions take wildcards as Snakemake hands them over, and ask `safetyheads.
 import sys
 
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.jobs.cells import DOWNLOAD, MEASURED, PATHS, SHARD, WEIGHTS, Cells
+from safetyheads.jobs.cells import DOWNLOAD, PATHS, SHARD, WEIGHTS, Cells
 from safetyheads.jobs.fingerprint import fingerprint
 from safetyheads.jobs.planning import hours, rates_to_be_gone
 from safetyheads.jobs.resources import Requests, gpu_here, on_gpu

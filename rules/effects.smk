@@ -1,4 +1,4 @@
-# Both come after the rates, which refuse to compare cells that were made under different conditions.
+# All come after the rates, which refuse to compare cells that were made under different conditions.
 rule effects:
     input:
         PATHS["rates"],
@@ -49,3 +49,24 @@ rule noise:
         "Noise between batches"
     script:
         "../workflow/scripts/noise.py"
+
+
+rule maps:
+    input:
+        PATHS["rates"],
+        verdicts=cells.paths("verdicts", cells.maps()),
+    output:
+        maps=PATHS["maps"],
+        by_head=PATHS["maps_by_head"],
+    log:
+        "<results>/logs/maps.log",
+    benchmark:
+        "<results>/benchmarks/maps.jsonl"
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("maps"),
+    message:
+        "Maps of single heads beside chance"
+    script:
+        "../workflow/scripts/maps.py"

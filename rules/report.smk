@@ -1,9 +1,6 @@
 rule report:
     input:
-        rates=PATHS["rates"],
-        effects=PATHS["effects"],
-        effects_by_category=PATHS["effects_by_category"],
-        noise=PATHS["noise"],
+        unpack(lambda wildcards: cells.measured()),
         ships=cells.paths("ships", cells.scored("ships")),
         sahara=cells.paths("sahara", cells.scored("sahara")),
         models=cells.paths("models", [*cells.all, *cells.scored("ships")]),

@@ -36,6 +36,16 @@ EFFECTS = {
     "leaks": "int64",
     "selected_here": "bool",
 }
+MAP = {
+    **dict.fromkeys(("plain", "highest", "lowest", "expected_highest", "expected_lowest"), "double"),
+    **dict.fromkeys(("spread", "expected_spread", "p_value", "cochran_q", "cochran_p"), "double"),
+    **dict.fromkeys(("up", "down"), "int64"),
+}
+OF_HEAD = {
+    **dict.fromkeys(("plain", "ablated", "effect"), "double"),
+    **dict.fromkeys(("up", "down"), "int64"),
+    **dict.fromkeys(("p_value", "p_adjusted"), "double"),
+}
 CONTRACT: dict[str, dict[str, str]] = {
     "datasets": dict.fromkeys(("dataset", "query_id", "query", "category", "target"), "string"),
     "prompts": {
@@ -81,6 +91,17 @@ CONTRACT: dict[str, dict[str, str]] = {
     },
     "effects": {**dict.fromkeys(KEYS, "string"), **EFFECTS},
     "effects_by_category": {**dict.fromkeys([*KEYS, "category"], "string"), **EFFECTS},
+    "maps": {
+        **dict.fromkeys(KEYS, "string"),
+        **dict.fromkeys(("n", "n_heads", "needed"), "int64"),
+        **{f"{name}{end}": kind for end in ("", "_asr") for name, kind in MAP.items()},
+    },
+    "maps_by_head": {
+        **dict.fromkeys(KEYS, "string"),
+        **HEAD,
+        "n": "int64",
+        **{f"{name}{end}": kind for end in ("", "_asr") for name, kind in OF_HEAD.items()},
+    },
     "noise": {"model": "string", "judge": "string", "n": "int64", "texts": "double", "verdicts": "double"},
 }
 VALUES: dict[str, Any] = {

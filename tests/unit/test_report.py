@@ -26,6 +26,7 @@ from safetyheads.report.headlines import headlines
 from safetyheads.report.planted import planted_checks
 from safetyheads.report.sections import model_sections
 from safetyheads.report.tables import LARGEST, leading_heads, rates_table
+from safetyheads.statistics.maps import maps as maps_of
 from safetyheads.statistics.rates import rates as rates_of
 
 GRID = (4, 8)
@@ -116,12 +117,16 @@ def demo(
         "decodings": ["greedy"],
         "judges": [judge],
     }
+    judged = pd.DataFrame(verdicts).assign(**keys)
+    of_maps = maps_of(judged)
     about: dict[str, Any] = {"class": "LlamaForCausalLM", "layers": GRID[0], "heads": GRID[1], "source": "demo"}
     return ReportData(
         title="A demo",
         studies={"main": names},
         models={model: about | ({"planted": list(planted)} if planted else {})},
-        rates=rates_of(pd.DataFrame(verdicts).assign(**keys)),
+        rates=rates_of(judged),
+        maps=of_maps.maps,
+        maps_by_head=of_maps.by_head,
         ships=pd.DataFrame(ships).assign(**cell),
         sahara=pd.DataFrame(sahara).assign(dataset="demo_attribution", **cell),
         datasets=datasets,
@@ -406,12 +411,22 @@ def test_maps_of_any_size_and_scale_are_well_formed(grid: tuple[int, int], score
     heads = all_heads(*grid)
     values = np.resize(scores, len(heads))
     ships = pd.DataFrame({"layer": [h.layer for h in heads], "head": [h.head for h in heads], "score": values})
-    rates = pd.DataFrame({"variant": [str(h) for h in heads], "asr": values / 1e6, "delta": values, "p_adjusted": 0.01})
+    by_head = ships[["layer", "head"]].assign(ablated=values / 1e6, plain=0.9, effect=values / 1e6 - 0.9)
+    by_head = by_head.assign(up=1, down=values > 1, p_adjusted=0.01)
+    shifts = ships.assign(refusal_shift=values - 1.0)
     chosen = [str(heads[-1])] if planted else []
-    for svg in (figures.ships_map(ships, grid, chosen), figures.single_map(rates, grid, chosen, plain=0.9)):
+    drawn = {
+        "nats": figures.ships_map(ships, grid, chosen),
+        "refusal shift": figures.shift_map(shifts, grid, chosen),
+        "Holm": figures.single_map(by_head, grid, chosen),
+    }
+    for words, svg in drawn.items():
         root = ElementTree.fromstring(svg)
         assert float(root.get("height", "0")) < 600
         assert len(root.findall(".//{*}image")) == 2
+        titles = [title.text or "" for title in root.findall(".//{*}title")]
+        assert [title.split(":")[0] for title in titles] == [str(head) for head in heads]
+        assert all(words in title for title in titles)
 
 
 @given(names=st.lists(st.text(min_size=1, max_size=26), min_size=2, max_size=4, unique=True))

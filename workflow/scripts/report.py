@@ -10,7 +10,7 @@ from safetyheads.config.load import Config
 from safetyheads.jobs.conditions import mixed
 from safetyheads.jobs.records import commit
 from safetyheads.jobs.run import logged
-from safetyheads.report import ReportData, build
+from safetyheads.report import TABLES, ReportData, build
 
 
 def table(paths, columns=None):
@@ -33,7 +33,7 @@ with logged(snakemake.log[0]):
         studies={name: study.plain() for name, study in settings.studies.items()},
         models={Path(path).stem: files.read_json(path) for path in inputs.models},
         checks={checked["model"]: checked for checked in map(files.read_json, inputs.checks)},
-        **{name: files.read(Path(inputs[name])) for name in ("rates", "effects", "effects_by_category", "noise")},
+        **{name: files.read(Path(path)) for name, path in inputs.items() if name in TABLES},
         ships=table(inputs.ships),
         sahara=table(inputs.sahara),
         datasets=table(inputs.datasets, ["dataset", "query_id", "category"]),

@@ -51,6 +51,12 @@ _ABOUT_EFFECTS = {
     **{"over_refusal": "change of the refused share there", "leaks": "queries that heads were chosen on"},
     "selected_here": "heads were chosen on the measured data set",
 }
+_MAP = (
+    "plain highest lowest expected_highest expected_lowest spread expected_spread p_value cochran_q cochran_p up down"
+)
+_MAPS = " ".join(("n n_heads needed", *(f"{name}{end}" for end in ("", "_asr") for name in _MAP.split())))
+_MAP_HEAD = "plain ablated effect up down p_value p_adjusted"
+_MAPS_BY_HEAD = " ".join(f"{name}{end}" for end in ("", "_asr") for name in _MAP_HEAD.split())
 _OUTCOMES = ("degenerate", "unfinished", "complied", "refused", "short", "other")
 _KEYS = "model dataset template ablation plan decoding judge"
 _CELL = "{model}/{dataset}/{template}/{ablation}/{plan}/{decoding}"
@@ -132,6 +138,31 @@ STAGES: dict[str, Stage] = {
         f"{_KEYS} category {_EFFECTS}",
         {"n": "the columns from here on are those of `effects.parquet`"},
     ),
+    "maps": Stage(
+        "maps.parquet",
+        "a map: every head of `single` or `each-PLAN` by itself",
+        f"{_KEYS} {_MAPS}",
+        {
+            **{"n": "prompts", "needed": "prompts that must flip one way before one of so many heads can survive Holm"},
+            **{
+                "plain": "share with outcome `complied`; `_asr`: as the judge says",
+                "highest": "largest effect of a head",
+            },
+            **{"expected_highest": "the largest by chance", "spread": "standard deviation of effects between heads"},
+            **{"p_value": "permutation test of the spread", "cochran_q": "null: several samples or plain rows"},
+            **{"up": "heads that survive Holm with more than the plain model", "down": "with less"},
+        },
+    ),
+    "maps_by_head": Stage(
+        "maps_by_head.parquet",
+        "a head of a map",
+        f"{_KEYS} layer head n {_MAPS_BY_HEAD}",
+        {
+            **{"plain": "share with outcome `complied`; `_asr`: as the judge says", "effect": "ablated less plain"},
+            **{"up": "prompts that flip to it", "down": "away from it", "p_value": "exact sign test"},
+            "p_adjusted": "Holm, over the heads of the map",
+        },
+    ),
     "noise": Stage(
         "noise.parquet",
         "a model and judge",
@@ -152,7 +183,8 @@ _TYPES = {
     **dict.fromkeys(("score", "probability", "first_kl", "plain_nll", "asr", "low", "high", "delta"), "float64"),
     **dict.fromkeys(("delta_low", "delta_high", "coherent_asr", "coherent_low", "coherent_high"), "float64"),
     **dict.fromkeys(("refused", "unfinished", "short", "other"), "float64"),
-    **dict.fromkeys(_EFFECTS.split(), "float64"),
+    **dict.fromkeys([*_EFFECTS.split(), *_MAPS.split(), *_MAPS_BY_HEAD.split()], "float64"),
+    **dict.fromkeys(("n_heads", "needed", "up", "down", "up_asr", "down_asr"), "int64"),
     **{"texts": "float64", "verdicts": "float64", "draws": "int64", "leaks": "int64", "selected_here": "bool"},
     **{"n": "int64", "selected": "bool", "token_ids": "tokens", "heads": "heads"},
 }

@@ -19,9 +19,6 @@ from safetyheads.plans import PLAIN, Plan, parse_plan
 PATHS = {stage: f"<results>/{known.path}" for stage, known in STAGES.items()}
 """Path of each stage's artefacts as rules write it: `<results>` and the keys in braces are filled in by Snakemake."""
 
-MEASURED = [PATHS[stage] for stage in ("rates", "effects", "effects_by_category", "noise")]
-"""The paths of all numbers that the page shows, but for scores."""
-
 SHARD = PATHS["completions"].replace("{decoding}.", ".{decoding}.{shard}-of-{shards}.")
 """Path of one shard of a cell's completions."""
 
@@ -174,6 +171,17 @@ class Cells:
     def with_effects(self) -> list[Cell]:
         """The cells with a row of effects: those of plans that attribution chooses, and of head sets."""
         return [cell for cell in self.all if parse_plan(cell.plan).has_effects]
+
+    def maps(self) -> list[Cell]:
+        """The cells that are maps of single heads, and the plain model's cells."""
+        return [cell for cell in self.all if parse_plan(cell.plan).kind in ("none", "single", "each")]
+
+    def measured(self) -> dict[str, str]:
+        """The paths of the tables that the page shows, by stage. A study without maps has none about them."""
+        stages = ["rates", "effects", "effects_by_category", "noise"]
+        if any(cell.plan != "none" for cell in self.maps()):
+            stages += ["maps", "maps_by_head"]
+        return {stage: PATHS[stage] for stage in stages}
 
     def with_plain_rows(self) -> list[Cell]:
         """The cells whose completions hold the plain rows of their batches, and the plain model's cells."""

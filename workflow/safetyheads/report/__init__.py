@@ -14,13 +14,13 @@ from markupsafe import Markup
 
 from safetyheads.report import broken_text, figures, meanings, tables
 from safetyheads.report.checks import checks_table
-from safetyheads.report.data import ReportData
+from safetyheads.report.data import TABLES, ReportData
 from safetyheads.report.figures.drawing import percent
 from safetyheads.report.headlines import headlines
 from safetyheads.report.planted import planted_checks
 from safetyheads.report.sections import model_sections
 
-__all__ = ["ReportData", "build", "figures"]
+__all__ = ["TABLES", "ReportData", "build", "figures"]
 
 _FOLDER = Path(__file__).parent
 _STUDY_KEYS = ("models", "datasets", "templates", "ablations", "plans", "decodings", "judges")

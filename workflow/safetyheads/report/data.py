@@ -10,6 +10,10 @@ Settings = Mapping[str, Mapping[str, Any]]
 """Settings by name, as a section of the configuration has them: `{"greedy": {"max_new_tokens": 128, ...}}`."""
 
 
+TABLES = ("rates", "effects", "effects_by_category", "maps", "maps_by_head", "noise")
+"""The tables of a study that the page shows; some studies lack some."""
+
+
 def _empty() -> pd.DataFrame:
     return pd.DataFrame()
 
@@ -34,6 +38,8 @@ class ReportData:
     """The content of the file of each model's checks, by name."""
     effects: pd.DataFrame = field(default_factory=_empty)
     effects_by_category: pd.DataFrame = field(default_factory=_empty)
+    maps: pd.DataFrame = field(default_factory=_empty)
+    maps_by_head: pd.DataFrame = field(default_factory=_empty)
     noise: pd.DataFrame = field(default_factory=_empty)
     ships: pd.DataFrame = field(default_factory=_empty)
     sahara: pd.DataFrame = field(default_factory=_empty)

@@ -8,14 +8,17 @@ from typing import Any, Literal
 import pandas as pd
 from markupsafe import Markup
 
-from safetyheads.heads import parse_head
-from safetyheads.plans import PLAIN
+from safetyheads.heads import Head, parse_head
+from safetyheads.plans import PLAIN, parse_plan
 from safetyheads.report import figures, tables
 from safetyheads.report.data import ReportData, cells, groups
 from safetyheads.report.effects import EffectsSection, control_summary, control_words, effects_section
 from safetyheads.report.figures.drawing import percent
+from safetyheads.report.maps import map_words
 from safetyheads.report.tables import Table
-from safetyheads.statistics.significance import LEVEL
+
+LEAST_SHIFT = 0.05
+"""The mean shift, in nats, below which a sentence does not speak of a head's direction."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Card:
     `kind` chooses the explanation of how to read it, which the page's template has.
     """
 
-    kind: Literal["ships", "sahara", "by_plan", "by_n", "single", "outcomes", "strip", "noise"]
+    kind: Literal["ships", "shift", "sahara", "by_plan", "by_n", "single", "outcomes", "strip", "noise"]
     title: str
     svg: Markup
     summary: str
@@ -139,7 +142,24 @@ class _Cards:
                 rows, self._grid(rows), self._planted, **self._named("Ships", template, ablation, summary)
             )
             made.append(Card("ships", f"{template}, {ablation}", Markup(svg), summary, table))
+            if "refusal_shift" in rows and rows["refusal_shift"].notna().any():
+                made.append(self._shifts(rows, f"{template}, {ablation}", table))
         return made
+
+    def _shifts(self, ships: pd.DataFrame, title: str, leading: Table) -> Card:
+        """A map of the mean refusal shifts, and how many of the leading heads support refusal."""
+        means = ships.groupby(["layer", "head"])["refusal_shift"].mean()
+        lowest = Head(*map(int, means.idxmin()))
+        led = [tuple(parse_head(row[0])) for row in leading.rows]
+        support, hold = (sum(sign * means[at] >= LEAST_SHIFT for at in led) for sign in (-1, 1))
+        summary = (
+            f"Supports refusal most: {lowest} ({means.min():+.2f} nats). Of the {len(led)} heads of highest Ships, "
+            f"{support} support it and {hold} hold it back by {LEAST_SHIFT} nats or more."
+        )
+        svg = figures.shift_map(
+            ships, self._grid(ships), self._planted, **self._named("Refusal shift", title, "", summary)
+        )
+        return Card("shift", f"Refusal shift, {title}", Markup(svg), summary)
 
     def sahara(self, sahara: pd.DataFrame) -> list[Card]:
         """A figure of Sahara's steps for each template and ablation."""
@@ -162,7 +182,7 @@ class _Cards:
             title, here = ", ".join(key), f"{anchor}-rates-{number}"
             effects = effects_section(self.data, rows, here)
             cards = [*self._outcomes(rows, title), self._by_plan(rows, title)]
-            cards += [*self._by_n(rows, title), *self._single(rows, title)]
+            cards += [*self._by_n(rows, title), *self._maps(rows, title)]
             made.append(SettingSection(here, title, effects, cards, tables.rates_table(rows)))
         return made
 
@@ -216,26 +236,23 @@ class _Cards:
             made.append(Card("by_n", f"ASR by number of ablated heads, {ablation}", Markup(svg), summary))
         return made
 
-    def _single(self, rates: pd.DataFrame, setting: str) -> list[Card]:
+    def _maps(self, rates: pd.DataFrame, setting: str) -> list[Card]:
+        """A card on each map of single heads."""
         made = []
-        plain = rates.loc[rates["plan"] == "none", "asr"]
-        for ablation in self._ablations(cells(rates, plan="single")):
-            rows = cells(rates, plan="single", ablation=ablation)
-            best = figures.best_single(rows).iloc[0]
-            sure = (rows["p_adjusted"] < LEVEL).sum()
-            highest = best["variant"] if rows["asr"].nunique() > 1 else "every head"
-            summary = (
-                f"Highest: {highest}, {percent(best['asr'])}. {sure} of {len(rows):,} heads differ from the plain "
-                "model (Holm's p below 0.05)."
-            )
+        keys = {key: str(rates[key].iloc[0]) for key in ("model", "dataset", "template", "decoding", "judge")}
+        found, by_head = cells(self.data.maps, **keys), cells(self.data.maps_by_head, **keys)
+        for row in found[found["plan"].isin(rates["plan"])].to_dict("records") if len(found) else ():
+            plan, ablation = str(row["plan"]), str(row["ablation"])
+            heads = cells(by_head, plan=plan, ablation=ablation)
+            summary = map_words(row, heads)
             svg = figures.single_map(
-                rows,
-                self._grid(rows),
+                heads,
+                self._grid(heads),
                 self._planted,
-                float(plain.iloc[0]) if len(plain) else None,
-                **self._named("ASR by ablated head", setting, ablation, summary),
+                **self._named("Coherent ASR by ablated head", setting, ablation, summary),
             )
-            made.append(Card("single", f"Each head alone, {ablation}", Markup(svg), summary))
+            whose = "Each head" if plan == "single" else f"Each head of {parse_plan(plan).group.name}"
+            made.append(Card("single", f"{whose} alone, {ablation}", Markup(svg), summary))
         return made
 
     @property

@@ -7,9 +7,9 @@ of these values. A figure that is used by itself stays light.
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from xml.etree import ElementTree
 
 import matplotlib
@@ -110,12 +110,22 @@ def short(text: str, length: int = 24) -> str:
     return f"{text[: length - 1 - tail]}…{text[-tail:]}"
 
 
-def to_svg(figure: Figure, label: str, prefix: str) -> str:
+class Hint(NamedTuple):
+    """A rectangle of a figure, in units from its upper left corner, and what is shown while the pointer is over it."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+    text: str
+
+
+def to_svg(figure: Figure, label: str, prefix: str, hints: Iterable[Hint] = ()) -> str:
     """The figure as the text of one `<svg>` element. Equal figures give equal text.
 
     `label` is what a screen reader says. Every id starts with `prefix`, so that figures with different prefixes can
     stand on one page. Ids that nothing refers to are left out, and so are the metadata and the style sheet, which would
-    apply to the whole page.
+    apply to the whole page. `hints` become invisible areas with a title, on top of all else.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -150,6 +160,13 @@ def to_svg(figure: Figure, label: str, prefix: str) -> str:
             "aria-label": short(label, 2000),
         }
     )
+    areas = ElementTree.SubElement(root, "g", {"fill": "none", "pointer-events": "all"})
+    for left, top, width, height, text in hints:
+        outline = f"M{left:.4g} {top:.4g}h{width:.4g}v{height:.4g}h-{width:.4g}z"
+        area = ElementTree.SubElement(areas, "path", {"d": outline})
+        ElementTree.SubElement(area, "title").text = short(text, 300)
+    if not len(areas):
+        root.remove(areas)
     return ElementTree.tostring(root, encoding="unicode")
 
 

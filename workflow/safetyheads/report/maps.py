@@ -1,0 +1,73 @@
+"""What a map of single heads shows, in words: beyond chance or not, which heads, and what so few prompts can show."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from safetyheads.heads import Head
+from safetyheads.report.tables import p_value
+from safetyheads.statistics.significance import LEVEL
+
+SHOWN = 5
+"""The most heads that a sentence names."""
+
+
+def map_words(row: Mapping[str, Any], heads: pd.DataFrame) -> str:
+    """The sentences under a map. `row` is that of `maps`, and `heads` are its rows of `maps_by_head`."""
+    return " ".join([_survivors(row, heads), _chance(row, heads), _by_the_judge(row), _power(row)]).replace("  ", " ")
+
+
+def _survivors(row: Mapping[str, Any], heads: pd.DataFrame) -> str:
+    """Which heads survive the correction."""
+    sure = heads[heads["p_adjusted"] < LEVEL]
+    if sure.empty:
+        return f"No head of {row['n_heads']:,} differs from the plain model beyond chance (Holm)."
+    parts = []
+    for sign, way in ((1, "above"), (-1, "below")):
+        there = sure[sign * sure["effect"] > 0].sort_values(
+            ["effect", "layer", "head"], ascending=[sign < 0, True, True]
+        )
+        if len(there):
+            names = [f"{_name(one)} ({one['effect']:+.2f})" for one in there.head(SHOWN).to_dict("records")]
+            more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
+            parts.append(f"{', '.join(names)}{more} {way}")
+    return f"Of {row['n_heads']:,} heads, {int(sure.shape[0])} differ from the plain model (Holm): {'; '.join(parts)}."
+
+
+def _chance(row: Mapping[str, Any], heads: pd.DataFrame) -> str:
+    """What the highest and the lowest of so many heads would be by chance, and the test."""
+    best, worst = (heads.loc[heads["effect"].agg(of)] for of in ("idxmax", "idxmin"))
+    ends = [
+        f"{name} {_name(one)} {row[name]:+.2f} (by chance about {row[f'expected_{name}']:+.2f})"
+        for name, one in (("highest", best), ("lowest", worst))
+    ]
+    beyond = "are further apart than" if row["p_value"] < LEVEL else "are no further apart than"
+    q = f"; Cochran's Q: {p_value(row['cochran_p'])}" if pd.notna(row["cochran_p"]) else ""
+    test = f"permutation test: p {p_value(row['p_value'])}{q}"
+    return f"Effects: {', '.join(ends)}. Heads {beyond} chance explains ({test})."
+
+
+def _name(one: Mapping[str, Any]) -> Head:
+    return Head(int(one["layer"]), int(one["head"]))
+
+
+def _by_the_judge(row: Mapping[str, Any]) -> str:
+    """What the judge's word alone would say, where it says something else."""
+    if (row["up"], row["down"]) == (row["up_asr"], row["down_asr"]):
+        return ""
+    return (
+        f"By the judge's word alone, broken text included, {row['up_asr'] + row['down_asr']} heads differ "
+        f"(highest {row['highest_asr']:+.2f}, p {p_value(row['p_value_asr'])})."
+    )
+
+
+def _power(row: Mapping[str, Any]) -> str:
+    """How many prompts must flip before a head can survive."""
+    needed, n = row["needed"], row["n"]
+    asked = f"Before one of {row['n_heads']:,} heads can survive, {needed} prompts must flip one way"
+    return (
+        f"{asked}; this map has {n}."
+        if needed <= n
+        else f"{asked}, and this map has only {n}: it cannot show any head."
+    )
