@@ -87,6 +87,7 @@ pathvars:
 include: "rules/common.smk"
 include: "rules/datasets.smk"
 include: "rules/models.smk"
+include: "rules/checks.smk"
 include: "rules/prompts.smk"
 include: "rules/ships.smk"
 include: "rules/sahara.smk"

@@ -91,6 +91,19 @@ def dtype(wildcards):
     return known(requests.dtype, wildcards.model, on_gpu=jobs_on_gpu())
 
 
+def checks_of(wildcards):
+    """The path of the checks of a model in the number format and with the attention that its jobs have."""
+    attention = known(settings.model, wildcards.model).attention
+    return PATHS["checks"].format(
+        model=wildcards.model, dtype=dtype(wildcards), attention=attention
+    )
+
+
+def all_checks(wildcards):
+    """The paths of the checks of all models that are measured."""
+    return sorted({checks_of(cell) for cell in [*cells.all, *cells.scored("ships")]})
+
+
 def shard_paths(wildcards):
     """The paths of all shards of a cell's completions."""
     count = known(requests.shards, wildcards)

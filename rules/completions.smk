@@ -1,6 +1,7 @@
 rule completions:
     input:
         unpack(completion_inputs),
+        checks=checks_of,
     output:
         PATHS["completions"],
     log:

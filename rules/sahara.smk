@@ -2,6 +2,7 @@ rule sahara:
     input:
         model=PATHS["models"],
         prompts=PATHS["prompts"],
+        checks=checks_of,
     output:
         PATHS["sahara"],
     log:

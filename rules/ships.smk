@@ -1,6 +1,7 @@
 rule ships:
     input:
         unpack(ships_inputs),
+        checks=checks_of,
     output:
         PATHS["ships"],
     log:

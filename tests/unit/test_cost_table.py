@@ -22,11 +22,26 @@ def test_rows_are_the_sums_of_their_jobs() -> None:
     shards = found.shards(*LLAMA, "single", "greedy")
     single = found.completions(*LLAMA, "single", "greedy", shards)
     assert ships is not None and sahara is not None and single is not None and shards > 1
+    checks = found.checks(LLAMA[0])
+    assert checks is not None
     hours = [2 * ships.seconds / 3600, sahara.seconds / 3600, shards * single.seconds / 3600]
-    assert llama.split()[:2] == [LLAMA[0], str(2 + 1 + shards)]
-    assert [float(cell) for cell in llama.split()[2:]] == pytest.approx([*hours, sum(hours)], abs=0.06)
-    assert together.split()[1] == str(3 + 1 + shards + 1)
+    assert llama.split()[:2] == [LLAMA[0], str(1 + 2 + 1 + shards)]
+    every = sum(hours) + checks.seconds / 3600
+    assert [float(cell) for cell in llama.split()[2:]] == pytest.approx([*hours, every], abs=0.06)
+    assert together.split()[1] == str(2 + 3 + 1 + shards + 1)
     assert float(together.split()[-1]) == pytest.approx(float(llama.split()[-1]) + float(other.split()[-1]), abs=0.11)
+
+
+def test_a_model_is_checked_once_and_the_checks_have_a_column_where_they_take_minutes() -> None:
+    for compute, minutes in (({}, False), ({"device": "cpu"}, True)):
+        found = Estimates(config(compute=compute))
+        jobs = planned(found, [LLAMA] * 4, [LLAMA], [(*LLAMA, "single", "greedy")])
+        assert [job.jobs for job in jobs if job.stage == "checks"] == [1]
+        told = announcement(found, jobs)
+        assert told is not None
+        assert (told.splitlines()[1].split()[1] == "checks") == minutes
+        every = sum(job.seconds or 0.0 for job in jobs) / 3600
+        assert float(told.splitlines()[2].split()[-1]) == pytest.approx(every, abs=0.06)
 
 
 def test_a_study_of_minutes_is_not_announced() -> None:
@@ -39,7 +54,7 @@ def test_what_is_unknown_is_named_with_its_jobs() -> None:
     found = Estimates(config(models={"new": {"repo": "someone/new"}}))
     told = announcement(found, planned(found, [("new", *LLAMA[1:])] * 3, [LLAMA], []))
     assert told is not None
-    assert "new: 3 jobs whose time is unknown" in told.splitlines()[-1]
+    assert "new: 4 jobs whose time is unknown" in told.splitlines()[-1]
     alone = announcement(found, planned(found, [("new", *LLAMA[1:])], [], []))
     assert alone is not None and len(alone.splitlines()) == 2
 

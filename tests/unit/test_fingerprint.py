@@ -138,6 +138,7 @@ def rules(library: Path) -> dict[str, str]:
 
 
 SCORES_AND_COMPLETIONS = {"ships", "sahara", "completions"}
+COMPUTING = {*SCORES_AND_COMPLETIONS, "checks"}
 FOUND_BY = {
     **{
         f"engine/{name}": {"completions"}
@@ -147,8 +148,13 @@ FOUND_BY = {
     "engine/plain_rows": {"completions", "completions_merged"},
     "engine/divergence": {"ships", "completions"},
     "attribution/refusal_shift": {"ships"},
-    "engine/ablation": {*SCORES_AND_COMPLETIONS, "models_train"},
-    "engine/supported_families": {*SCORES_AND_COMPLETIONS, "models", "models_train", "prompts", "verdicts"},
+    **{f"engine/{name}": set() for name in ("model_checks", "probes", "reference_attention")},
+    **{
+        f"engine/{name}": SCORES_AND_COMPLETIONS
+        for name in ("batches", "layer_shortcuts", "out_of_memory", "partial_forward", "positions", "self_checks")
+    },
+    "engine/ablation": {*COMPUTING, "models_train"},
+    "engine/supported_families": {*COMPUTING, "models", "models_train", "prompts", "verdicts"},
     "attribution/ships": {"ships"},
     "attribution/sahara": {"sahara"},
     "attribution/scoring_passes": {"ships", "sahara"},
@@ -174,8 +180,8 @@ def test_another_number_in_a_module_is_found_by_the_rules_that_it_counts_for(nam
     before, path = rules(library), library / f"{name}.py"
     path.write_text(with_another_number(path.read_text(encoding="utf-8")), encoding="utf-8")
     changed = {rule for rule, told in rules(library).items() if told != before[rule]}
-    expected = FOUND_BY.get(name, SCORES_AND_COMPLETIONS)
-    expected = {*SCORES_AND_COMPLETIONS, "models", "prompts", "verdicts"} if isinstance(expected, str) else expected
+    expected = FOUND_BY.get(name, COMPUTING)
+    expected = {*COMPUTING, "models", "prompts", "verdicts"} if isinstance(expected, str) else expected
     assert changed == expected
 
 
@@ -210,8 +216,8 @@ def within_words(code: str, number: ast.Constant) -> bool:
     ("name", "old", "new", "expected"),
     [
         ("engine/layer_shortcuts", "raise _Reached(module, states)", "raise _Reached(module, (2 * states[0],))", 3),
-        ("models/open", "dtype=dtype", 'dtype="float16"', 3),
-        ("jobs/loaded_model", "dtype=dtype", 'dtype="float16"', 3),
+        ("models/open", "dtype=dtype", 'dtype="float16"', 4),
+        ("jobs/loaded_model", "dtype=dtype", 'dtype="float16"', 4),
         ("jobs/run", "logging.INFO", "logging.DEBUG", 0),
         ("artifacts/files", '"zstd"', '"snappy"', 0),
         ("config/load", "_plain(raw)", "_plain(dict(raw))", 0),

@@ -52,6 +52,18 @@ def test_the_work_grows_with_head_sets_samples_and_steps() -> None:
     assert seven - four == pytest.approx(four - ships), "a step of Sahara costs as much as Ships"
 
 
+def test_checks_load_the_model_and_pass_it_a_thousand_tokens() -> None:
+    on_gpu, on_cpu = (
+        known(Estimates(config(compute={"device": device})).checks(CELL[0])) for device in ("cuda", "cpu")
+    )
+    assert 30 + 13 < on_gpu.seconds < 30 + 14 + 5
+    assert on_gpu.host_memory == known(Estimates(config()).ships(*CELL)).host_memory
+    operations = 2 * 6.6e9 * (790 + 8 * 33)
+    assert on_cpu.seconds - 27 == pytest.approx(operations / 0.085e12, rel=0.5)
+    assert on_cpu.host_memory > 4 * 6.7e9
+    assert Estimates(config(models={"new": {"repo": "someone/new"}})).checks("new") is None
+
+
 def test_controls_and_maps_cost_as_many_head_sets_as_they_have() -> None:
     mine = {"mine": [f"L0{layer}H00" for layer in range(6)]}
     found = Estimates(config(random={"draws": 6, "matched": 6}, head_sets=mine))

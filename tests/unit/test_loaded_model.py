@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,16 @@ def test_a_file_that_changed_after_the_model_was_described_is_not_used(golden: P
     (folder / name).unlink()
     with pytest.raises(SafetyHeadsError, match=rf"{name}, which was there when .* is missing"):
         opened()
+
+
+@pytest.mark.parametrize(("before", "again"), [("cpu", False), ("NVIDIA H100 80GB HBM3", True)])
+def test_a_model_that_was_checked_on_another_kind_of_device_is_checked_again(
+    before: str, again: bool, golden: Path, tmp_path: Path, description: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, checks = load_config(config_of(golden, tmp_path)), tmp_path / "checks.json"
+    files.write_json(checks, {"record": {"device": before}})
+    how = {"dtype": "float32", "attention": "sdpa", "checks": str(checks)}
+    model_of(settings, "tiny", description, **how)
+    monkeypatch.setattr("safetyheads.engine.probes.apart", lambda ours, theirs: torch.ones(2))
+    with pytest.raises(SafetyHeadsError, match="ablating nothing") if again else nullcontext():
+        model_of(settings, "tiny", description, **how)

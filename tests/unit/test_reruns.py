@@ -46,6 +46,7 @@ TAKES = {
     "datasets": ("dataset",),
     "models": ("model",),
     "models_train": ("model",),
+    "checks": ("model", "dtype", "attention"),
     "prompts": ("model", "dataset", "template"),
     "ships": ("model", "dataset", "template", "ablation"),
     "sahara": ("model", "dataset", "template", "ablation"),
@@ -68,9 +69,11 @@ def rule_texts() -> dict[str, str]:
 
 
 PARAMS = rule_texts()
+COMPUTING = {"checks", "ships", "sahara", "completions"}
+"""The rules that open a model to compute with it."""
 MEASURED = {"rates", "effects", "noise"}
 """The rules that take the verdicts of all cells."""
-ENTRY = re.compile(r"(\w+)=((?:[^,()\[\]{}]|\([^)]*\)|\[[^\]]*\]|\{[^}]*\})+),", re.DOTALL)
+ENTRY = re.compile(r"(\w+)=((?:[^,()\[\]{}]|\([^)]*\)|\[(?:[^\[\]]|\[[^\]]*\])*\]|\{[^}]*\})+),", re.DOTALL)
 
 
 def params(rule: str, keyed: dict[str, str], config: Config) -> dict[str, Any]:
@@ -83,6 +86,11 @@ def params(rule: str, keyed: dict[str, str], config: Config) -> dict[str, Any]:
         "dataset_content": lambda: "",  # the files do not matter here: see tests/workflow/test_content_study.py
         "model_content": lambda: "",
         "settings.attribution.plain()": config.attribution.plain,
+        "settings.attribution.openings": lambda: config.attribution.openings,
+        "settings.attribution.of_sahara()": config.attribution.of_sahara,
+        "[[*of, *less] for of, less in cells.contrasts().items()]": lambda: [
+            [*of, *less] for of, less in cells.contrasts().items()
+        ],
         "thinking": lambda: config.thinking(keyed["model"]),
         "cells.drop_leaks()": cells.drop_leaks,
         "settings.benign()": config.benign,
@@ -107,7 +115,14 @@ def planned(settings: Settings) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Everything that the study makes: rule and keys, and what the params say and the inputs are called."""
     config = load_config(settings, Path("/nowhere"))
     cells = Cells(config)
-    keyed = {rule: {tuple(getattr(cell, key) for key in keys) for cell in cells.all} for rule, keys in TAKES.items()}
+    keyed = {
+        rule: {tuple(getattr(cell, key) for key in keys) for cell in cells.all}
+        for rule, keys in TAKES.items()
+        if rule != "checks"
+    }
+    keyed["checks"] = {
+        (name, Requests(config).dtype(name, on_gpu=False), config.model(name).attention) for (name,) in keyed["models"]
+    }
     for method in ("ships", "sahara"):
         keyed[method] = {cell[:4] for cell in cells.scored(method)}
     keyed["models_train"] = {(name,) for (name,) in keyed["models"] if config.model(name).demo}
@@ -152,8 +167,8 @@ CHANGES: dict[str, tuple[Callable[[Settings], object], set[str]]] = {
         {"rates", "effects", "noise", "report", "gone"},
     ),
     "attribution steps": (lambda settings: settings["attribution"].update(steps=3), {"sahara"}),
-    "the attention of a model": (section("models", "tiny", attention="eager"), {"ships", "sahara", "completions"}),
-    "the number format of a model": (section("models", "tiny", dtype="float16"), {"ships", "sahara", "completions"}),
+    "the attention of a model": (section("models", "tiny", attention="eager"), {*COMPUTING, "gone"}),
+    "the number format of a model": (section("models", "tiny", dtype="float16"), {*COMPUTING, "gone"}),
     "auto that means the same": (section("models", "tiny", dtype="auto"), set()),
     "the chat template of a model": (section("models", "tiny", chat_template="{{ x }}"), {"prompts"}),
     "the seed of the demo": (section("models", "taught", demo={"seed": 1}), {"models_train", "models"}),

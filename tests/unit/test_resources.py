@@ -37,7 +37,16 @@ def test_memory_is_a_quarter_more_than_estimated_and_grows_with_attempts(request
     assert requests.memory("ships", demo, 1) < requests.memory("ships", KEYS, 1), "each job asks for what it needs"
 
 
-@pytest.mark.parametrize("stage", ["ships", "sahara", "completions", "completions_part"])
+def test_checks_are_asked_for_by_the_model_alone(requests: Requests) -> None:
+    keyed = {"model": "llama-2-7b-chat"}
+    job = requests.estimates.checks(keyed["model"])
+    assert job is not None
+    assert requests.memory("checks", keyed, 1) == round(1.25 * job.host_memory / 1e6) > 13_000
+    assert requests.runtime("checks", keyed, 1) == LEAST_MINUTES
+    assert requests.runtime("checks", {"model": "unknown"}, 1) == 2 * UNKNOWN[1] / 60
+
+
+@pytest.mark.parametrize("stage", ["checks", "ships", "sahara", "completions", "completions_part"])
 def test_unknown_sizes_ask_for_a_lot(stage: str, requests: Requests) -> None:
     keyed = {**SINGLE, "model": "unknown"}
     assert requests.memory(stage, keyed, 1) == round(1.25 * UNKNOWN[0] / 1e6)

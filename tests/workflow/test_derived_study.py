@@ -62,4 +62,4 @@ def test_another_donor_makes_what_depends_on_it_again(derived: Project, tmp_path
     path = project.folder / "other" / "model.safetensors"
     save_file({name: weights * np.float32(2) for name, weights in load_file(path).items()}, path, {"format": "pt"})
     planned = jobs(project.run(f"results/{MIXED}.parquet", f"results/{BY_HAND}.parquet", "--dry-run").output)
-    assert planned == {"models": 2, "prompts": 1, "ships": 1}
+    assert planned == {"models": 2, "checks": 1, "prompts": 1, "ships": 1}

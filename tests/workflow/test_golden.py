@@ -61,6 +61,7 @@ def score(folder: Path) -> Project:
     assert project.make("attribution") == {
         "datasets": 1,
         "models": 1,
+        "checks": 1,
         "prompts": 3,
         "ships": 6,
         "sahara": 2,

@@ -27,7 +27,7 @@ def test_the_hours_of_both_models_are_told_and_count_the_jobs_that_are_planned(p
     models = ("llama-2-7b-chat", "vicuna-7b-v1.5")
     assert set(rows) >= {*models, "together"}
     stats = jobs(planned)
-    of_models = sum(stats.get(rule, 0) for rule in ("ships", "sahara", "completions", "completions_part"))
+    of_models = sum(stats.get(rule, 0) for rule in ("checks", "ships", "sahara", "completions", "completions_part"))
     assert rows["together"][0] == sum(rows[name][0] for name in rows if name != "together") == of_models
     assert all(1 < rows[model][1] < 100 for model in models)
     assert "unknown" not in planned

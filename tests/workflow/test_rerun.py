@@ -18,6 +18,7 @@ MEASURED = ["rates", "effects", "effects_by_category", "noise"]
 VERDICTS = ["verdicts/*", *MEASURED, "report/index"]
 COMPLETIONS = ["completions/*", *VERDICTS]
 SCORES = ["ships/*", "sahara/*"]
+CHECKS = ["checks/*", "report/index"]
 
 
 MEASURING = {"rates": 1, "effects": 1, "noise": 1}
@@ -124,13 +125,13 @@ CHANGES: dict[str, tuple[Callable[[Project], object], list[str]]] = {
     ),
     "the number format of a model": (
         reconfigure(lambda settings: settings["models"]["tiny"].update(dtype="bfloat16")),
-        [*SCORES, *COMPLETIONS],
+        [*CHECKS, *SCORES, *COMPLETIONS],
     ),
     "the queries of a data set": (
         lambda project: project.write_queries("neutral.csv", 4),
         ["datasets/*", "prompts/*", *SCORES, *COMPLETIONS],
     ),
-    "the weights of a model": (other_weights, ["models/*", "prompts/*", *SCORES, *COMPLETIONS]),
+    "the weights of a model": (other_weights, ["models/*", *CHECKS, "prompts/*", *SCORES, *COMPLETIONS]),
     "the arithmetic of Ships": (
         rewrite("attribution/ships.py", "divergence(logits, of_heads)", "2 * divergence(logits, of_heads)"),
         ["ships/*", *of_plan("ships-1")],
@@ -140,6 +141,11 @@ CHANGES: dict[str, tuple[Callable[[Project], object], list[str]]] = {
             "engine/layer_shortcuts.py", "raise _Reached(module, states)", "raise _Reached(module, (2 * states[0],))"
         ),
         [*SCORES, *COMPLETIONS],
+    ),
+    "what a check of models lets pass": (rewrite("engine/model_checks.py", "FAR = 4.0", "FAR = 5.0"), []),
+    "the arithmetic of ablation": (
+        rewrite("engine/ablation.py", "query * ablation.epsilon", "query * 2 * ablation.epsilon"),
+        [*CHECKS, *SCORES, *COMPLETIONS],
     ),
     "nothing that counts": (nothing_that_counts, []),
 }
@@ -177,6 +183,36 @@ def test_a_rerun_touches_nothing_else_and_the_next_run_nothing_at_all(project: P
     changed = {name for name in before if before[name] != after[name]}
     assert changed - set(MEASURED) == {name for name in before if name.startswith("verdicts/")}
     assert project.make() == {}
+
+
+def test_a_model_can_be_checked_again_without_its_scores(project: Project) -> None:
+    file, before = project.results / "checks" / "tiny" / "float32-auto.json", project.artefacts()
+    file.touch()
+    assert project.make() == {}
+    project.edit(f"{LIBRARY}/engine/model_checks.py", "FAR = 4.0", "FAR = 5.0")
+    path = str(file.relative_to(project.folder))
+    assert project.make(path, "--forcerun", path) == {"checks": 1}
+    assert project.make() == {}
+    assert project.artefacts() == before
+
+
+def test_a_check_that_fails_ends_what_comes_after_it_and_leaves_what_was_there(project: Project) -> None:
+    file, before = project.results / "checks" / "tiny" / "tf32-auto.json", project.artefacts()
+    settings = small_study()
+    settings["studies"]["main"]["plans"].append("random-2")
+    settings["models"]["tiny"]["dtype"] = "tf32"  # on a CPU the same, but planned as another
+    project.configure(settings)
+    project.edit(f"{LIBRARY}/engine/model_checks.py", "most=2e-2", "most=-1.0")
+    for _ in range(2):
+        ended = project.run("--keep-going")
+        assert ended.status == 1
+        assert 'tiny: The check "sdpa equals eager attention" does not hold in float32 on cpu' in ended.output
+        assert "Set `models: {tiny: {attention: eager}}`" in ended.output
+        assert project.artefacts() == before
+        assert not file.exists()
+    settings["models"]["tiny"]["dtype"] = "float32"
+    project.configure(settings)
+    assert project.make() == {"completions": 1, "verdicts": 2, **MEASURING, "report": 1, "all": 1}
 
 
 def test_one_more_plan_makes_its_completions_only(project: Project) -> None:

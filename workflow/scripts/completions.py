@@ -28,7 +28,8 @@ with logged(snakemake.log[0]):
     plan, heads = parse_plan(snakemake.wildcards.plan), tuple(map(parse_head, params.plan.get("heads", ())))
     check_plan(plan, heads, grid, name)
     assignments = assign(plan, list(prompts["query_id"]), grid, **scores, heads=heads, **params.plan.get("random", {}))
-    model = model_of(settings, name, description, dtype=params.dtype, **params.model)
+    how = {"dtype": params.dtype, **params.model, "checks": snakemake.input.checks}
+    model = model_of(settings, name, description, **how)
     inputs = [source, *scored.values()]
     record = record_of(params, settings.results, inputs=inputs, description=description, model=model)
     budget = settings.compute.token_budget

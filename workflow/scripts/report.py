@@ -32,6 +32,7 @@ with logged(snakemake.log[0]):
         title=settings.report.title,
         studies={name: study.plain() for name, study in settings.studies.items()},
         models={Path(path).stem: files.read_json(path) for path in inputs.models},
+        checks={checked["model"]: checked for checked in map(files.read_json, inputs.checks)},
         **{name: files.read(Path(path)) for name, path in inputs.items() if name in TABLES},
         ships=table(inputs.ships),
         sahara=table(inputs.sahara),

@@ -17,7 +17,8 @@ with logged(snakemake.log[0]):
     output, settings, params = Path(snakemake.output[0]), Config.model_validate(snakemake.config), snakemake.params
     description, source = Path(snakemake.input.model), Path(snakemake.input.prompts)
     prompts = files.read(source, ["query_id", "token_ids"])
-    model = model_of(settings, snakemake.wildcards.model, description, dtype=params.dtype, **params.model)
+    how = {"dtype": params.dtype, **params.model, "checks": snakemake.input.checks}
+    model = model_of(settings, snakemake.wildcards.model, description, **how)
     record = record_of(params, settings.results, inputs=[source], description=description, model=model)
     budget = settings.compute.token_budget
     parts = Parts(output, determining(record, settings, snakemake.wildcards.model), prompts, budget)

@@ -23,7 +23,8 @@ with logged(snakemake.log[0]):
     benign_source = snakemake.input.get("benign")
     benign = files.read(Path(benign_source), ["token_ids"]) if benign_source else None
     openings = openings_of(prompts["text"], params.openings, tokenizer_of(settings, name, description))
-    model = model_of(settings, name, description, dtype=params.dtype, **params.model)
+    how = {"dtype": params.dtype, **params.model, "checks": snakemake.input.checks}
+    model = model_of(settings, name, description, **how)
     inputs = dict.fromkeys([source, *([Path(benign_source)] if benign_source else [])])
     record = record_of(params, settings.results, inputs=inputs, description=description, model=model)
     budget = settings.compute.token_budget

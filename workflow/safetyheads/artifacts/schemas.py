@@ -72,6 +72,11 @@ STAGES: dict[str, Stage] = {
         about="class, layers, heads, key/value heads, context length, end-of-sequence ids, revision, sha256 of each "
         f"file. The demo's weights are in `{DEMO_WEIGHTS}/`",
     ),
+    "checks": Stage(
+        "checks/{model}/{dtype}-{attention}.json",
+        about="what was tried on the loaded model before it was measured, and what was found: `passed`, `warned` or "
+        "`not applicable`; `record`: number format, attention, kernels, device, versions",
+    ),
     "prompts": Stage("prompts/{model}/{dataset}/{template}.parquet", "a prompt", "query_id text token_ids"),
     "ships": Stage(
         "ships/{model}/{dataset}/{template}/{ablation}.parquet",

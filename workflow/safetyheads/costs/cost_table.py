@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from safetyheads.costs.job_costs import HOUR, Estimates
 
-STAGES, WORTH_TELLING = ("ships", "sahara", "completions"), 900.0  # seconds: a shorter study is not announced
+STAGES, WORTH_TELLING = ("checks", "ships", "sahara", "completions"), 900.0  # seconds: a shorter study is not announced
+WORTH_A_COLUMN = 180.0  # seconds of all checks: before they show as 0.1 hours, they are in the sum alone
 Scored = Iterable[tuple[str, str, str]]
 Completed = Iterable[tuple[str, str, str, str, str]]
 
@@ -20,12 +21,16 @@ class Planned(NamedTuple):
 
 
 def planned(estimates: Estimates, ships: Scored, sahara: Scored, completions: Completed) -> list[Planned]:
-    """The jobs of a study. A key has model, data set and template; that of completions has plan and decoding too."""
+    """The jobs of a study. A key has model, data set and template; that of completions has plan and decoding too.
+
+    Each of their models is checked once.
+    """
     found = [("ships", key[0], 1, estimates.ships(*key)) for key in ships]
     found += [("sahara", key[0], 1, estimates.sahara(*key)) for key in sahara]
     for key in completions:
         shards = estimates.shards(*key)
         found.append(("completions", key[0], shards, estimates.completions(*key, shards=shards)))
+    found += [("checks", model, 1, estimates.checks(model)) for model in sorted({entry[1] for entry in found})]
     return [Planned(stage, model, jobs, job and jobs * job.seconds) for stage, model, jobs, job in found]
 
 
@@ -36,9 +41,11 @@ def announcement(estimates: Estimates, jobs: Collection[Planned]) -> str | None:
         return None
     cpu, models = estimates.device == "cpu", sorted({job.model for job in known})
     device = f"{estimates.config.compute.threads} CPU threads" if cpu else f"one {estimates.device.upper()}"
-    rows = [["", "jobs", *STAGES, "hours" if cpu else "GPU hours"]] if known else []
-    rows += [_row(model, [job for job in known if job.model == model]) for model in models]
-    rows += [_row("together", known)] if len(models) > 1 else []
+    checks = sum(job.seconds or 0.0 for job in known if job.stage == "checks")
+    stages = [stage for stage in STAGES if stage != "checks" or checks >= WORTH_A_COLUMN]
+    rows = [["", "jobs", *stages, "hours" if cpu else "GPU hours"]] if known else []
+    rows += [_row(model, [job for job in known if job.model == model], stages) for model in models]
+    rows += [_row("together", known, stages)] if len(models) > 1 else []
     widths = [max(map(len, column)) for column in zip(*rows)]
     said = f"Estimate for the whole study, what is done already included, on {device} a job (see `compute: speed`). "
     lines = [said + "Completions count at their full length, so it may be less:"]
@@ -49,6 +56,7 @@ def announcement(estimates: Estimates, jobs: Collection[Planned]) -> str | None:
     return "\n".join(lines)
 
 
-def _row(name: str, jobs: Collection[Planned]) -> list[str]:
-    hours = [sum(job.seconds or 0.0 for job in jobs if job.stage == stage) / HOUR for stage in STAGES]
-    return [name, str(sum(job.jobs for job in jobs)), *(f"{h:.1f}" if h else "-" for h in (*hours, sum(hours)))]
+def _row(name: str, jobs: Collection[Planned], stages: Collection[str]) -> list[str]:
+    hours = [sum(job.seconds or 0.0 for job in jobs if job.stage == stage) / HOUR for stage in stages]
+    every = sum(job.seconds or 0.0 for job in jobs) / HOUR
+    return [name, str(sum(job.jobs for job in jobs)), *(f"{h:.1f}" if h else "-" for h in (*hours, every))]

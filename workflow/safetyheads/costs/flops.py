@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from math import ceil
 from typing import NamedTuple
 
+CHECKED_TOKENS, CHECKED_OF_LAYER, CHECKED_PASSES = 790, 8, 25
+"""Tokens of the check of a model, besides those for each of its layers and one plain row; passes, kernels' included."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -90,3 +93,11 @@ def work(
     batch = min(budget, rows * length) * (20 * shape.hidden + cache)
     moved = passes * shape.weights + read * cache
     return Work(operations, moved * width, passes * shape.layers, batches, shape.parameters * width, batch * width)
+
+
+def checking(shape: Shape, width: int) -> Work:
+    """Check a model (`engine/model_checks`): passes over a few random prompts, some of them with eager attention."""
+    tokens, passes = CHECKED_TOKENS + CHECKED_OF_LAYER * (shape.layers + 1), CHECKED_PASSES
+    states = tokens * (20 * shape.hidden + shape.layers * 2 * shape.keys_and_values)
+    operations, moved = 2.0 * tokens * shape.weights, float(passes * shape.weights * width)
+    return Work(operations, moved, passes * shape.layers, 1, shape.parameters * width, states * width)

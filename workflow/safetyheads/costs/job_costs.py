@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from safetyheads.config.load import Config
-from safetyheads.costs.flops import Shape, Work, work
+from safetyheads.costs.flops import Shape, Work, checking, work
 from safetyheads.costs.model_sizes import model_shape, query_count
 from safetyheads.plans import Plan, parse_plan
 
@@ -47,6 +47,13 @@ class Estimates:
         self._shape = cache(partial(model_shape, config, folder=folder or Path()))
         self._queries = cache(partial(query_count, config, folder=folder or Path()))
         self._planned = self if gpu else Estimates(config, folder)
+
+    def checks(self, model: str) -> Job | None:
+        """The job of rule `checks`, whose passes over random tokens are always the same ones."""
+        shape, compute = self._shape(model), self.config.compute
+        return self._job(
+            self._timed(checking(shape, self._width(model)), model, compute.speed.scoring) if shape else None
+        )
 
     def ships(self, model: str, dataset: str, template: str) -> Job | None:
         """The job of rule `ships`, whatever the ablation."""
@@ -85,10 +92,19 @@ class Estimates:
             plan, made, own = parse_plan(completed[0]), self.config.decoding(completed[1]), compute.speed.generation
             task = self._sets(plan, shape), made.samples, made.max_new_tokens
             more = {"paired": plan.paired, "likelihoods": True}
+        return self._timed(
+            work(shape, count, tokens, *task, compute.token_budget, self._width(model), **more), model, own
+        )
+
+    def _width(self, model: str) -> int:
+        """The bytes of a number."""
         dtype = self.config.model(model).dtype
-        wide = dtype in ("float32", "tf32") or (dtype == "auto" and self.device == "cpu")
-        found = work(shape, count, tokens, *task, compute.token_budget, 4 if wide else 2, **more)
-        return found, found.operations / (own * TERA) if own else seconds(found, self.device, dtype, compute.threads)
+        return 4 if dtype in ("float32", "tf32") or (dtype == "auto" and self.device == "cpu") else 2
+
+    def _timed(self, found: Work, model: str, own: float | None) -> tuple[Work, float]:
+        """Work and its seconds, by the rate that the user has measured, if there is one."""
+        dtype, threads = self.config.model(model).dtype, self.config.compute.threads
+        return found, found.operations / (own * TERA) if own else seconds(found, self.device, dtype, threads)
 
     def _sets(self, plan: Plan, shape: Shape) -> int:
         """How many head sets complete each prompt; of matched draws as many as are wanted, though fewer may exist."""

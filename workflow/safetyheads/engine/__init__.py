@@ -6,6 +6,7 @@ Read it in this order; each module uses only those before it:
 2. `context`, `positions`: how long a text may be, and where the model's rotary frequencies change.
    `decoder`, `layer_shortcuts`, `partial_forward`: passes leave out what an ablation does not change.
 3. `self_checks`: these shortcuts, tried on the loaded model. `kernels`: which attention kernels it runs.
+   `reference_attention`, `probes`, `model_checks`: whether model, device and ablation can be trusted at all.
 4. `batches`, `out_of_memory`: which rows are computed together, and what if they do not fit.
 5. `kv_cache`, `prefill`, `shared_rows`: prompts are computed once for the rows that share them, and rows that say what
    the plain model says are not computed twice. `generation_checks`: these, tried on the loaded model.

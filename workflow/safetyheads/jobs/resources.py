@@ -67,13 +67,17 @@ class Requests:
         return AUTOMATIC["cuda" if on_gpu else "cpu"] if wanted == "auto" else wanted
 
     def _estimated(self, stage: str, keyed: Mapping[str, str]) -> tuple[int, float]:
-        key = (keyed["model"], keyed["dataset"], keyed["template"])
-        job: Job | None
-        if stage.startswith("completions"):
-            job = self.estimates.completions(*key, keyed["plan"], keyed["decoding"], shards=self.shards(keyed))
-        else:
-            job = getattr(self.estimates, stage)(*key)
+        job = self._job(stage, keyed)
         return UNKNOWN if job is None else (job.host_memory, job.seconds)
+
+    def _job(self, stage: str, keyed: Mapping[str, str]) -> Job | None:
+        if stage == "checks":
+            return self.estimates.checks(keyed["model"])
+        key = (keyed["model"], keyed["dataset"], keyed["template"])
+        if stage.startswith("completions"):
+            return self.estimates.completions(*key, keyed["plan"], keyed["decoding"], shards=self.shards(keyed))
+        job: Job | None = getattr(self.estimates, stage)(*key)
+        return job
 
 
 def on_gpu(device: str, *, there: bool) -> bool:

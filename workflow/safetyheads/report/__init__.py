@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from safetyheads.report import broken_text, figures, meanings, tables
+from safetyheads.report.checks import checks_table
 from safetyheads.report.data import TABLES, ReportData
 from safetyheads.report.figures.drawing import percent
 from safetyheads.report.headlines import headlines
@@ -41,7 +42,13 @@ def build(data: ReportData) -> str:
         css=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
         study_keys=_STUDY_KEYS,
         headlines=headlines(data),
-        run=[tables.models(data), tables.datasets(data), *meanings.settings(data), tables.conditions(data)],
+        run=[
+            tables.models(data),
+            tables.datasets(data),
+            *meanings.settings(data),
+            tables.conditions(data),
+            checks_table(data),
+        ],
         broken_text=broken_text.rule(),
         checked=[(model, planted, checks) for model, planted, checks in checked if checks],
         models=model_sections(data),

@@ -34,6 +34,8 @@ class ReportData:
     """The content of each model's `models/{model}.json`, by name. Demo models have `planted`, two names of heads,
     and may have `decoy`, the name of a third."""
     rates: pd.DataFrame
+    checks: Settings = field(default_factory=dict)
+    """The content of the file of each model's checks, by name."""
     effects: pd.DataFrame = field(default_factory=_empty)
     effects_by_category: pd.DataFrame = field(default_factory=_empty)
     maps: pd.DataFrame = field(default_factory=_empty)
