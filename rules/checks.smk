@@ -1,3 +1,7 @@
+localrules:
+    checks_shown,
+
+
 # A check that runs again makes all scores and completions of its model again. So it depends on nothing that they do not
 # depend on: how checks are made counts in no fingerprint (it "only refuses"), and the kind of device is seen by the jobs
 # themselves. To let them take the file as `ancient` would not do: Snakemake overlooks what else has changed for a job
@@ -7,7 +11,7 @@ rule checks:
     input:
         model=PATHS["models"],
     output:
-        PATHS["checks"],
+        CHECKED,
     log:
         "<results>/logs/checks/{model}/{dtype}-{attention}.log",
     benchmark:
@@ -28,3 +32,19 @@ rule checks:
         "Check model {wildcards.model} on this device ({wildcards.dtype}, attention {wildcards.attention})"
     script:
         "../workflow/scripts/checks.py"
+
+
+# Where users look: the checks of the settings at hand.
+rule checks_shown:
+    input:
+        checks_of,
+    output:
+        PATHS["checks"],
+    log:
+        "<results>/logs/checks_shown/{model}.log",
+    conda:
+        ENVIRONMENT
+    message:
+        "Checks of {wildcards.model}"
+    shell:
+        "cp {input:q} {output:q} 2> {log:q}"

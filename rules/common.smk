@@ -6,7 +6,7 @@ The functions take wildcards as Snakemake hands them over, and ask `safetyheads.
 import sys
 
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.jobs.cells import DOWNLOAD, PATHS, SHARD, WEIGHTS, Cells
+from safetyheads.jobs.cells import CHECKED, DOWNLOAD, PATHS, SHARD, WEIGHTS, Cells
 from safetyheads.jobs.fingerprint import fingerprint
 from safetyheads.jobs.planning import hours, rates_to_be_gone
 from safetyheads.jobs.resources import Requests, gpu_here, on_gpu
@@ -94,14 +94,9 @@ def dtype(wildcards):
 def checks_of(wildcards):
     """The path of the checks of a model in the number format and with the attention that its jobs have."""
     attention = known(settings.model, wildcards.model).attention
-    return PATHS["checks"].format(
+    return CHECKED.format(
         model=wildcards.model, dtype=dtype(wildcards), attention=attention
     )
-
-
-def all_checks(wildcards):
-    """The paths of the checks of all models that are measured."""
-    return sorted({checks_of(cell) for cell in [*cells.all, *cells.scored("ships")]})
 
 
 def shard_paths(wildcards):

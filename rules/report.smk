@@ -4,7 +4,7 @@ rule report:
         ships=cells.paths("ships", cells.scored("ships")),
         sahara=cells.paths("sahara", cells.scored("sahara")),
         models=cells.paths("models", [*cells.all, *cells.scored("ships")]),
-        checks=all_checks,
+        checks=cells.paths("checks", [*cells.all, *cells.scored("ships")]),
         datasets=cells.paths(
             "datasets",
             [

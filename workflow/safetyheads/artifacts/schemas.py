@@ -73,9 +73,10 @@ STAGES: dict[str, Stage] = {
         f"file. The demo's weights are in `{DEMO_WEIGHTS}/`",
     ),
     "checks": Stage(
-        "checks/{model}/{dtype}-{attention}.json",
+        "checks/{model}.json",
         about="what was tried on the loaded model before it was measured, and what was found: `passed`, `warned` or "
-        "`not applicable`; `record`: number format, attention, kernels, device, versions",
+        "`not applicable`; `record`: number format, attention, kernels, device, versions. Those of other settings that "
+        "were tried are in `checks/{model}/`",
     ),
     "prompts": Stage("prompts/{model}/{dataset}/{template}.parquet", "a prompt", "query_id text token_ids"),
     "ships": Stage(

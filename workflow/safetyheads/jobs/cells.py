@@ -19,6 +19,9 @@ from safetyheads.plans import PLAIN, Plan, parse_plan
 PATHS = {stage: f"<results>/{known.path}" for stage, known in STAGES.items()}
 """Path of each stage's artefacts as rules write it: `<results>` and the keys in braces are filled in by Snakemake."""
 
+CHECKED = "<results>/checks/{model}/{dtype}-{attention}.json"
+"""Path of the checks of a model in one number format and with one attention. `checks/{model}.json` is a copy of one."""
+
 SHARD = PATHS["completions"].replace("{decoding}.", ".{decoding}.{shard}-of-{shards}.")
 """Path of one shard of a cell's completions."""
 
