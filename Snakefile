@@ -95,6 +95,7 @@ include: "rules/completions.smk"
 include: "rules/verdicts.smk"
 include: "rules/rates.smk"
 include: "rules/effects.smk"
+include: "rules/concentration.smk"
 include: "rules/report.smk"
 
 

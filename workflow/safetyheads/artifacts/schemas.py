@@ -57,6 +57,13 @@ _MAP = (
 _MAPS = " ".join(("n n_heads needed", *(f"{name}{end}" for end in ("", "_asr") for name in _MAP.split())))
 _MAP_HEAD = "plain ablated effect up down p_value p_adjusted"
 _MAPS_BY_HEAD = " ".join(f"{name}{end}" for end in ("", "_asr") for name in _MAP_HEAD.split())
+_CONCENTRATION = " ".join(
+    (
+        "gini top_share effective_heads largest heads_asr heads_coherent",
+        *(f"{name}_correlation{end}" for end in ("", "_asr") for name in ("score", "refusal_shift", "answer_shift")),
+        "p_refusal p_refusal_benign refusal_auroc",
+    )
+)
 _OUTCOMES = ("degenerate", "unfinished", "complied", "refused", "short", "other")
 _KEYS = "model dataset template ablation plan decoding judge"
 _CELL = "{model}/{dataset}/{template}/{ablation}/{plan}/{decoding}"
@@ -164,6 +171,39 @@ STAGES: dict[str, Stage] = {
             "p_adjusted": "Holm, over the heads of the map",
         },
     ),
+    "concentration": Stage(
+        "concentration.parquet",
+        "a method of a cell",
+        f"{_KEYS.replace(' plan', '')} method source {_CONCENTRATION}",
+        {
+            **{"source": "the data set that heads are chosen on", "gini": "of the mean scores of heads, at least 0"},
+            **{
+                "top_share": "of the sum, that the highest 1 % of heads have",
+                "effective_heads": "1 / sum of squared shares",
+            },
+            **{"largest": "the most heads that were ablated", "heads_asr": "the fewest with an ASR of 0.5 or more"},
+            **{
+                "heads_coherent": "with a coherent ASR of 0.5 or more",
+                "score_correlation": "over heads, with the effect of each alone (Spearman); `_asr`: on ASR",
+            },
+            **{
+                "p_refusal": "of the plain model's first token, on the prompts of the scores",
+                "refusal_auroc": "harmful against benign",
+            },
+        },
+    ),
+    "stability": Stage(
+        "stability.parquet",
+        "a head that a method chooses, or would have chosen with other prompts",
+        "model dataset template ablation method n layer head share chosen margin",
+        {
+            **{
+                "n": "heads that are chosen; Sahara: the step",
+                "share": "of resamples of the prompts; `ships`: of prompts; null: Sahara",
+            },
+            **{"chosen": "by all prompts; `ships`: by any", "margin": "degrees to the next best head, Sahara only"},
+        },
+    ),
     "noise": Stage(
         "noise.parquet",
         "a model and judge",
@@ -184,6 +224,9 @@ _TYPES = {
     **dict.fromkeys(("score", "probability", "first_kl", "plain_nll", "asr", "low", "high", "delta"), "float64"),
     **dict.fromkeys(("delta_low", "delta_high", "coherent_asr", "coherent_low", "coherent_high"), "float64"),
     **dict.fromkeys(("refused", "unfinished", "short", "other"), "float64"),
+    **dict.fromkeys([*_CONCENTRATION.split(), "share", "margin"], "float64"),
+    **dict.fromkeys(("largest", "heads_asr", "heads_coherent"), "int64"),
+    "chosen": "bool",
     **dict.fromkeys([*_EFFECTS.split(), *_MAPS.split(), *_MAPS_BY_HEAD.split()], "float64"),
     **dict.fromkeys(("n_heads", "needed", "up", "down", "up_asr", "down_asr"), "int64"),
     **{"texts": "float64", "verdicts": "float64", "draws": "int64", "leaks": "int64", "selected_here": "bool"},

@@ -99,6 +99,17 @@ class Cells:
         of = [cell.attributed for cell in self.all if parse_plan(cell.plan).contrasted]
         return {cell[:2]: self.subtracted(cell)[:2] for cell in of}
 
+    def choices(self) -> list[list[Any]]:
+        """The heads that plans choose by scores, each as `statistics.stability.Choice` has it, sorted."""
+        found = set()
+        for cell in self.all:
+            plan = parse_plan(cell.plan).group
+            if plan.scores:
+                at = cell.attributed
+                less = self.subtracted(at)[:2] if plan.contrasted else ("", "")
+                found.add((at.model, at.dataset, at.template, at.ablation, plan.kind, plan.n, *less))
+        return [list(choice) for choice in sorted(found)]
+
     def paths(self, stage: str, cells: Iterable[Cell] | None = None) -> list[str]:
         """The paths of a stage's files for these cells (for all cells if None), sorted and each once."""
         keyed = self.all if cells is None else cells
@@ -184,6 +195,8 @@ class Cells:
         stages = ["rates", "effects", "effects_by_category", "noise"]
         if any(cell.plan != "none" for cell in self.maps()):
             stages += ["maps", "maps_by_head"]
+        if self.choices():
+            stages += ["concentration", "stability"]
         return {stage: PATHS[stage] for stage in stages}
 
     def with_plain_rows(self) -> list[Cell]:

@@ -10,7 +10,7 @@ Settings = Mapping[str, Mapping[str, Any]]
 """Settings by name, as a section of the configuration has them: `{"greedy": {"max_new_tokens": 128, ...}}`."""
 
 
-TABLES = ("rates", "effects", "effects_by_category", "maps", "maps_by_head", "noise")
+TABLES = ("rates", "effects", "effects_by_category", "maps", "maps_by_head", "concentration", "stability", "noise")
 """The tables of a study that the page shows; some studies lack some."""
 
 
@@ -40,6 +40,8 @@ class ReportData:
     effects_by_category: pd.DataFrame = field(default_factory=_empty)
     maps: pd.DataFrame = field(default_factory=_empty)
     maps_by_head: pd.DataFrame = field(default_factory=_empty)
+    concentration: pd.DataFrame = field(default_factory=_empty)
+    stability: pd.DataFrame = field(default_factory=_empty)
     noise: pd.DataFrame = field(default_factory=_empty)
     ships: pd.DataFrame = field(default_factory=_empty)
     sahara: pd.DataFrame = field(default_factory=_empty)

@@ -18,6 +18,19 @@ def map_words(row: Mapping[str, Any], heads: pd.DataFrame) -> str:
     return " ".join([_survivors(row, heads), _chance(row, heads), _by_the_judge(row), _power(row)]).replace("  ", " ")
 
 
+def first_token_words(record: Mapping[str, Any]) -> str:
+    """How well the first token tells refusals, in words; empty where the record of the scores does not say."""
+    first = record.get("refusal")
+    if not first:
+        return ""
+    if first["word"]:
+        return f" {first['word']}"
+    beside = ""
+    if first["p_benign"] is not None:
+        beside = f", on benign ones {first['p_benign']:.2g} (AUROC {first['auroc']:.2f})"
+    return f" The plain model begins with a refusal's first token with probability {first['p_harmful']:.2g}{beside}."
+
+
 def _survivors(row: Mapping[str, Any], heads: pd.DataFrame) -> str:
     """Which heads survive the correction."""
     sure = heads[heads["p_adjusted"] < LEVEL]

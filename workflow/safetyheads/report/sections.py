@@ -1,9 +1,9 @@
 """The sections of the page: for each model and data set, its figures with a sentence on each, and its tables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 from markupsafe import Markup
@@ -11,11 +11,13 @@ from markupsafe import Markup
 from safetyheads.heads import Head, parse_head
 from safetyheads.plans import PLAIN, parse_plan
 from safetyheads.report import figures, tables
+from safetyheads.report.concentration import concentration_table, concentration_words
 from safetyheads.report.data import ReportData, cells, groups
 from safetyheads.report.effects import EffectsSection, control_summary, control_words, effects_section
 from safetyheads.report.figures.drawing import percent
-from safetyheads.report.maps import map_words
+from safetyheads.report.maps import first_token_words, map_words
 from safetyheads.report.tables import Table
+from safetyheads.statistics.doses import doses
 
 LEAST_SHIFT = 0.05
 """The mean shift, in nats, below which a sentence does not speak of a head's direction."""
@@ -28,7 +30,7 @@ class Card:
     `kind` chooses the explanation of how to read it, which the page's template has.
     """
 
-    kind: Literal["ships", "shift", "sahara", "by_plan", "by_n", "single", "outcomes", "strip", "noise"]
+    kind: Literal["ships", "shift", "sahara", "by_plan", "by_n", "single", "outcomes", "strip", "doses", "noise"]
     title: str
     svg: Markup
     summary: str
@@ -103,19 +105,6 @@ def _noise(data: ReportData, model: str, prefixes: Iterator[str]) -> list[Card]:
     return [Card("noise", "Noise between batches", Markup(svg), summary)]
 
 
-def _first_token(record: Mapping[str, Any]) -> str:
-    """How well the first token tells refusals, in words; empty where the record of the scores does not say."""
-    first = record.get("refusal")
-    if not first:
-        return ""
-    if first["word"]:
-        return f" {first['word']}"
-    beside = ""
-    if first["p_benign"] is not None:
-        beside = f", on benign ones {first['p_benign']:.2g} (AUROC {first['auroc']:.2f})"
-    return f" The plain model begins with a refusal's first token with probability {first['p_harmful']:.2g}{beside}."
-
-
 @dataclass(frozen=True)
 class _Cards:
     """Makes the cards of one model and data set. Each figure takes the next of `prefixes` for its ids."""
@@ -135,7 +124,7 @@ class _Cards:
                 f"Highest mean over {rows['query_id'].nunique():,} prompts: {first[0]} with {first[1]} nats, the best "
                 f"head of {first[-1]} of them. The first {len(table.rows)} heads hold {table.rows[-1][-2]} of the sum."
             )
-            summary += _first_token(
+            summary += first_token_words(
                 self.data.record_of(f"ships/{self.model}/{self.dataset}/{template}/{ablation}.parquet")
             )
             svg = figures.ships_map(
@@ -182,7 +171,7 @@ class _Cards:
             title, here = ", ".join(key), f"{anchor}-rates-{number}"
             effects = effects_section(self.data, rows, here)
             cards = [*self._outcomes(rows, title), self._by_plan(rows, title)]
-            cards += [*self._by_n(rows, title), *self._maps(rows, title)]
+            cards += [*self._by_n(rows, title), *self._doses(rows, title), *self._maps(rows, title)]
             made.append(SettingSection(here, title, effects, cards, tables.rates_table(rows)))
         return made
 
@@ -234,6 +223,20 @@ class _Cards:
             summary = f"Numbers of heads measured: {', '.join(map(str, numbers))}."
             svg = figures.asr_by_n(rows, sizes, **self._named("ASR by number of heads", setting, ablation, summary))
             made.append(Card("by_n", f"ASR by number of ablated heads, {ablation}", Markup(svg), summary))
+        return made
+
+    def _doses(self, rates: pd.DataFrame, setting: str) -> list[Card]:
+        """A card on the dose curves, concentration and stability for each ablation with heads that were chosen."""
+        made: list[Card] = []
+        keys = {key: str(rates[key].iloc[0]) for key in ("model", "dataset", "template", "decoding", "judge")}
+        found = cells(self.data.concentration, **keys)
+        for ablation in self._ablations(found):
+            rows = cells(found, ablation=ablation)
+            summary = concentration_words(self.data, rows)
+            curves = doses(rates[rates["ablation"].isin([ablation, PLAIN])])
+            svg = figures.dose_curves(curves, **self._named("Dose curves", setting, ablation, summary))
+            table = concentration_table(self.data, rows)
+            made.append(Card("doses", f"How many heads it takes, {ablation}", Markup(svg), summary, table))
         return made
 
     def _maps(self, rates: pd.DataFrame, setting: str) -> list[Card]:

@@ -122,7 +122,8 @@ def concentration(scores: Scores, rates: pd.DataFrame, by_head: pd.DataFrame) ->
     - `gini`, `top_share` (of the highest 1 % of heads) and `effective_heads` are of the mean scores of all heads; of a
       contrast only what is above 0 counts, as a head that matters less on these prompts is no sign of refusal.
     - `heads_asr`, `heads_coherent`: the smallest number of heads with which the ASR, or the coherent ASR, is at least
-      0.5; null if it is not with any number that was measured, the largest of which is `largest`.
+      0.5; 0 if the plain model's is; null if it is not with any number that was measured, the largest of which is
+      `largest`.
     - `score_correlation`, `refusal_shift_correlation`, `answer_shift_correlation`: Spearman's rank correlation, over
       heads, with the effect on the coherent ASR of ablating each head alone (plan `single`); `_asr`: with that on the
       ASR. Null without such a map, and where one of both is the same for all heads.

@@ -57,6 +57,9 @@ def _points(rates: pd.DataFrame) -> Iterator[dict[str, object]]:
 
 
 def enough(curve: pd.DataFrame, rate: str) -> int | None:
-    """The smallest number of heads of a dose curve at which `rate` is at least `REACHED`; None if it never is."""
-    reached = curve.loc[(curve[rate] >= REACHED) & (curve["n_heads"] > 0), "n_heads"]
+    """The smallest number of heads of a dose curve at which `rate` is at least `REACHED`; None if it never is.
+
+    It is 0 where the plain model's own rate is.
+    """
+    reached = curve.loc[curve[rate] >= REACHED, "n_heads"]
     return int(reached.min()) if len(reached) else None
