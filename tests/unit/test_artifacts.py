@@ -102,6 +102,21 @@ CONTRACT: dict[str, dict[str, str]] = {
         "n": "int64",
         **{f"{name}{end}": kind for end in ("", "_asr") for name, kind in OF_HEAD.items()},
     },
+    "concentration": {
+        **dict.fromkeys([key for key in KEYS if key != "plan"], "string"),
+        **dict.fromkeys(("method", "source"), "string"),
+        **dict.fromkeys(("gini", "top_share", "effective_heads"), "double"),
+        **dict.fromkeys(("largest", "heads_asr", "heads_coherent"), "int64"),
+        **{f"{name}_correlation": "double" for name in ("score", "refusal_shift", "answer_shift")},
+        **{f"{name}_correlation_asr": "double" for name in ("score", "refusal_shift", "answer_shift")},
+        **dict.fromkeys(("p_refusal", "p_refusal_benign", "refusal_auroc"), "double"),
+    },
+    "stability": {
+        **dict.fromkeys(("model", "dataset", "template", "ablation", "method"), "string"),
+        "n": "int64",
+        **HEAD,
+        **{"share": "double", "chosen": "bool", "margin": "double"},
+    },
     "noise": {"model": "string", "judge": "string", "n": "int64", "texts": "double", "verdicts": "double"},
 }
 VALUES: dict[str, Any] = {

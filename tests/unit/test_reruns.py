@@ -54,6 +54,8 @@ TAKES = {
     "verdicts": Cell._fields,
     "rates": (),
     "effects": (),
+    "maps": (),
+    "concentration": (),
     "noise": (),
     "report": (),
 }
@@ -71,7 +73,7 @@ def rule_texts() -> dict[str, str]:
 PARAMS = rule_texts()
 COMPUTING = {"checks", "ships", "sahara", "completions"}
 """The rules that open a model to compute with it."""
-MEASURED = {"rates", "effects", "noise"}
+MEASURED = {"rates", "effects", "maps", "concentration", "noise"}
 """The rules that take the verdicts of all cells."""
 ENTRY = re.compile(r"(\w+)=((?:[^,()\[\]{}]|\([^)]*\)|\[(?:[^\[\]]|\[[^\]]*\])*\]|\{[^}]*\})+),", re.DOTALL)
 

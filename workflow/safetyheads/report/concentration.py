@@ -37,14 +37,14 @@ def concentration_table(data: ReportData, rows: pd.DataFrame) -> Table:
                 _number(row["effective_heads"], 1),
                 _reached(row, "heads_asr"),
                 _reached(row, "heads_coherent"),
-                _stable(data, row),
                 _number(row["score_correlation"], sign=True),
                 _number(row["refusal_shift_correlation"], sign=True),
+                _stable(data, row),
             ]
         )
     columns = ["method", "Gini", "top 1 %", "effective heads", "heads for ASR 50 %", "heads for coherent ASR 50 %"]
-    columns += ["stable", "ρ score", "ρ refusal shift"]
-    return Table("Concentration and stability", columns, made, frozenset({1, 2, 3, 4, 5, 7, 8}), _NOTE)
+    columns += ["ρ score", "ρ refusal shift", "how stable the chosen heads are"]
+    return Table("Concentration and stability", columns, made, frozenset(range(1, 8)), _NOTE)
 
 
 def concentration_words(data: ReportData, rows: pd.DataFrame) -> str:
@@ -58,7 +58,9 @@ def concentration_words(data: ReportData, rows: pd.DataFrame) -> str:
             words = "The plain model's coherent ASR is 50 % or more."
     else:
         words = f"Coherent ASR does not reach 50 % with any of up to {rows['largest'].max()} heads."
-    shaky = [_method(row) for row in rows.to_dict("records") if _least_share(data, row) < UNSTABLE]
+    shaky = [
+        f"{_method(row)} ({row['largest']})" for row in rows.to_dict("records") if _least_share(data, row) < UNSTABLE
+    ]
     if shaky:
         words += (
             f" Mind that the heads of {', '.join(shaky)} hang on the prompts: in more than half of the resamples, at "

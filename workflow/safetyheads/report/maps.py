@@ -56,7 +56,7 @@ def _chance(row: Mapping[str, Any], heads: pd.DataFrame) -> str:
         for name, one in (("highest", best), ("lowest", worst))
     ]
     beyond = "are further apart than" if row["p_value"] < LEVEL else "are no further apart than"
-    q = f"; Cochran's Q: {p_value(row['cochran_p'])}" if pd.notna(row["cochran_p"]) else ""
+    q = f"; Cochran's Q: p {p_value(row['cochran_p'])}" if pd.notna(row["cochran_p"]) else ""
     test = f"permutation test: p {p_value(row['p_value'])}{q}"
     return f"Effects: {', '.join(ends)}. Heads {beyond} chance explains ({test})."
 
