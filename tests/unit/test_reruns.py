@@ -87,7 +87,7 @@ def params(rule: str, keyed: dict[str, str], config: Config) -> dict[str, Any]:
         "dtype": lambda: requests.dtype(keyed["model"], on_gpu=False),
         "dataset_content": lambda: "",  # the files do not matter here: see tests/workflow/test_content_study.py
         "model_content": lambda: "",
-        "settings.attribution.plain()": config.attribution.plain,
+        "cells.choices()": cells.choices,
         "settings.attribution.openings": lambda: config.attribution.openings,
         "settings.attribution.of_sahara()": config.attribution.of_sahara,
         "[[*of, *less] for of, less in cells.contrasts().items()]": lambda: [
@@ -166,8 +166,9 @@ CHANGES: dict[str, tuple[Callable[[Settings], object], set[str]]] = {
     "a pilot": (section("datasets", "neutral", limit=2), {"datasets"}),
     "a data set that should be answered": (
         section("datasets", "neutral", benign=True),
-        {"rates", "effects", "noise", "report", "gone"},
+        {*MEASURED, "report", "gone"},
     ),
+    "how refusals begin": (lambda settings: settings["attribution"].update(openings=["Never"]), {"ships", "verdicts"}),
     "attribution steps": (lambda settings: settings["attribution"].update(steps=3), {"sahara"}),
     "the attention of a model": (section("models", "tiny", attention="eager"), {*COMPUTING, "gone"}),
     "the number format of a model": (section("models", "tiny", dtype="float16"), {*COMPUTING, "gone"}),

@@ -171,7 +171,8 @@ def test_a_change_of_thinking_tags_judges_again_and_generates_nothing(study: Pro
     changed["models"]["tiny"]["thinking"] = {"open": " t", "close": "</think>"}
     project.configure(changed)
     count = 2 * (1 + len(PLANS) + len(PAIRED))
-    assert project.make() == {"verdicts": count, "rates": 1, "effects": 1, "noise": 1, "report": 1, "all": 1}
+    tables = dict.fromkeys(("rates", "effects", "maps", "concentration", "noise", "report", "all"), 1)
+    assert project.make() == {"verdicts": count, **tables}
     before, after = (cells(one, "verdicts") for one in (study, project))
     unfinished = after["outcome"] == "unfinished"
     assert unfinished.any() and not (before["outcome"] == "unfinished").any(), "answers hold what is called a tag here"
