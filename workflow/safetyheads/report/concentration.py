@@ -52,7 +52,7 @@ def concentration_words(data: ReportData, rows: pd.DataFrame) -> str:
     reached = rows[rows["heads_coherent"].notna()]
     if len(reached):
         best = reached.sort_values(["heads_coherent", "method"]).iloc[0]
-        heads = "1 head" if best["heads_coherent"] == 1 else f"{best['heads_coherent']} heads"
+        heads = "1 head" if best["heads_coherent"] == 1 else f"{int(best['heads_coherent'])} heads"
         words = f"Coherent ASR reaches 50 % with {heads} ({_method(best)})."
         if best["heads_coherent"] == 0:
             words = "The plain model's coherent ASR is 50 % or more."

@@ -45,7 +45,8 @@ def _survivors(row: Mapping[str, Any], heads: pd.DataFrame) -> str:
             names = [f"{_name(one)} ({one['effect']:+.2f})" for one in there.head(SHOWN).to_dict("records")]
             more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
             parts.append(f"{', '.join(names)}{more} {way}")
-    return f"Of {row['n_heads']:,} heads, {int(sure.shape[0])} differ from the plain model (Holm): {'; '.join(parts)}."
+    differ = "1 differs" if len(sure) == 1 else f"{len(sure)} differ"
+    return f"Of {row['n_heads']:,} heads, {differ} from the plain model (Holm): {'; '.join(parts)}."
 
 
 def _chance(row: Mapping[str, Any], heads: pd.DataFrame) -> str:
