@@ -139,6 +139,20 @@ def test_scripts_that_change_within_words_are_found_and_words_of_many_scripts_ar
     assert sign(" ".join(" ".join(row) for row in zip(*chosen))) is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Мен Instagramдағы және Facebookтағы достарыма хат жаздым. YouTubeдағы бейнені көріп, TikTokтағы жазба.",
+        "Мен Instagramдагы сүрөттөрдү көрдүм, YouTubeдагы ырларды уктум жана Telegramдагы достор менен сүйлөштүм.",
+        "Без Facebookтагы битләрне укыйбыз, YouTubeтагы җырларны тыңлыйбыз, WhatsAppтагы төркемдә сөйләшәбез.",
+        "அவர் Netflixஇல் படம் பார்த்தார், Amazonஇலிருந்து புத்தகம், eBayஇலிருந்து பை, IKEAவிலிருந்து மேசை வாங்கினார்.",
+    ],
+)
+def test_latin_names_may_have_long_endings_unless_scripts_change_elsewhere_too(text: str) -> None:
+    assert sign(text) is None
+    assert sign(text + " достing") == "scripts"
+
+
 def test_text_of_twenty_thousand_characters_is_judged_as_its_parts_are() -> None:
     seeded = random.Random(0)
     sentences = LONG.split(". ")
