@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from degenerate_examples import broken, coherent, written
+from degenerate_examples import ENTRIES, broken, coherent, written
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -111,6 +111,48 @@ def test_items_that_differ_by_a_counter_alone_are_a_loop_and_lists_of_different_
     assert sign("\n".join(measured)) is None
     clock = [f"10:00:{i:02d} heartbeat received from the sensor" for i in range(number, number + 8)]
     assert sign("\n".join(clock)) is None
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
+def test_entries_whose_number_counts_something_are_a_list(entry: str) -> None:
+    assert sign("\n".join(entry.format(i) for i in range(1, 21))) is None
+
+
+@pytest.mark.parametrize("marker", ["{}. ", "{}) ", "[{}] ", "- ({}) ", "**{}.** ", "#{}: "])
+@pytest.mark.parametrize(
+    "words", ["wash the brushes", "вымойте кисти", "اغسل الفرش جيدا", "把面粉和水混合", "ล้างแปรงให้สะอาด"]
+)
+def test_entries_whose_number_only_marks_them_are_a_loop(marker: str, words: str) -> None:
+    assert sign("\n".join(marker.format(i) + words for i in range(1, 12))) == "loop"
+
+
+def test_entries_of_a_list_are_short_lines_and_not_many() -> None:
+    entry = "Step {}: Mix the flour and the water."
+    assert sign("\n".join(entry.format(i) for i in range(1, 21))) is None
+    assert sign("\n".join(entry.format(i) for i in range(1, 41))) == "loop"
+    assert sign(" ".join(entry.format(i) for i in range(1, 11))) == "loop"
+    assert sign("\n".join(f"{entry.format(i)} {LONG[:50]}" for i in range(1, 11))) == "loop"
+
+
+@pytest.mark.parametrize("row", ["[0, 0, 0, 0],\n", "<tr><td></td><td></td></tr>\n", "| . . . | . . . |\n"])
+def test_ten_equal_rows_without_words_are_a_board_and_more_are_a_loop(row: str) -> None:
+    assert sign(row * 10) is None
+    assert sign(row * 25) == "loop"
+    assert sign(row.replace(".", "no").replace("0", "no").replace("></", ">no</") * 10) == "loop"
+
+
+@pytest.mark.parametrize("signs", ["!", "#", "7", "?!"])
+def test_signs_that_a_sentence_runs_on_into_are_a_loop_sooner_than_a_rule(signs: str) -> None:
+    assert sign(f"{ANSWER} {signs * 60}"[:150]) == "loop"
+    assert sign(f"{ANSWER}\n{signs * 60}"[:150]) is None
+    assert sign(f"{ANSWER} {signs * 20}") is None
+
+
+def test_a_sentence_said_three_times_is_a_loop_and_a_line_sung_three_times_is_a_refrain() -> None:
+    assert sign("Hip, hip, hooray for all! " * 3) == sign(("Hip, hip, hooray for all! " * 3).strip()) == "loop"
+    assert sign("\n".join(["Hip, hip, hooray for all!"] * 3)) is None
+    assert sign("Hip, hip, hooray for all!\n" * 5 + ANSWER[:40]) is None
+    assert sign("Hip, hip, hooray for all!\n" * 6 + ANSWER[:40]) == "loop"
 
 
 @pytest.mark.parametrize("filler", " -_=.")
