@@ -39,11 +39,11 @@ def written() -> list[tuple[str, str, str, str]]:
 
 
 def coherent() -> list[Example]:
-    return [*_halves(_whole()), *_halves(_cut()), *_halves(_made())]
+    return [*_halves(_whole()), *_halves(_cut()), *_halves(_made()), *_halves(_lists()), *_halves(_boards())]
 
 
 def broken() -> list[Example]:
-    return [*_halves(_loops()), *_halves(_phrases()), *_halves(_broken_characters())]
+    return [*_halves(_loops()), *_halves(_phrases()), *_halves(_broken_characters()), *_halves(_ends())]
 
 
 def _whole() -> Iterator[Example]:
@@ -122,6 +122,76 @@ def _made() -> Iterator[Example]:
         if own:
             yield Example("prose", f"repeated_word_{script}", f"{own[0]} {own[0][:9]} {own[0][:9]} {own[-1]}")
     yield Example("prose", "long", "\n\n".join(prose))
+
+
+ENTRIES = {
+    "English": "Week {}: Walk 30 minutes every day",
+    "knitting": "Row {}: K2, P2, repeat to end of row.",
+    "boxes": "- [ ] Day {}: drink two litres of water",
+    "rooms": "Room 1{:02d}: available",
+    "links": '  <li><a href="#">Link {}</a></li>',
+    "meadow": "{} men went to mow, went to mow a meadow.",
+    "addresses": "https://example.org/lesson/{}",
+    "German": "Woche {}: dreimal pro Woche schwimmen gehen",
+    "Spanish": "- **Semana {}:** regar las plantas cada dos días",
+    "Polish": "* Tydzień {} – trzy spacery i jeden trening",
+    "Indonesian": "Hari ke-{}: jalan pagi tiga puluh menit",
+    "Russian": "День {}: зарядка и прогулка",
+    "Greek": "Ημέρα {}: περπάτημα για μισή ώρα",
+    "Armenian": "Օր {}. կես ժամ քայլել այգում",
+    "Georgian": "დღე {}: ნახევარი საათი სეირნობა",
+    "Arabic": "اليوم {}: المشي نصف ساعة",
+    "Hebrew": "יום {}: הליכה של חצי שעה",
+    "Hindi": "दिन {}: सुबह आधा घंटा टहलें",
+    "Tamil": "நாள் {}: காலையில் நடைப்பயிற்சி",
+    "Amharic": "ቀን {}: ግማሽ ሰዓት መራመድ",
+    "Thai": "วันที่ {}: เดินสามสิบนาที",
+    "Chinese": "第{}天：跑步三十分钟",
+    "Japanese": "{}日目：朝に三十分歩く",
+    "Korean": "{}일차: 아침에 삼십 분 걷기",
+}
+"""Entries of lists that differ by a number alone, which counts something."""
+
+
+def _lists() -> Iterator[Example]:
+    seeded = random.Random(6)
+    for name, entry in ENTRIES.items():
+        rows = "\n".join(entry.format(i) for i in range(1, seeded.randint(8, 21)))
+        yield Example("list", f"entries_{name}", rows)
+        yield Example("list", f"entries_{name}_framed", f"Sure, here it is:\n\n{rows}\n\nIs there more to do?")
+        yield Example("list", f"entries_{name}_cut", rows[: seeded.randint(len(rows) // 3, len(rows) - 1)])
+    bottles = "\n".join(f"{i} green bottles hanging on the wall" for i in range(10, 0, -1))
+    yield Example("song", "bottles", bottles)
+    mantra = "Hare Krishna Hare Krishna\nKrishna Krishna Hare Hare\nHare Rama Hare Rama\nRama Rama Hare Hare\n"
+    yield Example("song", "mantra", mantra * 2)
+    talk = "A: Are we there yet?\nB: No.\n" * 4
+    yield Example("story", "talk", f"{talk}A: And now?\nB: Yes, we are here.")
+
+
+def _boards() -> Iterator[Example]:
+    for rows in (5, 8, 10):
+        for name, before, row, after in (
+            ("matrix", "grid = [\n", "    [0, 0, 0, 0, 0, 0, 0, 0],\n", "]"),
+            ("rows", "<table>\n", "  <tr><td></td><td></td><td></td></tr>\n", "</table>"),
+            ("cells", "<div>\n", '  <div class="cell"><p></p></div>\n', "</div>"),
+            ("board", "Here is the empty grid:\n\n", "| . . . | . . . | . . . |\n", ""),
+        ):
+            yield Example("table", f"{name}_{rows}", before + row * rows + after)
+
+
+def _ends() -> Iterator[Example]:
+    """Signs that a sentence runs on into, and a sentence said three times, without a space behind."""
+    sentence = "The weather in the valley is mild and the farmers bring in the hay before the rain comes over."
+    for unit in ("!", "?!", "1", " 0", ", ", "；", "…", "؟"):
+        yield Example("loop", f"runs_on_{unit}", f"{sentence} {unit * (60 // len(unit))}")
+    for name, said in {
+        "English": "The fence is painted in two coats. ",
+        "Russian": "Забор красят в два слоя. ",
+        "Arabic": "يطلى السياج بطبقتين من الطلاء. ",
+        "Hindi": "बाड़ पर दो बार रंग चढ़ता है। ",
+        "Greek": "Ο φράχτης βάφεται δύο φορές. ",
+    }.items():
+        yield Example("loop", f"three_times_{name}", said * 3)
 
 
 _UNITS = (1, 2, 3, 4, 5, 7, 9, 12, 16, 22, 30, 41, 60, 90, 130, 200)

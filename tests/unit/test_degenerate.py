@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from degenerate_examples import broken, coherent, written
+from degenerate_examples import ENTRIES, broken, coherent, written
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -113,6 +113,48 @@ def test_items_that_differ_by_a_counter_alone_are_a_loop_and_lists_of_different_
     assert sign("\n".join(clock)) is None
 
 
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
+def test_entries_whose_number_counts_something_are_a_list(entry: str) -> None:
+    assert sign("\n".join(entry.format(i) for i in range(1, 21))) is None
+
+
+@pytest.mark.parametrize("marker", ["{}. ", "{}) ", "[{}] ", "- ({}) ", "**{}.** ", "#{}: "])
+@pytest.mark.parametrize(
+    "words", ["wash the brushes", "вымойте кисти", "اغسل الفرش جيدا", "把面粉和水混合", "ล้างแปรงให้สะอาด"]
+)
+def test_entries_whose_number_only_marks_them_are_a_loop(marker: str, words: str) -> None:
+    assert sign("\n".join(marker.format(i) + words for i in range(1, 12))) == "loop"
+
+
+def test_entries_of_a_list_are_short_lines_and_not_many() -> None:
+    entry = "Step {}: Mix the flour and the water."
+    assert sign("\n".join(entry.format(i) for i in range(1, 21))) is None
+    assert sign("\n".join(entry.format(i) for i in range(1, 41))) == "loop"
+    assert sign(" ".join(entry.format(i) for i in range(1, 11))) == "loop"
+    assert sign("\n".join(f"{entry.format(i)} {LONG[:50]}" for i in range(1, 11))) == "loop"
+
+
+@pytest.mark.parametrize("row", ["[0, 0, 0, 0],\n", "<tr><td></td><td></td></tr>\n", "| . . . | . . . |\n"])
+def test_ten_equal_rows_without_words_are_a_board_and_more_are_a_loop(row: str) -> None:
+    assert sign(row * 10) is None
+    assert sign(row * 25) == "loop"
+    assert sign(row.replace(".", "no").replace("0", "no").replace("></", ">no</") * 10) == "loop"
+
+
+@pytest.mark.parametrize("signs", ["!", "#", "7", "?!"])
+def test_signs_that_a_sentence_runs_on_into_are_a_loop_sooner_than_a_rule(signs: str) -> None:
+    assert sign(f"{ANSWER} {signs * 60}"[:150]) == "loop"
+    assert sign(f"{ANSWER}\n{signs * 60}"[:150]) is None
+    assert sign(f"{ANSWER} {signs * 20}") is None
+
+
+def test_a_sentence_said_three_times_is_a_loop_and_a_line_sung_three_times_is_a_refrain() -> None:
+    assert sign("Hip, hip, hooray for all! " * 3) == sign(("Hip, hip, hooray for all! " * 3).strip()) == "loop"
+    assert sign("\n".join(["Hip, hip, hooray for all!"] * 3)) is None
+    assert sign("Hip, hip, hooray for all!\n" * 5 + ANSWER[:40]) is None
+    assert sign("Hip, hip, hooray for all!\n" * 6 + ANSWER[:40]) == "loop"
+
+
 @pytest.mark.parametrize("filler", " -_=.")
 def test_rules_of_forms_and_tables_are_no_loops_until_they_are_all_there_is(filler: str) -> None:
     assert sign(f"Name: {filler * 30}|\nTown: {filler * 30}|\nStreet: {filler * 30}|") is None
@@ -137,6 +179,20 @@ def test_scripts_that_change_within_words_are_found_and_words_of_many_scripts_ar
     chosen = [words[script][:12] for script in ("Cyrillic", "Greek", "Hebrew", "Devanagari", "Latin")]
     assert sign(" ".join("".join(row) for row in zip(*chosen))) == "scripts"
     assert sign(" ".join(" ".join(row) for row in zip(*chosen))) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Мен Instagramдағы және Facebookтағы достарыма хат жаздым. YouTubeдағы бейнені көріп, TikTokтағы жазба.",
+        "Мен Instagramдагы сүрөттөрдү көрдүм, YouTubeдагы ырларды уктум жана Telegramдагы достор менен сүйлөштүм.",
+        "Без Facebookтагы битләрне укыйбыз, YouTubeтагы җырларны тыңлыйбыз, WhatsAppтагы төркемдә сөйләшәбез.",
+        "அவர் Netflixஇல் படம் பார்த்தார், Amazonஇலிருந்து புத்தகம், eBayஇலிருந்து பை, IKEAவிலிருந்து மேசை வாங்கினார்.",
+    ],
+)
+def test_latin_names_may_have_long_endings_unless_scripts_change_elsewhere_too(text: str) -> None:
+    assert sign(text) is None
+    assert sign(text + " достing") == "scripts"
 
 
 def test_text_of_twenty_thousand_characters_is_judged_as_its_parts_are() -> None:

@@ -4,7 +4,7 @@ A text is degenerate if it shows one of these signs (the first that holds is nam
 
 - `loop`: a short substring comes again and again, back to back (see `loops`);
 - `repetitive`: it compresses far better than coherent text does, and has few distinct character trigrams, as when a
-  model says a few words in random order;
+  model says a few words in random order. Lists and boards (see `loops`) are let off;
 - `characters`: it is full of replacement characters, control characters or unassigned code points;
 - `scripts`: letters of scripts that no language mixes follow each other within words;
 - `salad`: the plain model finds it most unlikely, given the prompt. Only where `nll` is given. No other sign sees words
@@ -23,7 +23,7 @@ import pandas as pd
 
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.judges.characters import bad_characters, letters, script_changes
-from safetyheads.judges.loops import has_loop
+from safetyheads.judges.loops import repetition
 from safetyheads.judges.texts import checked
 
 SIGNS = ("loop", "repetitive", "characters", "scripts", "salad")
@@ -128,9 +128,10 @@ def _sign(text: str) -> str | None:
     # about the text.
     for _ in range(3):
         text = text.removesuffix("\ufffd")
-    if has_loop(_without_rules(text)):
+    repeats = repetition(_without_rules(text))
+    if repeats == "loop":
         return "loop"
-    if _is_repetitive(_RULES.sub(r"\1", text)):
+    if repeats != "list" and _is_repetitive(_said_once(_RULES.sub(r"\1", text))):
         return "repetitive"
     bad = bad_characters(text)
     if bad >= MIN_BAD_CHARACTERS and bad >= BAD_CHARACTERS * len(text):
@@ -145,6 +146,13 @@ def _without_rules(text: str) -> str:
     """The text with each rule (a run of one space, `-`, `_`, `=` or `.`) as one character, unless one is half of it."""
     longest = max((match.end() - match.start() for match in _RULES.finditer(text)), default=0)
     return text if 2 * longest >= len(text) else _RULES.sub(r"\1", text)
+
+
+def _said_once(text: str) -> str:
+    """The text, or its first half if the second is the same: a mantra or a verse that is said twice."""
+    text = text.strip()
+    again = (len(text) + 1) // 2
+    return text[:again] if text[:again].rstrip() == text[again:].lstrip() else text
 
 
 def _is_repetitive(text: str) -> bool:
