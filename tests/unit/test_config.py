@@ -150,7 +150,8 @@ def test_the_organisms_are_a_model_without_and_one_with_the_decoy_that_the_head_
         config.plans(study, "demo_harmful")
     )
     assert set(config.plans(study, "demo_benign")) == {
-        *("none", "planted", "decoy", "random-2", "top-1@demo_harmful", "sahara-2@demo_attribution")
+        *("none", "planted", "decoy", "random-2", "top-1@demo_harmful", "sahara-2@demo_attribution"),
+        "contrast-2@demo_harmful",
     }
 
 
@@ -223,10 +224,10 @@ def test_plain_values_are_sorted_and_rebuild_the_section(folder: Path) -> None:
             plain = entry.plain()
             assert list(plain) == sorted(plain)
             assert rebuild(**plain).plain() == plain
-    demo = {"planted": ["L01H03", "L02H06"], "seed": 0}
+    demo = {"aligned": True, "planted": ["L01H03", "L02H06"], "seed": 0}
     assert config.model("small").plain() == {"attention": "auto", "demo": demo, "dtype": "auto", "gpus": 1}
     decoy = load_config(changed("models.small", {"demo": {"decoy": "L0H5"}}), folder).model("small").plain()
-    assert decoy["demo"] == {"decoy": "L00H05", **demo}
+    assert decoy["demo"] == {**demo, "decoy": "L00H05"}
 
 
 def test_head_names_are_kept_in_their_standard_form(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Positions: context lengths as published, and rows of long and dynamic rope as transformers makes each one alone."""
 
 import json
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,8 @@ import pandas as pd
 import pytest
 import torch
 from small_models import SIZE
-from test_completions import table
 from test_generation import completed
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from safetyheads.artifacts.parts import Parts
 from safetyheads.attribution.ships import ships
@@ -310,19 +310,19 @@ def test_only_a_completion_that_crosses_the_border_is_refused_before_anything_is
     new: int,
     refused: bool,
     fresh: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    tmp_path: Path,
+    completions: Callable[..., pd.DataFrame],
 ) -> None:
     model = install(deepcopy(fresh))
     rows = pd.DataFrame({"query_id": ["q-0", "q-1", "q-2"], "token_ids": prompts((3, length, 30))})
-    given: dict[str, Any] = {"context_length": context_length(model.config), "decoding": Decoding(max_new_tokens=new)}
+    given: dict[str, Any] = {"context_length": context_length(model.config), "model": model, "prompts": rows}
+    given |= {"eos_token_ids": list(range(2, 60)), "token_budget": 40}
     if not refused:
-        table(model, tokenizer, rows, tmp_path, "none", **given)
+        completions("none", Decoding(max_new_tokens=new), **given)
         return
     model.register_forward_pre_hook(lambda *_: pytest.fail("something was computed"))
     message = rf"prompt of q-1 has {length} tokens; with {new} new ones .* at {BORDER} tokens.*`max_new_tokens` to "
     with pytest.raises(SafetyHeadsError, match=rf"{message}{BORDER + 1 - length} or less.*longer than {BORDER} tokens"):
-        table(model, tokenizer, rows, tmp_path, "none", **given)
+        completions("none", Decoding(max_new_tokens=new), **given)
 
 
 def test_without_a_border_batches_are_those_of_the_lengths_alone() -> None:

@@ -60,7 +60,14 @@ def chain(results: Path) -> dict[str, Path]:
     rows: dict[str, dict[str, Any]] = {
         "datasets": {"query_id": "x-0000", "query": "q", "category": None, "target": None},
         "prompts": {"query_id": "x-0000", "text": "t", "token_ids": [1]},
-        "ships": {"query_id": "x-0000", "layer": 0, "head": 1, "score": 0.5},
+        "ships": {
+            "query_id": "x-0000",
+            "layer": 0,
+            "head": 1,
+            "score": 0.5,
+            "refusal_shift": -0.1,
+            "answer_shift": 0.1,
+        },
         "completions": {
             **{"query_id": "x-0000", "variant": "x", "heads": [], "sample": 0, "text": "", "token_ids": []},
             **{"n_tokens": 0, "finish_reason": "eos", "paired": None, "first_kl": None, "plain_nll": None},
@@ -152,4 +159,4 @@ def test_the_record_of_a_file_is_in_its_metadata(tmp_path: Path) -> None:
     path = chain(tmp_path)["datasets"]
     text = pq.read_schema(path).metadata[b"safetyheads"]
     assert json.loads(text) == provenance(path)
-    assert provenance(path)["schema_version"] == 3
+    assert provenance(path)["schema_version"] == 4
