@@ -95,7 +95,8 @@ def test_what_all_prompts_choose_are_the_heads_of_the_plans(scores: list[list[fl
         ):
             chosen = found[found["chosen"]]
             assert tuple(map(Head, chosen["layer"], chosen["head"])) == heads
-            assert found["share"].sum() == pytest.approx(n)
+            if len(scores) > 1:
+                assert found["share"].sum() == pytest.approx(n)
         of_own = of_prompts(own, [n])
         best = ships_best(table, n)
         for row in of_own.itertuples():
@@ -113,6 +114,13 @@ def test_prompts_of_two_models_are_drawn_together_and_those_of_two_data_sets_apa
     apart = of_means(same, [1], moved)
     assert together["share"].tolist() == [1.0]
     assert apart["share"].max() < 1
+
+
+def test_a_single_prompt_cannot_be_resampled() -> None:
+    one, two = matrix(ships_of([[6, 5, 4, 3, 2, 1]])), matrix(ships_of([[6, 5, 4, 3, 2, 1]] * 2))
+    for found in (of_means(one, [2]), of_means(two, [2], one)):
+        assert found["chosen"].all() and found["share"].isna().all()
+    assert (of_means(two, [2])["share"] == 1).all()
 
 
 def test_resampling_is_always_the_same() -> None:
@@ -198,7 +206,8 @@ def test_a_study_is_what_is_computed_by_hand() -> None:
     assert pd.isna(other["heads_asr"]) and other["largest"] == 2 and np.isnan(other["p_refusal"])
     stable = scores.stability()
     assert list(stable) == STABILITY
-    assert (stable["share"] == 1).all() and stable["chosen"].all()
+    assert (stable.query("dataset == 'd'")["share"] == 1).all() and stable["chosen"].all()
+    assert stable.query("dataset == 'other'")["share"].isna().all()  # there is one prompt
     assert stable.groupby(["dataset", "n"]).size().to_dict() == {("d", 1): 1, ("d", 3): 3, ("d", 5): 5, ("other", 2): 2}
 
 
@@ -214,7 +223,7 @@ def test_a_contrast_goes_by_what_is_above_zero() -> None:
     (row,) = concentration(scores, rates, by_head).to_dict("records")
     assert row["gini"] == pytest.approx(gini([0, 5, 4, 3, 0, 1]))
     assert row["effective_heads"] == pytest.approx(13**2 / (25 + 16 + 9 + 1))
-    stable = scores.stability().query("n == 2")
+    stable = scores.stability().query("n == 2 and chosen")
     assert list(zip(stable["layer"], stable["head"])) == [(0, 1), (0, 2)]
 
 

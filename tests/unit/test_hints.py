@@ -181,3 +181,25 @@ def test_a_plan_that_is_measured_nowhere_is_told() -> None:
     assert line.startswith("Is this meant? studies.main.plans[1]: top-2 is not measured")
     values["studies"]["main"]["datasets"].append("advbench")
     assert hints(values, load_config(values)) == []
+
+
+BENIGN = {"url": "https://example.org/a.csv", "query": "q", "benign": True}
+
+
+@pytest.mark.parametrize(
+    ("plans", "names", "attribution", "said"),
+    [
+        (["ships-1"], ["one", "two"], {}, "there are several benign data sets (one, two) and none is chosen"),
+        (["ships-1"], ["one", "two"], {"benign": "two"}, None),
+        (["ships-1"], ["one"], {}, None),
+        (["none"], ["one", "two"], {}, None),
+        (["top-1"], ["one"], {"benign": "advbench"}, "advbench is not marked `benign: true`"),
+    ],
+)
+def test_benign_queries_that_signs_would_go_by_are_asked_for(
+    plans: list[str], names: list[str], attribution: dict[str, Any], said: str | None
+) -> None:
+    values = {"datasets": dict.fromkeys(names, BENIGN), "studies": {"main": {**STUDY, "plans": plans}}}
+    values["attribution"] = attribution
+    found = [line for line in hints(values, load_config(values)) if "attribution.benign" in line]
+    assert (said is None) == (found == []) and (said or "") in "".join(found)

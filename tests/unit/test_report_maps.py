@@ -32,7 +32,9 @@ def test_the_words_name_what_survives_what_chance_gives_and_what_so_many_prompts
     assert "Of 32 heads, 1 differs from the plain model (Holm)" in words
     assert "L01H03 (+0.50) above" in words
     assert "highest L01H03 +0.50 (by chance about +0.08), lowest L02H06 -0.15 (by chance about -0.07)" in words
-    assert "further apart than chance explains (permutation test: p 0.0005; Cochran's Q: p 0.001)" in words
+    assert (
+        "further apart from each other than chance explains (permutation test: p 0.0005; Cochran's Q: p 0.001)" in words
+    )
     assert "11 prompts must flip one way; this map has 60." in words
     assert "judge's word" not in words
 
@@ -46,8 +48,15 @@ def test_a_map_that_shows_nothing_says_so_and_why_it_could_not() -> None:
     noise = heads((1, 3, 0.1, 0.9), (2, 6, -0.1, 1.0))
     words = map_words({**MAP, "n": 9, "up": 0, "up_asr": 0, "p_value": 0.3, "cochran_p": None}, noise)
     assert "No head of 32 differs from the plain model beyond chance (Holm)." in words
-    assert "no further apart than chance explains (permutation test: p 0.3)" in words
+    assert "no further apart from each other than chance explains (permutation test: p 0.3)" in words
     assert "this map has only 9: it cannot show any head" in words
+
+
+def test_a_map_of_one_head_speaks_of_one_head() -> None:
+    words = map_words({**MAP, "n_heads": 1, "needed": 6, "up_asr": 2}, heads((1, 3, 0.5, 0.001)))
+    assert words.startswith("The head differs from the plain model (Holm): L01H03 (+0.50) above. By the judge's word")
+    assert "Before the head can survive, 6 prompts" in words and "chance" not in words
+    assert "1 head differs (highest" in map_words({**MAP, "up": 0}, TWO)
 
 
 def test_what_the_judge_alone_would_say_is_told_where_it_differs() -> None:

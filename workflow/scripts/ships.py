@@ -30,7 +30,9 @@ with logged(snakemake.log[0]):
     budget = settings.compute.token_budget
     parts = Parts(output, determining(record, settings, name), prompts, benign, budget)
     first = first_tokens(model, prompts, benign, openings, token_budget=budget, parts=parts)
-    record["refusal"] = first.record()
+    record["refusal"] = {**first.record(), "benign": Path(benign_source).parent.name if benign_source else None}
+    if benign_source == str(source):  # nothing to be told apart from them
+        record["refusal"] |= {"p_benign": None, "auroc": None}
     scores = ships(model, prompts, Ablation.of(params.ablation), first=first, token_budget=budget, parts=parts)
     record["out_of_memory"] = smallest_piece(parts)
     files.write("ships", output, scores, dict(snakemake.wildcards), record)

@@ -45,6 +45,7 @@ def hints(values: Mapping[str, Any], config: "Config") -> list[str]:
         *_unused_hints(values, config),
         *_steps_hints(values, config),
         *_benign_hints(config),
+        *_sign_hints(config),
     ]
     return [f"Is this meant? {line}" for line in dict.fromkeys(found)]
 
@@ -148,6 +149,22 @@ def _benign_hints(config: "Config") -> Iterator[str]:
                     f"{key_path(('studies', study, 'plans', at))}: {plan} is not measured on benign data sets, and all "
                     "of this study are. Add one that is not benign."
                 )
+
+
+def _sign_hints(config: "Config") -> Iterator[str]:
+    """Benign queries by which the signs of Ships go: none where there are several, or others than benign ones."""
+    plans = [parse_plan(plan) for study in config.studies.values() for plan in study.plans]
+    models = {name for study in config.studies.values() for name in study.models}
+    if not any(plan.scores == "ships" for plan in plans):
+        return
+    known, named = config.benign_sets(config.named), config.attribution.benign
+    if named and not config.dataset(named).benign:
+        yield f"attribution.benign: {named} is not marked `benign: true`; its queries are taken to be ones to answer."
+    elif len(known) > 1 and any(config.benign_of(name, config.named) is None for name in models):
+        yield (
+            f"attribution.benign: there are several benign data sets ({', '.join(known)}) and none is chosen, so Ships "
+            "have no answer_shift. To choose one later makes Ships again, and what uses them."
+        )
 
 
 def alike(config: Any) -> Iterator[str]:

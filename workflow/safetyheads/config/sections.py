@@ -201,12 +201,13 @@ class Attribution(Section):
     benign: Text | None = None
     """Name of a data set of benign queries. `contrast-N` subtracts the scores on them, and they tell which first tokens
     are answers and which are refusals (`refusal_shift`, `answer_shift`). Unless set: `demo_benign` for demo models,
-    else the only data set with `benign: true` that is declared here or that a study names."""
+    else the only data set with `benign: true` that is declared here or that a study names. Set it before the first run:
+    another one makes Ships again, and what uses them."""
     contrast: Contrast | None = None
     """`{base: MODEL}`: `contrast-N` subtracts the scores in another model, not those on benign queries."""
     openings: Annotated[list[Text], Field(min_length=1)] = list(OPENINGS)
     """How refusals begin: their first tokens are those of `refusal_shift`, and an answer that begins so has the outcome
-    `refused`. A change makes Ships and verdicts again."""
+    `refused`. A change makes Ships and what uses them again, and verdicts."""
 
     def of_sahara(self) -> dict[str, Any]:
         """What Sahara depends on."""

@@ -15,7 +15,8 @@ SHOWN = 5
 
 def map_words(row: Mapping[str, Any], heads: pd.DataFrame) -> str:
     """The sentences under a map. `row` is that of `maps`, and `heads` are its rows of `maps_by_head`."""
-    return " ".join([_survivors(row, heads), _chance(row, heads), _by_the_judge(row), _power(row)]).replace("  ", " ")
+    several = [_chance(row, heads)] if row["n_heads"] > 1 else []
+    return " ".join(filter(None, [_survivors(row, heads), *several, _by_the_judge(row), _power(row)]))
 
 
 def first_token_words(record: Mapping[str, Any]) -> str:
@@ -27,7 +28,8 @@ def first_token_words(record: Mapping[str, Any]) -> str:
         return f" {first['word']}"
     beside = ""
     if first["p_benign"] is not None:
-        beside = f", on benign ones {first['p_benign']:.2g} (AUROC {first['auroc']:.2f})"
+        benign = f"those of {first['benign']}" if first.get("benign") else "benign ones"
+        beside = f", on {benign} {first['p_benign']:.2g} (AUROC {first['auroc']:.2f})"
     return f" The plain model begins with a refusal's first token with probability {first['p_harmful']:.2g}{beside}."
 
 
@@ -35,7 +37,8 @@ def _survivors(row: Mapping[str, Any], heads: pd.DataFrame) -> str:
     """Which heads survive the correction."""
     sure = heads[heads["p_adjusted"] < LEVEL]
     if sure.empty:
-        return f"No head of {row['n_heads']:,} differs from the plain model beyond chance (Holm)."
+        none = "The head does not differ" if row["n_heads"] == 1 else f"No head of {row['n_heads']:,} differs"
+        return f"{none} from the plain model beyond chance (Holm)."
     parts = []
     for sign, way in ((1, "above"), (-1, "below")):
         there = sure[sign * sure["effect"] > 0].sort_values(
@@ -46,7 +49,8 @@ def _survivors(row: Mapping[str, Any], heads: pd.DataFrame) -> str:
             more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
             parts.append(f"{', '.join(names)}{more} {way}")
     differ = "1 differs" if len(sure) == 1 else f"{len(sure)} differ"
-    return f"Of {row['n_heads']:,} heads, {differ} from the plain model (Holm): {'; '.join(parts)}."
+    of = f"Of {row['n_heads']:,} heads, {differ}" if row["n_heads"] > 1 else "The head differs"
+    return f"{of} from the plain model (Holm): {'; '.join(parts)}."
 
 
 def _chance(row: Mapping[str, Any], heads: pd.DataFrame) -> str:
@@ -56,10 +60,10 @@ def _chance(row: Mapping[str, Any], heads: pd.DataFrame) -> str:
         f"{name} {_name(one)} {row[name]:+.2f} (by chance about {row[f'expected_{name}']:+.2f})"
         for name, one in (("highest", best), ("lowest", worst))
     ]
-    beyond = "are further apart than" if row["p_value"] < LEVEL else "are no further apart than"
+    apart = "further" if row["p_value"] < LEVEL else "no further"
     q = f"; Cochran's Q: p {p_value(row['cochran_p'])}" if pd.notna(row["cochran_p"]) else ""
     test = f"permutation test: p {p_value(row['p_value'])}{q}"
-    return f"Effects: {', '.join(ends)}. Heads {beyond} chance explains ({test})."
+    return f"Effects: {', '.join(ends)}. Heads are {apart} apart from each other than chance explains ({test})."
 
 
 def _name(one: Mapping[str, Any]) -> Head:
@@ -70,8 +74,10 @@ def _by_the_judge(row: Mapping[str, Any]) -> str:
     """What the judge's word alone would say, where it says something else."""
     if (row["up"], row["down"]) == (row["up_asr"], row["down_asr"]):
         return ""
+    count = row["up_asr"] + row["down_asr"]
+    differ = "1 head differs" if count == 1 else f"{count} heads differ"
     return (
-        f"By the judge's word alone, broken text included, {row['up_asr'] + row['down_asr']} heads differ "
+        f"By the judge's word alone, broken text included, {differ} "
         f"(highest {row['highest_asr']:+.2f}, p {p_value(row['p_value_asr'])})."
     )
 
@@ -79,7 +85,8 @@ def _by_the_judge(row: Mapping[str, Any]) -> str:
 def _power(row: Mapping[str, Any]) -> str:
     """How many prompts must flip before a head can survive."""
     needed, n = row["needed"], row["n"]
-    asked = f"Before one of {row['n_heads']:,} heads can survive, {needed} prompts must flip one way"
+    one = f"one of {row['n_heads']:,} heads" if row["n_heads"] > 1 else "the head"
+    asked = f"Before {one} can survive, {needed} prompts must flip one way"
     return (
         f"{asked}; this map has {n}."
         if needed <= n

@@ -78,7 +78,7 @@ def _less(data: ReportData) -> str:
     """What contrasts subtract, in words."""
     base = (data.attribution.get("contrast") or {}).get("base")
     benign = sorted({dataset for _, dataset in data.contrasts.values()})
-    return f"in the model {base}" if base else f"over the benign prompts of {', '.join(benign)}"
+    return f"in the model {base}" if base else f"over benign prompts{' of ' if benign else ''}{', '.join(benign)}"
 
 
 def _plan(name: str, head_sets: Mapping[str, Sequence[str]], less: str) -> str:

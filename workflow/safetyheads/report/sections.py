@@ -226,8 +226,13 @@ class _Cards:
         return made
 
     def _doses(self, rates: pd.DataFrame, setting: str) -> list[Card]:
-        """A card on the dose curves, concentration and stability for each ablation with heads that were chosen."""
+        """A card on the dose curves, concentration and stability for each ablation with heads that were chosen.
+
+        There is none on benign data sets, whose requests should be answered.
+        """
         made: list[Card] = []
+        if self.dataset in self.data.benign:
+            return made
         keys = {key: str(rates[key].iloc[0]) for key in ("model", "dataset", "template", "decoding", "judge")}
         found = cells(self.data.concentration, **keys)
         for ablation in self._ablations(found):

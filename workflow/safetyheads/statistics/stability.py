@@ -67,7 +67,7 @@ def of_means(
 
     `scores` and `less`, which a contrast subtracts, are each a `matrix`. Their prompts are drawn independently, or
     together if they are the same ones (in two models). `chosen` is whether the head is among the n best by all prompts.
-    Returns as `of_prompts` does.
+    Returns as `of_prompts` does. A single prompt cannot be resampled, so `share` is null then.
     """
     weights = resampled(seed, 0, len(scores))  # (resamples, prompts)
     means, own = weights @ scores.to_numpy(), scores.to_numpy().mean(axis=0)[None]
@@ -76,7 +76,9 @@ def of_means(
         means = means - (weights if same_prompts else resampled(seed, 1, len(others))) @ others.to_numpy()
         own = own - others.to_numpy().mean(axis=0)
     rows = [_rows(scores, n, chosen(means, n).mean(axis=0), chosen(own, n)[0]) for n in ns]
-    return pd.concat(rows, ignore_index=True)
+    found = pd.concat(rows, ignore_index=True)
+    alone = len(scores) == 1 or (less is not None and len(less) == 1)
+    return found.assign(share=np.nan) if alone else found
 
 
 def _rows(scores: pd.DataFrame, n: int, share: Matrix, by_all: NDArray[np.bool_]) -> pd.DataFrame:
