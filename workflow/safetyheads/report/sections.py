@@ -231,11 +231,9 @@ class _Cards:
         There is none on benign data sets, whose requests should be answered.
         """
         made: list[Card] = []
-        if self.dataset in self.data.benign:
-            return made
         keys = {key: str(rates[key].iloc[0]) for key in ("model", "dataset", "template", "decoding", "judge")}
         found = cells(self.data.concentration, **keys)
-        for ablation in self._ablations(found):
+        for ablation in self._ablations(found) if self.dataset not in self.data.benign else []:
             rows = cells(found, ablation=ablation)
             summary = concentration_words(self.data, rows)
             curves = doses(rates[rates["ablation"].isin([ablation, PLAIN])])
