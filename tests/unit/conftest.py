@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from hypothesis import settings
 from small_models import build
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -25,9 +24,6 @@ from safetyheads.prompts import build as build_prompts
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 torch.set_num_threads(1)
-settings.register_profile("short", deadline=None, derandomize=True, max_examples=25)
-settings.register_profile("long", deadline=None, max_examples=500)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 SCALING = Ablation(Kind.SCALING)
 
