@@ -92,17 +92,11 @@ def dtype(wildcards):
 
 
 def checks_of(wildcards):
-    """The path of the checks of a model in the number format and with the attention that its jobs have."""
-    attention = known(settings.model, wildcards.model).attention
-    return CHECKED.format(
-        model=wildcards.model, dtype=dtype(wildcards), attention=attention
-    )
+    return known(requests.checks, wildcards.model, on_gpu=jobs_on_gpu())
 
 
 def shard_paths(wildcards):
-    """The paths of all shards of a cell's completions."""
-    count = known(requests.shards, wildcards)
-    return [SHARD.format(**wildcards, shard=at, shards=count) for at in range(count)]
+    return known(requests.shard_paths, wildcards)
 
 
 def gpus(wildcards):

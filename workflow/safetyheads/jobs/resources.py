@@ -9,7 +9,7 @@ from functools import cache
 
 from safetyheads.config.load import Config
 from safetyheads.costs.job_costs import Estimates, Job
-from safetyheads.jobs.cells import Cells
+from safetyheads.jobs.cells import CHECKED, SHARD, Cells
 from safetyheads.jobs.gpu_lease import list_gpus
 from safetyheads.models.load import AUTOMATIC
 
@@ -41,6 +41,11 @@ class Requests:
         """The number of jobs among which the batches of a cell's completions are divided."""
         return self.estimates.shards(*(keyed[key] for key in ("model", "dataset", "template", "plan", "decoding")))
 
+    def shard_paths(self, keyed: Mapping[str, str]) -> list[str]:
+        """The paths of all shards of a cell's completions."""
+        count = self.shards(keyed)
+        return [SHARD.format(**keyed, shard=at, shards=count) for at in range(count)]
+
     def models_of_several_shards(self, cells: Cells, name: str) -> str:
         """A regular expression for the wildcard `model` that matches only in paths of cells that several jobs share.
 
@@ -65,6 +70,11 @@ class Requests:
         """
         wanted = self.config.model(model).dtype
         return AUTOMATIC["cuda" if on_gpu else "cpu"] if wanted == "auto" else wanted
+
+    def checks(self, model: str, *, on_gpu: bool) -> str:
+        """The path of the checks of a model in the number format and with the attention that its jobs have."""
+        attention = self.config.model(model).attention
+        return CHECKED.format(model=model, dtype=self.dtype(model, on_gpu=on_gpu), attention=attention)
 
     def _estimated(self, stage: str, keyed: Mapping[str, str]) -> tuple[int, float]:
         job = self._job(stage, keyed)
