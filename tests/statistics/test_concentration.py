@@ -105,6 +105,36 @@ def test_what_all_prompts_choose_are_the_heads_of_the_plans(scores: list[list[fl
         assert len(of_own) == len({head for heads in best.values() for head in heads})
 
 
+@pytest.mark.parametrize("prompts", [1, 7, 64])
+def test_heads_with_equal_scores_tie_in_every_resample_and_the_first_is_chosen(prompts: int) -> None:
+    generator = np.random.default_rng(prompts)
+    scores = generator.random((prompts, len(all_heads(*GRID))))
+    scores[:, 1] = scores[:, 4] = scores[:, 5] = 1 + generator.random(prompts)
+    found = of_means(matrix(ships_of(scores.tolist())), [1, 2])
+    assert list(zip(found["n"], found["layer"], found["head"], found["share"])) == [
+        *[(1, 0, 1, 1.0)],
+        *[(2, 0, 1, 1.0), (2, 1, 1, 1.0)],
+    ]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_chosen_heads_are_those_of_the_plan_where_means_differ_by_rounding_alone(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    values = generator.random(9)
+    table = ships_of(np.stack([generator.permutation(values) for _ in all_heads(*GRID)], axis=1).tolist())
+    found = of_means(matrix(table), [2])
+    chosen = found[found["chosen"]]
+    assert tuple(map(Head, chosen["layer"], chosen["head"])) == top_heads(table, 2)
+
+
+def test_the_unit_of_scores_does_not_matter() -> None:
+    scores = np.random.default_rng(1).random((12, 6))
+    shares = [of_means(matrix(ships_of((scores * unit).tolist())), [2])["share"].tolist() for unit in (1, 2**-30, 2**9)]
+    assert shares[0] == shares[1] == shares[2]
+    nothing = of_means(matrix(ships_of(np.zeros((3, 6)).tolist())), [1])
+    assert nothing[["layer", "head", "share"]].to_numpy().tolist() == [[0, 0, 1]]
+
+
 def test_prompts_of_two_models_are_drawn_together_and_those_of_two_data_sets_apart() -> None:
     noisy = [[float(number), 1.0, 0, 0, 0, 0] for number in range(8)]
     same = matrix(ships_of(noisy))
@@ -202,6 +232,7 @@ def test_a_study_is_what_is_computed_by_hand() -> None:
     assert own["score_correlation"] == pytest.approx(1) and own["score_correlation_asr"] == pytest.approx(-1)
     assert own["refusal_shift_correlation"] == pytest.approx(-1)
     assert np.isnan(own["answer_shift_correlation"])
+    assert own["n_heads"] == 6 and own["highest_correlation"] == pytest.approx(1)
     assert (own["p_refusal"], own["p_refusal_benign"], own["refusal_auroc"]) == (0.9, 0.1, 0.8)
     assert pd.isna(other["heads_asr"]) and other["largest"] == 2 and np.isnan(other["p_refusal"])
     stable = scores.stability()
@@ -225,6 +256,16 @@ def test_a_contrast_goes_by_what_is_above_zero() -> None:
     assert row["effective_heads"] == pytest.approx(13**2 / (25 + 16 + 9 + 1))
     stable = scores.stability().query("n == 2 and chosen")
     assert list(zip(stable["layer"], stable["head"])) == [(0, 1), (0, 2)]
+
+
+def test_where_few_heads_do_anything_the_best_ranking_is_far_from_1() -> None:
+    scores, by_head = study()
+    few = by_head.assign(effect=[0.5, 0.5, 0, 0, 0, 0], effect_asr=[0.5, 0, 0, 0, 0, 0.0])
+    own = concentration(scores, RATES, few).iloc[0]
+    # Ranks 5.5, 5.5 and four times 2.5 beside 6, 5, ..., 1: as the scores are in that order, no ranking does better.
+    expected = np.corrcoef([5.5, 5.5, 2.5, 2.5, 2.5, 2.5], [6, 5, 4, 3, 2, 1])[0, 1]
+    assert own["score_correlation"] == pytest.approx(expected) == pytest.approx(own["highest_correlation"])
+    assert own["highest_correlation_asr"] == pytest.approx(np.corrcoef([6, 3, 3, 3, 3, 3], [6, 5, 4, 3, 2, 1])[0, 1])
 
 
 @pytest.mark.parametrize("other", [[1.0, 1.0, 1.0], [1.0, np.nan, 2.0]])

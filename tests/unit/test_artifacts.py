@@ -105,10 +105,11 @@ CONTRACT: dict[str, dict[str, str]] = {
     "concentration": {
         **dict.fromkeys([key for key in KEYS if key != "plan"], "string"),
         **dict.fromkeys(("method", "source"), "string"),
+        "n_heads": "int64",
         **dict.fromkeys(("gini", "top_share", "effective_heads"), "double"),
         **dict.fromkeys(("largest", "heads_asr", "heads_coherent"), "int64"),
-        **{f"{name}_correlation": "double" for name in ("score", "refusal_shift", "answer_shift")},
-        **{f"{name}_correlation_asr": "double" for name in ("score", "refusal_shift", "answer_shift")},
+        **{f"{name}_correlation": "double" for name in ("score", "refusal_shift", "answer_shift", "highest")},
+        **{f"{name}_correlation_asr": "double" for name in ("score", "refusal_shift", "answer_shift", "highest")},
         **dict.fromkeys(("p_refusal", "p_refusal_benign", "refusal_auroc"), "double"),
     },
     "stability": {

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 import safetyheads
 from safetyheads.artifacts import files
-from safetyheads.artifacts.provenance import LIBRARIES, common, made_from, provenance, together
+from safetyheads.artifacts.provenance import LIBRARIES, apart, common, made_from, provenance, together
+from safetyheads.artifacts.schemas import SCHEMA_VERSION, STAGES
 from safetyheads.config.load import Config
 from safetyheads.jobs.records import commit, determining, record_of
 from safetyheads.models.describe import describe
@@ -108,6 +109,18 @@ def test_records_that_are_alike_are_told_once_with_their_files() -> None:
     one, other = {"code": "a"}, {"code": "b"}
     groups = together({"x": one, "y": other, "z": dict(one)})
     assert groups == [{"record": one, "files": ["x", "z"]}, {"record": other, "files": ["y"]}]
+    assert apart(groups) == {"x": one, "y": other, "z": one}
+
+
+def test_a_file_made_from_a_table_of_the_study_carries_what_that_was_made_from(tmp_path: Path) -> None:
+    """Tables such as rates.parquet hold the records of their many files together."""
+    paths, rates = chain(tmp_path), tmp_path / "rates.parquet"
+    before = made_from([paths["verdicts"]], tmp_path)
+    row = dict.fromkeys(STAGES["rates"].columns.split()) | {"n": 1}
+    files.write("rates", rates, pd.DataFrame([row]), {}, {"code": "rates", "made_from": together(before)})
+    assert made_from([rates], tmp_path) == before | {
+        "rates.parquet": {"code": "rates", "schema_version": SCHEMA_VERSION}
+    }
 
 
 def test_a_record_of_several_jobs_says_where_they_differ() -> None:

@@ -21,10 +21,12 @@ with logged(snakemake.log[0]):
     }
     refusal = {(*path.parts[-4:-1], path.stem): provenance(path).get("refusal", {}) for path in scored["ships"]}
     scores = Scores(**tables, choices=[Choice(*one) for one in snakemake.params.choices], refusal=refusal)
-    by_head = files.read(Path(inputs.maps_by_head)) if inputs.get("maps_by_head") else pd.DataFrame()
-    found = concentration(scores, files.read(Path(inputs.rates)), by_head)
+    measured = {name: Path(inputs[name]) for name in ("rates", "maps_by_head") if inputs.get(name)}
+    by_head = files.read(measured["maps_by_head"]) if "maps_by_head" in measured else pd.DataFrame()
+    found = concentration(scores, files.read(measured["rates"]), by_head)
     record = record_of(snakemake.params, settings.results)
-    record |= {"made_from": together(made_from(scored["ships"] + scored["sahara"], Path(settings.results)))}
+    read = [*scored["ships"], *scored["sahara"], *measured.values()]
+    record |= {"made_from": together(made_from(read, Path(settings.results)))}
     record |= commit(Path(snakemake.scriptdir).parents[1])
     files.write("concentration", Path(snakemake.output.concentration), found, {}, record)
     files.write("stability", Path(snakemake.output.stability), scores.stability(), {}, record)

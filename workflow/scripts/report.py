@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from safetyheads.artifacts import files
-from safetyheads.artifacts.provenance import provenance, versions
+from safetyheads.artifacts.provenance import apart, provenance, versions
 from safetyheads.config.load import Config
 from safetyheads.jobs.conditions import mixed
 from safetyheads.jobs.records import commit
@@ -27,7 +27,7 @@ def used(settings, key):
 with logged(snakemake.log[0]):
     settings, inputs = Config.model_validate(snakemake.config), snakemake.input
     record = provenance(Path(inputs.rates))
-    records = {path: group["record"] for group in record["made_from"] for path in group["files"]}
+    records = apart(record["made_from"])
     data = ReportData(
         title=settings.report.title,
         studies={name: study.plain() for name, study in settings.studies.items()},

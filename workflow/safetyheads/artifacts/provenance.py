@@ -69,7 +69,8 @@ def made_from(paths: Iterable[Path], results: Path) -> dict[str, dict[str, Any]]
     found: dict[str, dict[str, Any]] = {}
     for path in paths:
         own = provenance(path)
-        found |= own.pop("made_from", {})
+        before = own.pop("made_from", {})
+        found |= apart(before) if isinstance(before, list) else before
         found[path.relative_to(results).as_posix()] = own
     return dict(sorted(found.items()))
 
@@ -83,6 +84,11 @@ def together(records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     for path, one in records.items():
         groups.setdefault(digest(one), {"record": one, "files": []})["files"].append(path)
     return list(groups.values())
+
+
+def apart(groups: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The records of many files by their paths, of what `together` made of them."""
+    return {path: group["record"] for group in groups for path in group["files"]}
 
 
 def common(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -59,8 +59,12 @@ _MAP_HEAD = "plain ablated effect up down p_value p_adjusted"
 _MAPS_BY_HEAD = " ".join(f"{name}{end}" for end in ("", "_asr") for name in _MAP_HEAD.split())
 _CONCENTRATION = " ".join(
     (
-        "gini top_share effective_heads largest heads_asr heads_coherent",
-        *(f"{name}_correlation{end}" for end in ("", "_asr") for name in ("score", "refusal_shift", "answer_shift")),
+        "n_heads gini top_share effective_heads largest heads_asr heads_coherent",
+        *(
+            f"{name}_correlation{end}"
+            for end in ("", "_asr")
+            for name in ("score", "refusal_shift", "answer_shift", "highest")
+        ),
         "p_refusal p_refusal_benign refusal_auroc",
     )
 )
@@ -176,6 +180,7 @@ STAGES: dict[str, Stage] = {
         "a method of a cell",
         f"{_KEYS.replace(' plan', '')} method source {_CONCENTRATION}",
         {
+            "n_heads": "of the model",
             **{"source": "the data set that heads are chosen on", "gini": "of the mean scores of heads, at least 0"},
             **{
                 "top_share": "of the sum, that the highest 1 % of heads have",
@@ -185,6 +190,7 @@ STAGES: dict[str, Stage] = {
             **{
                 "heads_coherent": "with a coherent ASR of 0.5 or more",
                 "score_correlation": "over heads, with the effect of each alone (Spearman); `_asr`: on ASR",
+                "highest_correlation": "of the best ranking, below 1 as heads tie that do the same",
             },
             **{
                 "p_refusal": "of the plain model's first token, on the prompts of the scores",

@@ -17,11 +17,11 @@ SHIFTS = ("refusal_shift", "answer_shift")
 CORRELATED = ("score", *SHIFTS)
 COLUMNS = [
     *KEYS,
-    *("gini", "top_share", "effective_heads", "largest", "heads_asr", "heads_coherent"),
-    *(f"{name}_correlation{end}" for end in ("", "_asr") for name in CORRELATED),
+    *("n_heads", "gini", "top_share", "effective_heads", "largest", "heads_asr", "heads_coherent"),
+    *(f"{name}_correlation{end}" for end in ("", "_asr") for name in (*CORRELATED, "highest")),
     *("p_refusal", "p_refusal_benign", "refusal_auroc"),
 ]
-_WHOLE = ("largest", "heads_asr", "heads_coherent")
+_WHOLE = ("n_heads", "largest", "heads_asr", "heads_coherent")
 
 
 def gini(scores: ArrayLike) -> float:
@@ -119,6 +119,7 @@ def concentration(scores: Scores, rates: pd.DataFrame, by_head: pd.DataFrame) ->
 
     `rates` and `by_head` are rates.parquet and maps_by_head.parquet (which may be empty).
 
+    - `n_heads`: the heads of the model. All that follows is over all of them.
     - `gini`, `top_share` (of the highest 1 % of heads) and `effective_heads` are of the mean scores of all heads; of a
       contrast only what is above 0 counts, as a head that matters less on these prompts is no sign of refusal.
     - `heads_asr`, `heads_coherent`: the smallest number of heads with which the ASR, or the coherent ASR, is at least
@@ -126,7 +127,8 @@ def concentration(scores: Scores, rates: pd.DataFrame, by_head: pd.DataFrame) ->
       `largest`.
     - `score_correlation`, `refusal_shift_correlation`, `answer_shift_correlation`: Spearman's rank correlation, over
       heads, with the effect on the coherent ASR of ablating each head alone (plan `single`); `_asr`: with that on the
-      ASR. Null without such a map, and where one of both is the same for all heads.
+      ASR. Null without such a map, and where one of both is the same for all heads. `highest_correlation` is what
+      the best ranking would have: heads whose ablation does the same are tied, so it is far below 1 if few do anything.
     - `p_refusal`, `p_refusal_benign`, `refusal_auroc`: how likely the plain model's first token is that of a refusal.
     """
     rows = []
@@ -139,7 +141,11 @@ def concentration(scores: Scores, rates: pd.DataFrame, by_head: pd.DataFrame) ->
         heads = scores.of_heads(choice)
         positive = heads["score"].clip(lower=0)
         row: dict[str, Any] = {**cell, "gini": gini(positive), "top_share": top_share(positive)}
-        row |= {"effective_heads": effective_heads(positive), "largest": int(curve["n_heads"].max())}
+        row |= {
+            "n_heads": len(heads),
+            "effective_heads": effective_heads(positive),
+            "largest": int(curve["n_heads"].max()),
+        }
         row |= {"heads_asr": enough(curve, "asr"), "heads_coherent": enough(curve, "coherent_asr")}
         measured = singles[(singles[CELL_KEYS] == pd.Series(cell)[CELL_KEYS]).all(axis=1)] if len(singles) else singles
         if len(measured):
@@ -156,11 +162,12 @@ def concentration(scores: Scores, rates: pd.DataFrame, by_head: pd.DataFrame) ->
 def _correlations(heads: pd.DataFrame, measured: pd.DataFrame) -> dict[str, float]:
     """The rank correlations of the columns of `heads` with measured effects, both by layer and head."""
     both = heads.join(measured[["effect", "effect_asr"]], how="inner")
-    return {
-        f"{name}_correlation{end}": rank_correlation(both[name], both[f"effect{end}"])
-        for name in heads
-        for end in ("", "_asr")
-    }
+    found = {}
+    for end in ("", "_asr"):
+        effect = both[f"effect{end}"]
+        ranked = {name: both[name] for name in heads} | {"highest": effect.rank(method="first")}
+        found |= {f"{name}_correlation{end}": rank_correlation(one, effect) for name, one in ranked.items()}
+    return found
 
 
 def rank_correlation(one: "pd.Series[float]", other: "pd.Series[float]") -> float:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from safetyheads.chosen_heads import contrast, top_heads
 from safetyheads.statistics.resampling import resampled
 
 Matrix = NDArray[np.float64]
@@ -69,16 +70,41 @@ def of_means(
     together if they are the same ones (in two models). `chosen` is whether the head is among the n best by all prompts.
     Returns as `of_prompts` does. A single prompt cannot be resampled, so `share` is null then.
     """
-    weights = resampled(seed, 0, len(scores))  # (resamples, prompts)
-    means, own = weights @ scores.to_numpy(), scores.to_numpy().mean(axis=0)[None]
-    if less is not None:
-        others = less.loc[scores.index] if same_prompts else less
-        means = means - (weights if same_prompts else resampled(seed, 1, len(others))) @ others.to_numpy()
-        own = own - others.to_numpy().mean(axis=0)
-    rows = [_rows(scores, n, chosen(means, n).mean(axis=0), chosen(own, n)[0]) for n in ns]
+    drawn, size = _drawn(seed, 0, len(scores)), len(scores)
+    table = _table(scores)
+    if less is None:
+        means = drawn @ _exact(scores.to_numpy()) / size
+    elif same_prompts:
+        means = drawn @ _exact(scores.to_numpy() - less.loc[scores.index].to_numpy()) / size
+    else:
+        others = _drawn(seed, 1, len(less))
+        means = drawn @ _exact(scores.to_numpy()) / size - others @ _exact(less.to_numpy()) / len(less)
+    table = table if less is None else contrast(table, _table(less))
+    rows = [_rows(scores, n, chosen(means, n).mean(axis=0), scores.columns.isin(top_heads(table, n))) for n in ns]
     found = pd.concat(rows, ignore_index=True)
     alone = len(scores) == 1 or (less is not None and len(less) == 1)
     return found.assign(share=np.nan) if alone else found
+
+
+def _table(scores: pd.DataFrame) -> pd.DataFrame:
+    """A `matrix` as the table that it was made of, its rows in the order in which plans read and add them."""
+    return scores.stack(["layer", "head"], future_stack=True).rename("score").reset_index()
+
+
+def _drawn(seed: int, axis: int, size: int) -> Matrix:
+    """How often each of `size` prompts is drawn in each resample: whole numbers (resamples, prompts)."""
+    return np.rint(resampled(seed, axis, size) * size)
+
+
+def _exact(scores: Matrix) -> Matrix:
+    """Scores (prompts, heads), rounded so that sums of as many have no rounding error in whatever order they are made.
+
+    They become multiples of a power of two, so small that a score moves by less than the last bits of such a sum would.
+    So heads with equal scores tie in every resample, and the result depends on no library's way to add.
+    """
+    largest = np.abs(scores).max(initial=0) * len(scores)
+    bits = 52 - int(np.frexp(largest)[1])
+    return np.asarray(np.ldexp(np.rint(np.ldexp(scores, bits)), -bits))
 
 
 def _rows(scores: pd.DataFrame, n: int, share: Matrix, by_all: NDArray[np.bool_]) -> pd.DataFrame:
