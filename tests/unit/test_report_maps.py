@@ -1,5 +1,7 @@
 """What the page says of maps of single heads, and of how many heads it takes."""
 
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 from xml.etree import ElementTree
 
@@ -88,8 +90,10 @@ CELL = {"model": "m", "dataset": "d", "template": "t", "ablation": "ua", "decodi
 
 def concentrated(method: str, **more: Any) -> dict[str, Any]:
     row = {**CELL, "method": method, "source": "d", "gini": 0.9, "top_share": 0.5, "effective_heads": 2.1}
-    row |= {"largest": 3, "heads_asr": 1, "heads_coherent": 2, "score_correlation": 0.4}
-    return row | {"refusal_shift_correlation": -0.3} | more
+    row |= {"n_heads": 32, "largest": 3, "heads_asr": 1, "heads_coherent": 2, "score_correlation": 0.4}
+    return (
+        row | {"refusal_shift_correlation": -0.3, "answer_shift_correlation": None, "highest_correlation": 0.5} | more
+    )
 
 
 def chosen(method: str, n: int, layer: int, share: float | None, margin: float | None = None) -> dict[str, Any]:
@@ -113,7 +117,8 @@ def page_data(stability: list[dict[str, Any]]) -> ReportData:
 def test_the_table_tells_how_many_heads_it_takes_and_how_stable_they_are() -> None:
     data = page_data(
         [chosen("top", 3, layer, share) for layer, share in ((0, 1.0), (1, 0.8), (2, 0.25))]
-        + [chosen("sahara", step, step, None, margin) for step, margin in ((1, 4.0), (2, 0.5))]
+        + [chosen("top", 1, 0, 0.4)]
+        + [chosen("sahara", n, n, None, margin) | {"dataset": "other"} for n, margin in ((1, 4.0), (2, 0.5))]
     )
     rows = pd.DataFrame(
         [
@@ -123,13 +128,23 @@ def test_the_table_tells_how_many_heads_it_takes_and_how_stable_they_are() -> No
     )
     table = concentration_table(data, rows)
     own, other = (dict(zip(table.columns, row)) for row in table.rows)
-    assert own["how stable the chosen heads are"] == "L00H01 100\u00a0%, L01H01 80\u00a0%, L02H01 25\u00a0%"
-    assert (own["heads for ASR 50 %"], own["heads for coherent ASR 50 %"], own["ρ score"]) == ("1", "2", "+0.40")
+    assert own["how stable the chosen heads are"].replace("\u00a0", " ").split("\n") == [
+        "1: L00H01 40 %",
+        "3: L00H01 100 %, L01H01 80 %, L02H01 25 %",
+    ]
+    assert other["how stable the chosen heads are"].replace("\u00a0", " ") == "1: L01H01 +4.00°\n2: L02H01 +0.50°"
+    assert (own["effective heads"], own["ρ best possible"]) == ("2.1 of 32", "+0.50")
+    assert "ρ answer shift" not in own, "which no row has"
+    assert (own["heads for ASR 50\u00a0%"], own["heads for coherent ASR 50\u00a0%"], own["ρ score"]) == (
+        "1",
+        "2",
+        "+0.40",
+    )
     assert other["method"] == "sahara@other"
-    assert other["heads for coherent ASR 50 %"] == "more than 3" and other["ρ score"] == "–"
+    assert other["heads for coherent ASR 50\u00a0%"] == "more than 3" and other["ρ score"] == "–"
     words = concentration_words(data, rows)
     assert "reaches 50 % with 2 heads (top)" in words
-    assert "Mind that the heads of top (3) hang on the prompts" in words
+    assert "Mind that the heads of top-1, top-3 hang on the prompts" in words
 
 
 @pytest.mark.parametrize(
@@ -156,5 +171,42 @@ def test_dose_curves_have_a_panel_for_each_method() -> None:
     ]
     root = ElementTree.fromstring(figures.dose_curves(pd.DataFrame(points)))
     texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"top", "ships", "top@e", "complied, control"} <= set(texts)
-    assert texts.count("heads ablated") == 3
+    assert {"top", "ships", "top@e"} <= set(texts)
+    assert texts.count("heads ablated") == texts.count("complied") == texts.count("broken") == 3
+    assert texts.count("refused") == texts.count("control") == 2, "where they are known"
+
+
+@pytest.mark.parametrize("shares", [(0, 0, 0), (1, 1, 1), (0.5, 0.5, 0.0), (0.3, 0.33, 0.36)])
+def test_names_of_curves_do_not_lie_over_each_other(shares: tuple[float, ...]) -> None:
+    complied, refused, degenerate = shares
+    outcomes = {"asr": 0.5, "coherent_asr": complied, "refused": refused, "degenerate": degenerate}
+    points = [{**CELL, "method": "top", "source": "d", "n_heads": n, "control": complied, **outcomes} for n in (0, 2)]
+    root = ElementTree.fromstring(figures.dose_curves(pd.DataFrame(points)))
+    found = {
+        text.text: float(text.attrib["y"])
+        for text in root.iter("{http://www.w3.org/2000/svg}text")
+        if text.text in ("complied", "refused", "broken", "control")
+    }
+    heights = sorted(found.values())
+    assert len(heights) == 4
+    assert all(below - above > 11 for above, below in pairwise(heights)), "units; the font has 8.5"
+
+
+def test_all_methods_that_reach_it_with_fewest_heads_are_named() -> None:
+    rows = pd.DataFrame([concentrated("top"), concentrated("ships"), concentrated("contrast", heads_coherent=3)])
+    assert "reaches 50 % with 2 heads (ships, for each prompt; top)." in concentration_words(page_data([]), rows)
+
+
+def test_of_ships_the_heads_of_most_prompts_are_named() -> None:
+    data = page_data([chosen("ships", 1, layer, share) for layer, share in ((0, 0.5), (1, 0.1), (2, 0.4))])
+    rows = pd.DataFrame([concentrated("ships")])
+    assert (
+        concentration_table(data, rows).rows[0][-1].replace("\u00a0", " ") == "1: L00H01 50 %, L02H01 40 %, L01H01 10 %"
+    )
+    assert "Mind" not in concentration_words(data, rows), "they differ between prompts on purpose"
+
+
+def test_on_benign_requests_it_is_not_told_how_few_heads_it_takes() -> None:
+    data, rows = replace(page_data([]), benign=["d"]), pd.DataFrame([concentrated("top", heads_coherent=0)])
+    assert concentration_words(data, rows).startswith("These requests should be answered")
+    assert not [name for name in concentration_table(data, rows).columns if name.startswith("heads for")]
