@@ -1,11 +1,14 @@
 """Concentration, dose curves and stability: by hand, by their laws, and on a case whose probability is known."""
 
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safetyheads.chosen_heads import contrast, ships_best, top_heads
@@ -20,16 +23,19 @@ from safetyheads.statistics.concentration import (
     top_share,
 )
 from safetyheads.statistics.doses import doses, enough
+from safetyheads.statistics.resampling import RESAMPLES
 from safetyheads.statistics.stability import COLUMNS as STABILITY
 from safetyheads.statistics.stability import Choice, matrix, of_means, of_prompts, of_steps
 
 GRID = (2, 3)
+Rows = Sequence[Sequence[int]]
+"""Scores: a list for each prompt, with one for each head."""
 CELL = {"model": "m", "dataset": "d", "template": "t", "ablation": "ua"}
 JUDGED = {"decoding": "greedy", "judge": "paper"}
 POSITIVE = st.lists(st.integers(0, 50).map(float), min_size=2, max_size=30).filter(lambda values: sum(values) > 0)
 
 
-def ships_of(scores: list[list[float]], dataset: str = "d", model: str = "m", **more: Any) -> pd.DataFrame:
+def ships_of(scores: Sequence[Sequence[float]], dataset: str = "d", model: str = "m", **more: Any) -> pd.DataFrame:
     rows = [
         {**CELL, "dataset": dataset, "model": model, "query_id": f"q-{number}", **head._asdict(), "score": score}
         for number, values in enumerate(scores)
@@ -56,6 +62,7 @@ def test_effective_heads_and_the_top_share_by_hand() -> None:
     assert top_share([1.0] * 199 + [101.0]) == pytest.approx(102 / 300)  # 1 % of 200 heads are two
 
 
+@settings(deadline=None)
 @given(POSITIVE, st.integers(1, 9))
 def test_concentration_has_no_unit_and_no_order(scores: list[float], factor: int) -> None:
     for of in (gini, top_share, effective_heads):
@@ -83,6 +90,7 @@ def test_a_head_that_leads_for_every_prompt_is_always_chosen() -> None:
     assert found.groupby("n")["share"].sum().tolist() == [pytest.approx(1), pytest.approx(2)]
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 3).map(float), min_size=6, max_size=6), min_size=1, max_size=5))
 def test_what_all_prompts_choose_are_the_heads_of_the_plans(scores: list[list[float]]) -> None:
     table = ships_of(scores)
@@ -105,7 +113,42 @@ def test_what_all_prompts_choose_are_the_heads_of_the_plans(scores: list[list[fl
         assert len(of_own) == len({head for heads in best.values() for head in heads})
 
 
-@pytest.mark.parametrize("prompts", [1, 7, 64])
+def shares_of_all_resamples(scores: Rows, less: Rows | None, n: int, *, same_prompts: bool) -> dict[Head, float]:
+    """How likely each head is among the n best, from every resample there is, without rounding."""
+    counts = dict.fromkeys(all_heads(*GRID), 0)
+    apart = product(range(len(less)), repeat=len(less)) if less and not same_prompts else [None]
+    drawn = list(product(product(range(len(scores)), repeat=len(scores)), apart))
+    for own, others in drawn:
+        means = {}
+        for at, head in enumerate(counts):
+            means[head] = Fraction(sum(scores[prompt][at] for prompt in own), len(own))
+            if less:
+                of_less = own if others is None else others
+                means[head] -= Fraction(sum(less[prompt][at] for prompt in of_less), len(of_less))
+        for head in sorted(means, key=lambda head: (-means[head], head))[:n]:
+            counts[head] += 1
+    return {head: count / len(drawn) for head, count in counts.items()}
+
+
+@pytest.mark.parametrize("subtracted", ["nothing", "other prompts", "the same prompts"])
+@pytest.mark.parametrize("case", range(8))
+def test_shares_are_those_of_all_resamples_there_are(subtracted: str, case: int) -> None:
+    """Whole numbers tie often, also between heads whose two means differ, such as 1 - 2/3 and 1/2 - 1/6."""
+    generator, same = np.random.default_rng(case), subtracted == "the same prompts"
+    scores: Rows = generator.integers(0, 4, (2 + case % 3, 6)).tolist()
+    less: Rows | None = None
+    if subtracted != "nothing":
+        less = generator.integers(0, 4, (len(scores) if same else 3 - case % 2, 6)).tolist()
+    n = 1 + case % 4
+    subtract = None if less is None else matrix(ships_of(less))
+    found = of_means(matrix(ships_of(scores)), [n], subtract, same_prompts=same)
+    share = dict(zip(map(Head, found["layer"], found["head"]), found["share"]))
+    for head, expected in shares_of_all_resamples(scores, less, n, same_prompts=same).items():
+        error = (expected * (1 - expected) / RESAMPLES) ** 0.5
+        assert share.get(head, 0) == pytest.approx(expected, abs=4.5 * error + 1e-12)
+
+
+@pytest.mark.parametrize("prompts", [2, 7, 64])
 def test_heads_with_equal_scores_tie_in_every_resample_and_the_first_is_chosen(prompts: int) -> None:
     generator = np.random.default_rng(prompts)
     scores = generator.random((prompts, len(all_heads(*GRID))))

@@ -162,7 +162,7 @@ def concentration(scores: Scores, rates: pd.DataFrame, by_head: pd.DataFrame) ->
 def _correlations(heads: pd.DataFrame, measured: pd.DataFrame) -> dict[str, float]:
     """The rank correlations of the columns of `heads` with measured effects, both by layer and head."""
     both = heads.join(measured[["effect", "effect_asr"]], how="inner")
-    found = {}
+    found: dict[str, float] = {}
     for end in ("", "_asr"):
         effect = both[f"effect{end}"]
         ranked = {name: both[name] for name in heads} | {"highest": effect.rank(method="first")}

@@ -70,17 +70,17 @@ def of_means(
     together if they are the same ones (in two models). `chosen` is whether the head is among the n best by all prompts.
     Returns as `of_prompts` does. A single prompt cannot be resampled, so `share` is null then.
     """
-    drawn, size = _drawn(seed, 0, len(scores)), len(scores)
-    table = _table(scores)
+    table = _table(scores) if less is None else contrast(_table(scores), _table(less))
+    own, drawn = scores.to_numpy(), _drawn(seed, 0, len(scores))
     if less is None:
-        means = drawn @ _exact(scores.to_numpy()) / size
+        sums = drawn @ _exact(own, len(own))
     elif same_prompts:
-        means = drawn @ _exact(scores.to_numpy() - less.loc[scores.index].to_numpy()) / size
+        sums = drawn @ _exact(own - less.loc[scores.index].to_numpy(), len(own))
     else:
-        others = _drawn(seed, 1, len(less))
-        means = drawn @ _exact(scores.to_numpy()) / size - others @ _exact(less.to_numpy()) / len(less)
-    table = table if less is None else contrast(table, _table(less))
-    rows = [_rows(scores, n, chosen(means, n).mean(axis=0), scores.columns.isin(top_heads(table, n))) for n in ns]
+        # The difference of the two means, times both numbers of prompts: divisions would be rounded.
+        both = _exact(np.concatenate([own, less.to_numpy()]), 2 * len(own) * len(less))
+        sums = len(less) * (drawn @ both[: len(own)]) - len(own) * (_drawn(seed, 1, len(less)) @ both[len(own) :])
+    rows = [_rows(scores, n, chosen(sums, n).mean(axis=0), scores.columns.isin(top_heads(table, n))) for n in ns]
     found = pd.concat(rows, ignore_index=True)
     alone = len(scores) == 1 or (less is not None and len(less) == 1)
     return found.assign(share=np.nan) if alone else found
@@ -96,14 +96,14 @@ def _drawn(seed: int, axis: int, size: int) -> Matrix:
     return np.rint(resampled(seed, axis, size) * size)
 
 
-def _exact(scores: Matrix) -> Matrix:
-    """Scores (prompts, heads), rounded so that sums of as many have no rounding error in whatever order they are made.
+def _exact(scores: Matrix, times: int) -> Matrix:
+    """Scores (prompts, heads), rounded so that every sum of `times` of them is exact, in whatever order it is made.
 
-    They become multiples of a power of two, so small that a score moves by less than the last bits of such a sum would.
-    So heads with equal scores tie in every resample, and the result depends on no library's way to add.
+    They become multiples of the smallest power of two that leaves room for such a sum. So heads that score the same tie
+    in every resample, and the result depends on no library's way to add. A score moves by less than 1e-9 of the largest
+    one, with up to 1,000 prompts of both kinds. That is less than what rounding within a model does to it.
     """
-    largest = np.abs(scores).max(initial=0) * len(scores)
-    bits = 52 - int(np.frexp(largest)[1])
+    bits = 52 - int(np.frexp(np.abs(scores).max(initial=0) * times)[1])
     return np.asarray(np.ldexp(np.rint(np.ldexp(scores, bits)), -bits))
 
 
