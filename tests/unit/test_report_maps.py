@@ -1,6 +1,5 @@
 """What the page says of maps of single heads, and of how many heads it takes."""
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 from xml.etree import ElementTree
@@ -204,9 +203,3 @@ def test_of_ships_the_heads_of_most_prompts_are_named() -> None:
         concentration_table(data, rows).rows[0][-1].replace("\u00a0", " ") == "1: L00H01 50 %, L02H01 40 %, L01H01 10 %"
     )
     assert "Mind" not in concentration_words(data, rows), "they differ between prompts on purpose"
-
-
-def test_on_benign_requests_it_is_not_told_how_few_heads_it_takes() -> None:
-    data, rows = replace(page_data([]), benign=["d"]), pd.DataFrame([concentrated("top", heads_coherent=0)])
-    assert concentration_words(data, rows).startswith("These requests should be answered")
-    assert not [name for name in concentration_table(data, rows).columns if name.startswith("heads for")]

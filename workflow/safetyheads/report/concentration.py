@@ -38,13 +38,10 @@ _FILES = "All numbers, those of the ASR too, are in concentration.parquet and st
 def concentration_table(data: ReportData, rows: pd.DataFrame) -> Table:
     """A row for each method of a cell. `rows` are those of concentration.parquet.
 
-    Columns in which no row has a value are left out. On a benign data set it is not told how many heads it takes.
+    Columns in which no row has a value are left out.
     """
     found = rows.to_dict("records")
     written = {name: [write(row) for row in found] for name, write in _COLUMNS.items()}
-    if set(rows["dataset"]) <= set(data.benign):
-        for name in _REACHED:
-            del written[name]
     written = {name: column for name, column in written.items() if set(column) != {"–"}}
     note = _NOTE + _OF_RANKS * any(name.startswith("ρ") for name in written) + _FILES
     written["how stable the chosen heads are"] = [_stable(data, row) for row in found]
@@ -55,9 +52,7 @@ def concentration_table(data: ReportData, rows: pd.DataFrame) -> Table:
 def concentration_words(data: ReportData, rows: pd.DataFrame) -> str:
     """How few heads it takes, in a sentence, and a caution where the choice of heads hangs on the prompts."""
     least = rows["heads_coherent"].min()
-    if set(rows["dataset"]) <= set(data.benign):
-        words = "These requests should be answered: the heads harm nothing where the curve of compliance stays high."
-    elif pd.isna(least):
+    if pd.isna(least):
         words = f"Coherent ASR does not reach 50 % with any of up to {rows['largest'].max()} heads."
     elif least == 0:
         words = "The plain model's coherent ASR is 50 % or more."
@@ -93,15 +88,12 @@ def _reached(name: str) -> Callable[[Row], str]:
     return lambda row: str(int(row[name])) if pd.notna(row[name]) else f"more than {int(row['largest'])}"
 
 
-_REACHED = {
-    "heads for ASR 50\u00a0%": _reached("heads_asr"),
-    "heads for coherent ASR 50\u00a0%": _reached("heads_coherent"),
-}
 _COLUMNS: dict[str, Callable[[Row], str]] = {
     "Gini": _written("gini"),
     "top 1\u00a0%": lambda row: percent(row["top_share"]),
     "effective heads": lambda row: f"{_number(row['effective_heads'], 1)} of {int(row['n_heads']):,}",
-    **_REACHED,
+    "heads for ASR 50\u00a0%": _reached("heads_asr"),
+    "heads for coherent ASR 50\u00a0%": _reached("heads_coherent"),
     "ρ score": _written("score_correlation", sign=True),
     "ρ refusal shift": _written("refusal_shift_correlation", sign=True),
     "ρ answer shift": _written("answer_shift_correlation", sign=True),
