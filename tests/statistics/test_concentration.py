@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from safetyheads.chosen_heads import contrast, ships_best, top_heads
@@ -62,7 +62,6 @@ def test_effective_heads_and_the_top_share_by_hand() -> None:
     assert top_share([1.0] * 199 + [101.0]) == pytest.approx(102 / 300)  # 1 % of 200 heads are two
 
 
-@settings(deadline=None)
 @given(POSITIVE, st.integers(1, 9))
 def test_concentration_has_no_unit_and_no_order(scores: list[float], factor: int) -> None:
     for of in (gini, top_share, effective_heads):
@@ -90,7 +89,6 @@ def test_a_head_that_leads_for_every_prompt_is_always_chosen() -> None:
     assert found.groupby("n")["share"].sum().tolist() == [pytest.approx(1), pytest.approx(2)]
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 3).map(float), min_size=6, max_size=6), min_size=1, max_size=5))
 def test_what_all_prompts_choose_are_the_heads_of_the_plans(scores: list[list[float]]) -> None:
     table = ships_of(scores)

@@ -19,8 +19,7 @@ from safetyheads.attribution.ships import ships
 from safetyheads.demo.model import make_tokenizer
 from safetyheads.engine.ablation import install
 from safetyheads.heads import Ablation, Head, Kind
-from safetyheads.refusals import OPENINGS
-from safetyheads.refusals import first_tokens as first_tokens_of
+from safetyheads.refusals import OPENINGS, opening_tokens
 
 UA = Ablation(Kind.UNDIFFERENTIATED)
 Mini = Callable[..., PreTrainedModel]
@@ -162,21 +161,21 @@ def demo_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def test_openings_begin_directly_behind_the_prompt_or_behind_a_space(demo_tokenizer: PreTrainedTokenizerBase) -> None:
-    found = first_tokens_of(["## Query:Please help\n## Answer:"], ["I cannot", "I'm sorry"], demo_tokenizer)
+    found = opening_tokens(["## Query:Please help\n## Answer:"], ["I cannot", "I'm sorry"], demo_tokenizer)
     assert [demo_tokenizer.decode([id_]) for id_ in found] == ["I", " I"]
 
 
 def test_a_first_token_of_white_space_alone_is_none(demo_tokenizer: PreTrainedTokenizerBase) -> None:
     ids = demo_tokenizer(" Sorry", add_special_tokens=False)["input_ids"]
     assert demo_tokenizer.decode(ids[:1]) == " "
-    found = first_tokens_of(["## Answer:"], ["Sorry"], demo_tokenizer)
+    found = opening_tokens(["## Answer:"], ["Sorry"], demo_tokenizer)
     assert [demo_tokenizer.decode([id_]) for id_ in found] == ["S"]
 
 
 def test_openings_do_not_depend_on_the_order_of_prompts_or_openings(demo_tokenizer: PreTrainedTokenizerBase) -> None:
     texts = ["tell me about lanterns", "## Answer:", "x" * 500, ""]
-    one = first_tokens_of(texts, OPENINGS, demo_tokenizer)
-    assert one == first_tokens_of(texts[::-1], OPENINGS[::-1], demo_tokenizer) == tuple(sorted(set(one)))
+    one = opening_tokens(texts, OPENINGS, demo_tokenizer)
+    assert one == opening_tokens(texts[::-1], OPENINGS[::-1], demo_tokenizer) == tuple(sorted(set(one)))
     assert len(one) > 3
 
 

@@ -25,7 +25,7 @@ _TAIL = 32
 """Characters of a prompt's end that an opening is tokenised behind. What stands before them does not reach so far."""
 
 
-def first_tokens(
+def opening_tokens(
     prompts: Iterable[str], openings: Sequence[str], tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple[int, ...]:
     """The ids of the tokens that an answer to one of the prompts begins with if it is a refusal that opens so, sorted.

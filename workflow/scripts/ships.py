@@ -14,7 +14,7 @@ from safetyheads.jobs.loaded_model import model_of
 from safetyheads.jobs.model_files import tokenizer_of
 from safetyheads.jobs.records import determining, record_of
 from safetyheads.jobs.run import logged
-from safetyheads.refusals import first_tokens as openings_of
+from safetyheads.refusals import opening_tokens
 
 with logged(snakemake.log[0]):
     output, settings, params = Path(snakemake.output[0]), Config.model_validate(snakemake.config), snakemake.params
@@ -22,7 +22,7 @@ with logged(snakemake.log[0]):
     prompts = files.read(source, ["query_id", "text", "token_ids"])
     benign_source = snakemake.input.get("benign")
     benign = files.read(Path(benign_source), ["token_ids"]) if benign_source else None
-    openings = openings_of(prompts["text"], params.openings, tokenizer_of(settings, name, description))
+    openings = opening_tokens(prompts["text"], params.openings, tokenizer_of(settings, name, description))
     how = {"dtype": params.dtype, **params.model, "checks": snakemake.input.checks}
     model = model_of(settings, name, description, **how)
     inputs = dict.fromkeys([source, *([Path(benign_source)] if benign_source else [])])

@@ -25,8 +25,7 @@ from safetyheads.engine.ablated import ablation_of, prepared
 from safetyheads.engine.context import context_length
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Ablation
-from safetyheads.refusals import OPENINGS
-from safetyheads.refusals import first_tokens as first_tokens_of
+from safetyheads.refusals import OPENINGS, opening_tokens
 
 TOKEN_BUDGET = 8192
 """Tokens of a batch, as in the pipeline."""
@@ -60,7 +59,7 @@ def ships(
     """
     ablation, table = ablation_of(kind, epsilon), _prompts(model, tokenizer, queries, template, chat)
     others = None if benign is None else _prompts(model, tokenizer, benign, template, chat)
-    ids = first_tokens_of(table["text"], openings, tokenizer)
+    ids = opening_tokens(table["text"], openings, tokenizer)
     with _nothing_kept() as parts:
         first = first_tokens(prepared(model), table, others, ids, token_budget=token_budget, parts=parts)
         scores = ships_of_prompts(prepared(model), table, ablation, first=first, token_budget=token_budget, parts=parts)

@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import spearmanr
 
+from safetyheads.chosen_heads import contrast
 from safetyheads.statistics import stability
 from safetyheads.statistics.doses import CELL_KEYS, doses, enough
 from safetyheads.statistics.stability import Choice
@@ -69,7 +70,7 @@ class Scores:
     def stability(self) -> pd.DataFrame:
         """How stable the choice of each head is: a table with the columns `stability.COLUMNS`, sorted."""
         tables = [pd.DataFrame(columns=stability.COLUMNS)]
-        for choice, ns in self._by_method():
+        for choice, ns in self.methods():
             keys = dict(zip(stability.KEYS, choice))
             tables.append(self._of(choice, ns).assign(**{key: keys[key] for key in stability.KEYS if key != "n"}))
         whole = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
@@ -86,7 +87,7 @@ class Scores:
         less = stability.matrix(self.ships[self._less(choice)]) if choice.less_model else None
         return stability.of_means(scores, ns, less, same_prompts=choice.less_dataset == choice.dataset)
 
-    def _by_method(self) -> Iterator[tuple[Choice, list[int]]]:
+    def methods(self) -> Iterator[tuple[Choice, list[int]]]:
         """Each method of a cell once, with the numbers of heads that it chooses."""
         numbers: dict[Choice, list[int]] = {}
         for choice in self.choices:
@@ -110,7 +111,8 @@ class Scores:
         columns = ["score", *(name for name in SHIFTS if name in self.ships[key])]
         found = self.ships[key].groupby(["layer", "head"])[columns].mean()
         if choice.less_model:
-            found["score"] -= self.ships[self._less(choice)].groupby(["layer", "head"])["score"].mean()
+            subtracted = contrast(self.ships[key], self.ships[self._less(choice)])
+            found["score"] = subtracted.set_index(["layer", "head"])["score"]
         return found
 
 
@@ -134,7 +136,7 @@ def concentration(scores: Scores, rates: pd.DataFrame, by_head: pd.DataFrame) ->
     rows = []
     singles = by_head[by_head["plan"] == "single"] if len(by_head) else by_head
     curves = dict(list(doses(rates).groupby(KEYS)))
-    of_method = {(*choice[:4], choice.method): choice for choice, _ in scores._by_method()}
+    of_method = {(*choice[:4], choice.method): choice for choice, _ in scores.methods()}
     for key, curve in curves.items():
         cell = dict(zip(KEYS, key))
         choice = of_method[cell["model"], cell["source"], cell["template"], cell["ablation"], cell["method"]]
