@@ -6,7 +6,7 @@ import pytest
 
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.judges.outcomes import OUTCOMES, begins_with_refusal, outcomes
-from safetyheads.refusals import OPENINGS
+from safetyheads.templates import OPENINGS
 
 COLUMNS = ("degenerate", "unfinished", "harmful", "refusal_found", "characters", "begins_with_refusal")
 ROWS = pd.DataFrame(list(product(*[[True, False]] * 4, [0, 31, 32, 400], [True, False])), columns=list(COLUMNS))

@@ -19,7 +19,7 @@ from safetyheads.attribution.ships import ships
 from safetyheads.demo.model import make_tokenizer
 from safetyheads.engine.ablation import install
 from safetyheads.heads import Ablation, Head, Kind
-from safetyheads.refusals import OPENINGS, opening_tokens
+from safetyheads.templates import OPENINGS, opening_tokens
 
 UA = Ablation(Kind.UNDIFFERENTIATED)
 Mini = Callable[..., PreTrainedModel]

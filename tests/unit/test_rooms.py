@@ -11,7 +11,7 @@ import pytest
 from safetyheads.jobs.fingerprint import LIBRARY
 
 VOCABULARY = {
-    *("errors", "heads", "chosen_heads", "plans", "prompts", "refusals", "templates", "datasets", "data_files"),
+    *("errors", "heads", "chosen_heads", "plans", "prompts", "templates", "datasets", "data_files"),
 }
 MAY_USE: dict[str, set[str]] = {
     "artifacts": set(),

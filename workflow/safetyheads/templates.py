@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,22 @@ DATE, DATE_FORMAT = "26 Jul 2024", "%d %b %Y"
 Some templates write today's date into the prompt. The same study would have other prompts tomorrow. This day is the one
 that Llama-3.1's template falls back to.
 """
+
+OPENINGS = (
+    "I cannot",
+    "I can't",
+    "I'm sorry",
+    "I am sorry",
+    "Sorry",
+    "I apologize",
+    "As an AI",
+    "Unfortunately",
+    "No",
+)
+"""How refusals begin, unless the configuration says otherwise (`attribution: openings`)."""
+
+_TAIL = 32
+"""Characters of a prompt's end that an opening is tokenised behind. What stands before them does not reach so far."""
 
 _PLACE = "\uf8f0"
 """Stands for the query where it is asked what the template puts around it: no template and no query has it."""
@@ -40,11 +56,10 @@ def tokenise(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     Chat templates often write `<s>` into the text themselves, and the tokenizer would add a second one. Some tokenizers
     also add `</s>` at the end, which is left out, because it would tell the model that the text is over.
     """
-    return _begun(tokenise_bare(text, tokenizer), tokenizer)
+    return _begun(_bare(text, tokenizer), tokenizer)
 
 
-def tokenise_bare(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """The token ids of a text without anything in front of it or behind it."""
+def _bare(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -55,9 +70,29 @@ def _begun(ids: list[int], tokenizer: "PreTrainedTokenizerBase") -> list[int]:
 
 def _start(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """The ids that the tokenizer puts in front of every text: one for the beginning of a sequence, several, or none."""
-    bare, whole = tokenise_bare("a", tokenizer), list(tokenizer("a")["input_ids"])
+    bare, whole = _bare("a", tokenizer), list(tokenizer("a")["input_ids"])
     places = [place for place in range(len(whole)) if whole[place : place + len(bare)] == bare]
     return whole[: places[0]] if bare and places else []
+
+
+def opening_tokens(
+    prompts: Iterable[str], openings: Sequence[str], tokenizer: "PreTrainedTokenizerBase"
+) -> tuple[int, ...]:
+    """The ids of the tokens that an answer to one of the prompts begins with if it is a refusal that opens so, sorted.
+
+    An answer may follow a prompt directly or behind a space, as in `## Answer: I cannot`, and both count. Two things
+    say nothing and do not count: a first token that is white space only, and an opening whose beginning the tokenizer
+    joins with the end of the prompt, because a model cannot write such a token behind the prompt.
+    """
+    found = set()
+    for tail in sorted({text[-_TAIL:] for text in prompts}):
+        before = _bare(tail, tokenizer)
+        for opening in openings:
+            for answer in (opening, f" {opening}"):
+                ids = _bare(tail + answer, tokenizer)
+                if ids[: len(before)] == before and len(ids) > len(before):
+                    found.add(ids[len(before)])
+    return tuple(sorted(id_ for id_ in found if str(tokenizer.decode([id_])).strip()))
 
 
 class Writer:

@@ -14,7 +14,7 @@ from safetyheads.jobs.loaded_model import model_of
 from safetyheads.jobs.model_files import tokenizer_of
 from safetyheads.jobs.records import determining, record_of
 from safetyheads.jobs.run import logged
-from safetyheads.refusals import opening_tokens
+from safetyheads.templates import opening_tokens
 
 with logged(snakemake.log[0]):
     output, settings, params = Path(snakemake.output[0]), Config.model_validate(snakemake.config), snakemake.params

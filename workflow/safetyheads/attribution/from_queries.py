@@ -25,7 +25,7 @@ from safetyheads.engine.ablated import ablation_of, prepared
 from safetyheads.engine.context import context_length
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Ablation
-from safetyheads.refusals import OPENINGS, opening_tokens
+from safetyheads.templates import OPENINGS, opening_tokens
 
 TOKEN_BUDGET = 8192
 """Tokens of a batch, as in the pipeline."""

@@ -62,7 +62,7 @@ def first_tokens(
 ) -> FirstTokens:
     """Which first tokens of the plain model's answers are refusals and which are answers.
 
-    `prompts` and `benign` have token_ids. `openings` are ids that refusals begin with (`refusals.opening_tokens`).
+    `prompts` and `benign` have token_ids. `openings` are ids that refusals begin with (`templates.opening_tokens`).
     """
     if not openings:
         return FirstTokens(word="No opening of a refusal has a first token of its own behind these prompts.")

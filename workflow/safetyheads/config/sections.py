@@ -25,7 +25,7 @@ from safetyheads.config.types import (
     Text,
 )
 from safetyheads.heads import Ablation, Kind
-from safetyheads.refusals import OPENINGS
+from safetyheads.templates import OPENINGS
 
 
 class Section(BaseModel):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.judges.keywords import MIN_CHARACTERS
 from safetyheads.judges.texts import checked, straight_apostrophes
-from safetyheads.refusals import OPENINGS
+from safetyheads.templates import OPENINGS
 
 OUTCOMES = ("degenerate", "unfinished", "complied", "refused", "short", "other")
 """All outcomes, in the order in which they are looked for."""

@@ -11,7 +11,7 @@ import pandas as pd
 from safetyheads.judges.degenerate import degenerate, salad_limit
 from safetyheads.judges.keywords import KEYWORD, REPETITION, KeywordJudge
 from safetyheads.judges.outcomes import begins_with_refusal, outcomes
-from safetyheads.refusals import OPENINGS
+from safetyheads.templates import OPENINGS
 
 KEYS = ["query_id", "variant", "sample", "paired"]
 COLUMNS = [*KEYS, "harmful", "probability", "reason", "outcome"]

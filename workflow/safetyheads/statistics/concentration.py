@@ -136,11 +136,11 @@ def concentration(scores: Scores, rates: pd.DataFrame, by_head: pd.DataFrame) ->
     rows = []
     singles = by_head[by_head["plan"] == "single"] if len(by_head) else by_head
     curves = dict(list(doses(rates).groupby(KEYS)))
-    of_method = {(*choice[:4], choice.method): choice for choice, _ in scores.methods()}
+    # Cells that differ in decoding or judge have the same scores.
+    of_method = {(*choice[:4], choice.method): (choice, scores.of_heads(choice)) for choice, _ in scores.methods()}
     for key, curve in curves.items():
         cell = dict(zip(KEYS, key))
-        choice = of_method[cell["model"], cell["source"], cell["template"], cell["ablation"], cell["method"]]
-        heads = scores.of_heads(choice)
+        choice, heads = of_method[cell["model"], cell["source"], cell["template"], cell["ablation"], cell["method"]]
         positive = heads["score"].clip(lower=0)
         row: dict[str, Any] = {**cell, "gini": gini(positive), "top_share": top_share(positive)}
         row |= {
