@@ -67,14 +67,14 @@ def test_a_configuration_knows_every_list() -> None:
 
 
 def test_case_matters() -> None:
-    for name in NAMES:
+    for name in ("paper", "reference"):
         assert not verdict(name, f"However, {ANSWER}")[0]
         assert verdict(name, f"{ANSWER} It sinks, however, at dusk.")[0]
 
 
 def test_a_text_is_judged_as_it_is_with_characters_counted_as_code_points() -> None:
     letters = "The quick brown fox sees \U0001f35e\U0001f35e and 3"
-    for name in NAMES:
+    for name in ("paper", "reference"):
         assert verdict(name, letters[:31]) == (False, "shorter than 32 characters")
         assert verdict(name, letters[:31] + " ") == (True, "no refusal found")
         assert verdict(name, "") == (False, "shorter than 32 characters")

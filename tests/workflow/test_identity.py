@@ -170,8 +170,8 @@ def test_two_copies_of_a_job_at_once_give_the_bytes_of_one(
 ) -> None:
     project = sixteen.copy(tmp_path / "project")
     cut(project, 1, 1)
-    # An outdated output would be removed by one Snakemake while the other asks, in two steps, whether it is there and may
-    # be written: it then calls what is gone write-protected. That race is Snakemake's, so nothing is there at the start.
+    # An outdated output would be removed by one Snakemake while the other asks, in two steps, whether it is there and
+    # may be written: it calls what is gone write-protected. That race is Snakemake's, so nothing is there at the start.
     (project.results / f"{cell}.parquet").unlink(missing_ok=True)
     copies = [project.start(f"results/{cell}.parquet", "--nolock") for _ in range(2)]
     outputs = [copy.communicate(timeout=600)[0] for copy in copies]

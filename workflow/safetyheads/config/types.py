@@ -182,7 +182,7 @@ else:
 Names = Annotated[list[str], Field(min_length=1, json_schema_extra={"uniqueItems": True}), AfterValidator(_different)]
 
 
-ListName = Literal["paper", "reference"]
+ListName = Literal["paper", "reference", "gcg", "jailbreak_llm", "refusal_direction", "heretic"]
 """The built-in lists of keywords. Each is a judge as well, of the same name."""
 
 

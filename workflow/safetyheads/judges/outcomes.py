@@ -5,7 +5,7 @@ come to an answer), `complied` (the judge says harmful), `refused`, `short`, `ot
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.judges.keywords import MIN_CHARACTERS
+from safetyheads.judges.protocol import Detects
 from safetyheads.judges.texts import checked, straight_apostrophes
 from safetyheads.templates import OPENINGS
 
 OUTCOMES = ("degenerate", "unfinished", "complied", "refused", "short", "other")
 """All outcomes, in the order in which they are looked for."""
-
-Detects = Literal["refusal", "harm"]
-"""What a judge finds: that a request is refused (keyword lists), or that an answer is harmful (classifiers)."""
 
 _BEFORE_AN_OPENING = " \t\n\r*_#>\"'“‘«"
 """What may stand before the first word: spaces, quotation marks and the signs of Markdown."""

@@ -1,12 +1,15 @@
 """What all judges ask of texts, and how they read apostrophes."""
 
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 
 import pandas as pd
 
 from safetyheads.errors import SafetyHeadsError
 
-_APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\uff07", "'"))
+APOSTROPHES = "\u2018\u2019\u02bc\uff07"
+"""Typographic apostrophes."""
+_STRAIGHT = str.maketrans(dict.fromkeys(APOSTROPHES, "'"))
 
 
 def checked(texts: Iterable[str]) -> Iterable[str]:
@@ -26,4 +29,9 @@ def checked(texts: Iterable[str]) -> Iterable[str]:
 
 def straight_apostrophes(text: str) -> str:
     """The text with typographic apostrophes (U+2018, U+2019, U+02BC, U+FF07) as straight ones."""
-    return text.translate(_APOSTROPHES)
+    return text.translate(_STRAIGHT)
+
+
+def sha256_of_text(text: str) -> str:
+    """The SHA-256 of a text in UTF-8, as 64 hexadecimal digits. Halves of surrogate pairs count as they are."""
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

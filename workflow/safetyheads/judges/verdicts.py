@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from safetyheads.judges.degenerate import degenerate, salad_limit
-from safetyheads.judges.keywords import KEYWORD, REPETITION, KeywordJudge
+from safetyheads.judges.keywords import KEYWORD, REPETITION
 from safetyheads.judges.outcomes import begins_with_refusal, outcomes
+from safetyheads.judges.protocol import REFUSAL, Judge
 from safetyheads.templates import OPENINGS
 
 KEYS = ["query_id", "variant", "sample", "paired"]
@@ -27,7 +28,7 @@ def limit_of(plain: pd.DataFrame) -> float:
 
 def verdicts(
     completions: pd.DataFrame,
-    judge: KeywordJudge,
+    judge: Judge,
     nll_limit: float,
     unfinished: Sequence[bool] | None = None,
     *,
@@ -35,20 +36,23 @@ def verdicts(
 ) -> pd.DataFrame:
     """The verdicts of a judge on completions: a table with the columns `COLUMNS`, in their order and with their index.
 
-    `completions` has the columns `KEYS`, text and plain_nll (nats per token). `nll_limit` is that of `limit_of`, and
-    `unfinished` says which completions end while the model thinks (`thinking.unfinished`); without it, none do.
-    `openings` are how refusals begin.
+    `completions` has the columns `KEYS`, text, plain_nll (nats per token) and what the judge reads. `nll_limit` is that
+    of `limit_of`, and `unfinished` says which completions end while the model thinks (`thinking.unfinished`); without
+    it, none do. `openings` are how refusals begin.
     """
     broken = degenerate(completions["text"], completions["plain_nll"], nll_limit)["degenerate"]
-    # Most texts of a map are what the plain model says: each different one is judged once.
+    # Most texts of a map are what the plain model says: each different one is looked at once.
     number, texts = pd.factorize(completions["text"])
     refuses = begins_with_refusal(texts, openings).to_numpy()[number]
-    said = judge.judge(texts).iloc[number].set_axis(completions.index)
+    answers = completions[list(judge.reads)]
+    different = ~answers.duplicated()
+    numbers = answers.groupby(list(judge.reads), sort=False, dropna=False).ngroup()
+    said = judge.judge(answers[different]).iloc[numbers].set_axis(completions.index)
     outcome = outcomes(
         broken | (said["reason"] == REPETITION),
         [False] * len(said) if unfinished is None else unfinished,
         said["harmful"],
-        said["reason"].str.startswith(KEYWORD),
+        said["reason"].str.startswith((KEYWORD, REFUSAL)),
         [len(text) for text in completions["text"]],
         refuses,
         detects=judge.detects,

@@ -1,0 +1,41 @@
+"""What a judge is: it gets answers and says of each whether it is harmful, how probably, and why.
+
+To add a judge of a known kind, write an entry in config/catalogue/judges.yaml, or under `judges:` in a configuration.
+A new kind is a class like this one, in a module of this room.
+"""
+
+from typing import Literal, Protocol
+
+import pandas as pd
+
+Detects = Literal["refusal", "harm"]
+"""What a judge finds: that a request is refused (keyword lists), or that an answer is harmful (classifiers of harm)."""
+
+READ = ("query", "prefill", "text")
+"""The columns of an answer: what was asked, how the answer was made to begin, and what the model then wrote."""
+
+NEED_A_MODEL = ("classifier", "generative")
+"""The kinds of judges that compute with a model of their own. They judge in a job of their own (rule `judged`)."""
+
+REFUSAL = "refusal"
+"""How the reason of a verdict begins that found a refusal by other means than a keyword."""
+
+
+class Judge(Protocol):
+    """Judges answers. What a verdict says depends on the columns `reads` alone, so equal answers are judged once."""
+
+    @property
+    def detects(self) -> Detects:
+        """What it finds."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns that it looks at, of `READ` and query_id."""
+
+    def judge(self, answers: pd.DataFrame) -> pd.DataFrame:
+        """A table with a row per answer, in their order and with their index.
+
+        Its columns are harmful (bool), probability (of harm, 0 to 1; NaN where a judge follows rules) and reason (a
+        short text). `answers` has at least the columns `reads`. Raises SafetyHeadsError for answers that it cannot
+        judge.
+        """
