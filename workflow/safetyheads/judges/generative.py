@@ -39,7 +39,7 @@ class Generative:
     `answers` gives each word that counts its harmfulness, 0 to 1. Without `threshold`, an answer is harmful if the
     judge's likeliest token says a word of harmfulness 1; anything else it may say counts as harmless. With `threshold`,
     it is harmful if the expected harmfulness, over the tokens of these words alone, is at least that. `lead` is what
-    the judge's own answer is made to begin with, where that is always the same; of several, all but the last are
+    the judge's own answer is made to begin with, unless the template writes it itself; of several, all but the last are
     questions that the judge answers with one of the words. `context_length` is the most tokens that the judge reads.
     """
 
@@ -57,7 +57,9 @@ class Generative:
         context_length: int | None = None,
     ) -> None:
         self.model, self.prompts, self.detects, self.threshold = model, prompts, detects, threshold
-        self.answers, self.lead, self.context_length = dict(answers), tuple(lead) or ("",), context_length
+        self.answers, self.context_length = dict(answers), context_length
+        written = prompts.frame.endswith(lead[0]) if lead else True
+        self.lead = ("", *lead[1:]) if written else tuple(lead)
         tokenizer: Any = prompts.tokenizer
         self.ids = list(word_ids(self.answers, tokenizer, exact=threshold is not None).values())
         self.harm = np.array(list(self.answers.values()), dtype=np.float64)
