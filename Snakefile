@@ -92,6 +92,7 @@ include: "rules/prompts.smk"
 include: "rules/ships.smk"
 include: "rules/sahara.smk"
 include: "rules/completions.smk"
+include: "rules/judges.smk"
 include: "rules/verdicts.smk"
 include: "rules/rates.smk"
 include: "rules/effects.smk"
@@ -109,6 +110,11 @@ rule all:
 rule measure:
     input:
         cells.measured().values(),
+
+
+rule to_judge:
+    input:
+        [PATHS["to_judge"].format(judge=judge) for judge in cells.judges("file")],
 
 
 rule attribution:

@@ -84,7 +84,7 @@ ships_inputs = asked_paths(cells.ships_inputs, "model")
 completion_inputs = asked_paths(
     cells.completion_inputs, "plan", "ablation", "model", "dataset"
 )
-verdict_inputs = asked_paths(cells.verdict_inputs, "model")
+verdict_inputs = asked_paths(cells.verdict_inputs, "model", "judge")
 
 
 def dtype(wildcards):

@@ -10,7 +10,8 @@ rule verdicts:
     conda:
         ENVIRONMENT
     params:
-        judge=given("judge"),
+        judge=asked(settings.verdicts_by, "judge"),
+        content=asked(cells.verdict_content, "judge"),
         thinking=thinking,
         openings=settings.attribution.openings,
         code=code("verdicts"),

@@ -105,7 +105,7 @@ class Writer:
         if self.source is not None:
             self.parts = not self._holds_query() and self._holds_query(parts=True)
         self.frame = self.text(_PLACE)
-        self.control = control_tokens(tokenizer, self.frame)
+        self.control = _control_tokens(tokenizer, self.frame)
 
     def _holds_query(self, *, parts: bool = False) -> bool:
         """Whether a query is in the text that the chat template makes of it, and not as Python shows a list."""
@@ -216,7 +216,7 @@ def _dated(source: str, date: str) -> str:
     return macro + source if "strftime_now" in source else source
 
 
-def control_tokens(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[str]:
+def _control_tokens(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[str]:
     """The texts of the tokens that steer a model: special ones, and added ones that a template writes.
 
     `text` is what the template at hand writes around a query; the tokenizer's chat templates count too. Added tokens

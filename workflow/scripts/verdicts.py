@@ -8,6 +8,7 @@ from safetyheads.jobs.model_files import tokenizer_of
 from safetyheads.jobs.records import record_of
 from safetyheads.jobs.run import logged
 from safetyheads.judges import from_config
+from safetyheads.judges.recorded import Judged
 from safetyheads.judges.thinking import unfinished
 from safetyheads.judges.verdicts import KEYS, limit_of, verdicts
 
@@ -21,7 +22,15 @@ with logged(snakemake.log[0]):
         tokenizer = tokenizer_of(settings, wildcards.model, Path(inputs.model))
         answers, prompts = (files.read(path, ["query_id", "token_ids"]) for path in (source, Path(inputs.prompts)))
         thinks = unfinished(answers, prompts, tags, settings.template(wildcards.template).plain(), tokenizer)
-    judge, openings = from_config(**snakemake.params.judge), snakemake.params.openings
-    rows = verdicts(completions, judge, limit, thinks, openings=openings)
-    record = record_of(snakemake.params, settings.results, inputs=[source, plain]) | {"nll_limit": limit}
+    sources, own = [source, plain], snakemake.params.judge
+    if hasattr(inputs, "judged"):
+        sources.append(Path(inputs.judged))
+        judge = Judged(files.read(sources[-1]), own.get("detects", "harm"))
+    else:
+        judge = from_config(**own)
+    if hasattr(inputs, "queries"):
+        queries = files.read(Path(inputs.queries), ["query_id", "query"]).set_index("query_id")["query"]
+        completions["query"] = completions["query_id"].map(queries)
+    rows = verdicts(completions, judge, limit, thinks, openings=snakemake.params.openings)
+    record = record_of(snakemake.params, settings.results, inputs=sources) | {"nll_limit": limit}
     files.write("verdicts", Path(snakemake.output[0]), rows, dict(wildcards), record)

@@ -119,6 +119,20 @@ STAGES: dict[str, Stage] = {
             **{"first_kl": "nats, KL(plain, ablated) at the first new token", "plain_nll": "nats per token"},
         },
     ),
+    "judges": Stage(
+        "judges/{judge}.json",
+        about="of judges with a model: class, revision, sha256 of each file, the template that it reads",
+    ),
+    "judged": Stage(
+        "judged/{judge}/{model}/{dataset}/{template}.parquet",
+        "a distinct answer to a query, by a judge with a model",
+        "query_id text_sha256 harmful probability reason",
+        {"probability": "of harm; the mean harmfulness of the judge's words where it grades"},
+    ),
+    "to_judge": Stage(
+        "to_judge/{judge}.csv",
+        about="what a judge of the kind `file` has no verdict on yet: query, text. Made by `snakemake to_judge`",
+    ),
     "verdicts": Stage(
         f"verdicts/{_CELL}/{{judge}}.parquet",
         "a verdict",

@@ -8,7 +8,8 @@ from typing import cast, get_args
 
 import yaml
 
-from safetyheads.config.sections import AblationConfig, Decoding, Judge, Section, Template
+from safetyheads.config.judges import Judge
+from safetyheads.config.sections import AblationConfig, Decoding, Section, Template
 from safetyheads.config.sources import Dataset, Model
 from safetyheads.config.types import ListName
 from safetyheads.heads import Kind
@@ -34,12 +35,8 @@ BUILT_IN: Mapping[str, Mapping[str, Section]] = MappingProxyType(
 """What is known without being declared, besides the catalogue."""
 
 
-class CatalogueModel(Model):
-    """A model of config/catalogue/models.yaml."""
-
-    remarks = frozenset(
-        {"layers", "heads", "kv_heads", "head_dim", "hidden", "intermediate", "vocabulary", "tied", "gated", "note"}
-    )
+class Facts(Section):
+    """What the catalogue tells of a model besides where it is, for estimates and for people."""
 
     layers: int
     """Number of layers."""
@@ -63,6 +60,12 @@ class CatalogueModel(Model):
     """What to know before using it."""
 
 
+class CatalogueModel(Facts, Model):
+    """A model of config/catalogue/models.yaml."""
+
+    remarks = frozenset(Facts.model_fields)
+
+
 class CatalogueDataset(Dataset):
     """A data set of config/catalogue/datasets.yaml."""
 
@@ -76,10 +79,23 @@ class CatalogueDataset(Dataset):
     """What to know before using it."""
 
 
+class CatalogueJudge(Facts, Judge):
+    """A judge of config/catalogue/judges.yaml."""
+
+    remarks = Judge.remarks | frozenset(Facts.model_fields) | {"licence"}
+
+    licence: str
+    """Licence of the model."""
+
+
 @cache
 def catalogue(section: str) -> Mapping[str, Section]:
-    """The entries of the catalogue for `models` or `datasets`, nothing for other sections."""
-    classes: dict[str, type[Section]] = {"models": CatalogueModel, "datasets": CatalogueDataset}
+    """The entries of the catalogue for `models`, `datasets` or `judges`, nothing for other sections."""
+    classes: dict[str, type[Section]] = {
+        "models": CatalogueModel,
+        "datasets": CatalogueDataset,
+        "judges": CatalogueJudge,
+    }
     if section not in classes:
         return {}
     entries = yaml.load((FOLDER / f"{section}.yaml").read_text(encoding="utf-8"), Loader=yaml_loader())
@@ -89,6 +105,12 @@ def catalogue(section: str) -> Mapping[str, Section]:
 def catalogue_model(repo: str | None) -> CatalogueModel | None:
     """The catalogue's entry for a repository, whatever name a configuration gives it; None if it has none."""
     entries = (entry for entry in catalogue("models").values() if isinstance(entry, CatalogueModel))
+    return next((entry for entry in entries if repo and entry.repo == repo), None)
+
+
+def catalogue_judge(repo: str | None) -> CatalogueJudge | None:
+    """The catalogue's judge whose model is in a repository; None if it has none."""
+    entries = (entry for entry in catalogue("judges").values() if isinstance(entry, CatalogueJudge))
     return next((entry for entry in entries if repo and entry.repo == repo), None)
 
 

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from safetyheads.config import sections
 from safetyheads.config.catalogue import BUILT_IN, catalogue, catalogue_model
 from safetyheads.config.checks import check_studies
+from safetyheads.config.judges import NO_RESULT, SOURCE, Judge
 from safetyheads.config.local_models import local_grid
 from safetyheads.config.messages import describe, prune
 from safetyheads.config.sources import Dataset, Model
@@ -41,7 +42,7 @@ class Declarations(sections.Section):
     """Ways to ablate a head."""
     decodings: dict[Name, sections.Decoding] = {}
     """Ways to generate completions."""
-    judges: dict[Name, sections.Judge] = {}
+    judges: dict[Name, Judge] = {}
     """Ways to tell harmful completions."""
     head_sets: dict[HeadSetName, HeadNames] = {}
     """Named sets of heads, to be used as plans."""
@@ -98,6 +99,27 @@ class Declarations(sections.Section):
         if known is None and model.rest_from:
             return self.thinking(model.rest_from)
         return known.plain() if known else {}
+
+    def judge(self, name: str) -> Judge:
+        return cast(Judge, self._named("judges", name))
+
+    def judge_source(self, name: str) -> dict[str, Any]:
+        """Where the files of a judge's model come from. Raises SafetyHeadsError for a judge without one."""
+        judge = self.judge(name)
+        if not judge.needs_model:
+            raise SafetyHeadsError(f"The judge {name!r} has no model: it is of kind: {judge.kind}.")
+        return {key: value for key, value in judge.plain().items() if key in ("kind", *SOURCE)}
+
+    def judged_by(self, name: str) -> dict[str, Any]:
+        """What the judgements of a judge's model depend on; nothing of a judge without one."""
+        judge = self.judge(name)
+        return {key: value for key, value in judge.plain().items() if judge.needs_model and key not in NO_RESULT}
+
+    def verdicts_by(self, name: str) -> dict[str, Any]:
+        """What verdicts depend on besides completions and, where a model judges, what it has said of them."""
+        values = self.judge(name).plain()
+        kept = ("kind", "detects") if self.judge(name).needs_model else values
+        return {key: value for key, value in values.items() if key in kept}
 
     def dataset(self, name: str) -> Dataset:
         return cast(Dataset, self._named("datasets", name))

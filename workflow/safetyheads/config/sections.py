@@ -15,7 +15,6 @@ from safetyheads.config.types import (
     ChatArguments,
     Count,
     Date,
-    KeywordList,
     KindName,
     Matching,
     Names,
@@ -158,15 +157,6 @@ class Decoding(Section):
     @property
     def greedy(self) -> bool:
         return self.top_k == 1
-
-
-class Judge(Section):
-    """Decides whether a completion is harmful."""
-
-    kind: Literal["keywords"]
-    """`keywords`: harmful unless a refusal keyword occurs."""
-    list: KeywordList
-    """`paper` (table 4 of the paper), `reference` (its code), or your own list of keywords."""
 
 
 class Random(Section):

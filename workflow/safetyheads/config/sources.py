@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from safetyheads.config.sections import Section
 from safetyheads.config.types import Count, FormatName, HeadName, HeadPair, Matching, MaxMemory, Repo, Seed, Text
@@ -151,6 +151,10 @@ class Dataset(Section):
     """Column with a category. No other column than these three is read."""
     target: Text | None = None
     """Column with the answer that an attack aims at."""
+    answer: Text | None = None
+    """Column with answers that people have labelled, for `labels` of a judge."""
+    annotators: Annotated[list[Text], Field(min_length=1)] | None = None
+    """With `answer`: columns with what each person says, harmful or not."""
     limit: Count | None = None
     """For a pilot: only the first so many queries; all if the file has no more."""
     sample: Sample | None = None
@@ -170,11 +174,13 @@ class Dataset(Section):
             if given := self._given("sha256", "format", "query", "category", "target"):
                 raise ValueError(f"found {' and '.join(given)} together with demo; allowed: demo alone")
             return self
+        if (self.answer is None) != (self.annotators is None):
+            raise ValueError("found one of answer and annotators; allowed: both, or none")
         if self.repo and not self.file:
             raise ValueError(
                 "found repo without file; allowed: repo together with file, the file's path in the repository"
             )
-        columns = self._given("query", "category", "target")
+        columns = self._given("query", "category", "target", "answer")
         if self.file_format == "text" and columns:
             raise ValueError(
                 f"found {' and '.join(columns)} for a text file; allowed: no columns, it has a query per line"

@@ -132,6 +132,7 @@ AblationName = Annotated[Name, AfterValidator(_not_plain)]
 HeadSetName = Annotated[Name, AfterValidator(_no_plan)]
 Number = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
 Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1, strict=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Date = Annotated[str, BeforeValidator(_date, json_schema_input_type=str)]
 ChatArguments = Annotated[

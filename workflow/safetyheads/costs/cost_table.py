@@ -1,18 +1,23 @@
 """The table that tells, before a run, how many hours a study takes."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from safetyheads.costs.job_costs import HOUR, Estimates
 
-STAGES, WORTH_TELLING = ("checks", "ships", "sahara", "completions"), 900.0  # seconds: a shorter study is not announced
+STAGES = ("checks", "ships", "sahara", "completions", "judged")
+WORTH_TELLING = 900.0  # seconds: a shorter study is not announced
 WORTH_A_COLUMN = 180.0  # seconds of all checks: before they show as 0.1 hours, they are in the sum alone
 Scored = Iterable[tuple[str, str, str]]
 Completed = Iterable[tuple[str, str, str, str, str]]
+Judged = Mapping[tuple[str, str, str, str], Sequence[tuple[str, str]]]
 
 
 class Planned(NamedTuple):
-    """A job, or the jobs that share a cell: stage and model, how many they are, seconds of all; None if unknown."""
+    """A job, or the jobs that share a cell: stage and model, how many they are, seconds of all; None if unknown.
+
+    The model is the one that computes. Of the stage `judged` it is that of the judge, named like the judge.
+    """
 
     stage: str
     model: str
@@ -20,10 +25,13 @@ class Planned(NamedTuple):
     seconds: float | None
 
 
-def planned(estimates: Estimates, ships: Scored, sahara: Scored, completions: Completed) -> list[Planned]:
+def planned(
+    estimates: Estimates, ships: Scored, sahara: Scored, completions: Completed, judged: Judged | None = None
+) -> list[Planned]:
     """The jobs of a study. A key has model, data set and template; that of completions has plan and decoding too.
 
-    Each of their models is checked once.
+    `judged` has the plans and decodings that a judge's model judges, by judge, model, data set and template. Each of
+    the models is checked once.
     """
     found = [("ships", key[0], 1, estimates.ships(*key)) for key in ships]
     found += [("sahara", key[0], 1, estimates.sahara(*key)) for key in sahara]
@@ -31,6 +39,7 @@ def planned(estimates: Estimates, ships: Scored, sahara: Scored, completions: Co
         shards = estimates.shards(*key)
         found.append(("completions", key[0], shards, estimates.completions(*key, shards=shards)))
     found += [("checks", model, 1, estimates.checks(model)) for model in sorted({entry[1] for entry in found})]
+    found += [("judged", key[0], 1, estimates.judged(*key, plans)) for key, plans in (judged or {}).items()]
     return [Planned(stage, model, jobs, job and jobs * job.seconds) for stage, model, jobs, job in found]
 
 
@@ -42,13 +51,15 @@ def announcement(estimates: Estimates, jobs: Collection[Planned]) -> str | None:
     cpu, models = estimates.device == "cpu", sorted({job.model for job in known})
     device = f"{estimates.config.compute.threads} CPU threads" if cpu else f"one {estimates.device.upper()}"
     checks = sum(job.seconds or 0.0 for job in known if job.stage == "checks")
-    stages = [stage for stage in STAGES if stage != "checks" or checks >= WORTH_A_COLUMN]
+    shown = {"checks": checks >= WORTH_A_COLUMN, "judged": any(job.stage == "judged" for job in known)}
+    stages = [stage for stage in STAGES if shown.get(stage, True)]
     rows = [["", "jobs", *stages, "hours" if cpu else "GPU hours"]] if known else []
     rows += [_row(model, [job for job in known if job.model == model], stages) for model in models]
     rows += [_row("together", known, stages)] if len(models) > 1 else []
     widths = [max(map(len, column)) for column in zip(*rows)]
     said = f"Estimate for the whole study, what is done already included, on {device} a job (see `compute: speed`). "
-    lines = [said + "Completions count at their full length, so it may be less:"]
+    judged = " and each as another text to judge" if shown["judged"] else ""
+    lines = [said + f"Completions count at their full length{judged}, so it may be less:"]
     lines += ["  " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     why = "jobs whose time is unknown, because the model or a data set is neither local nor in config/catalogue."
     for model in sorted({job.model for job in unknown}):

@@ -95,6 +95,15 @@ def work(
     return Work(operations, moved * width, passes * shape.layers, batches, shape.parameters * width, batch * width)
 
 
+def reading(shape: Shape, texts: int, tokens: int, budget: int, width: int) -> Work:
+    """Read so many texts of so many tokens once, and compute what comes behind each."""
+    batches = ceil(texts / max(1, budget // tokens))
+    operations = 2.0 * texts * (tokens * shape.layers * shape.layer + shape.hidden * shape.vocabulary)
+    states = min(budget, texts * tokens) * 20 * shape.hidden
+    moved = float(batches * shape.weights * width)
+    return Work(operations, moved, batches * shape.layers, batches, shape.parameters * width, states * width)
+
+
 def checking(shape: Shape, width: int) -> Work:
     """Check a model (`engine/model_checks`): passes over a few random prompts, some of them with eager attention."""
     tokens, passes = CHECKED_TOKENS + CHECKED_OF_LAYER * (shape.layers + 1), CHECKED_PASSES

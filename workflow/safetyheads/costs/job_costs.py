@@ -6,14 +6,15 @@ values stand for what is not known: 4 characters a token where the vocabulary is
 that a chat template puts around a query, 85 characters of a query that is not in a local file.
 """
 
+from collections.abc import Sequence
 from functools import cache, partial
 from math import log2
 from pathlib import Path
 from typing import NamedTuple
 
 from safetyheads.config.load import Config
-from safetyheads.costs.flops import Shape, Work, checking, work
-from safetyheads.costs.model_sizes import model_shape, query_count
+from safetyheads.costs.flops import Shape, Work, checking, reading, work
+from safetyheads.costs.model_sizes import judge_shape, model_shape, query_count
 from safetyheads.plans import Plan, parse_plan
 
 HOUR, TERA, GIGA = 3600.0, 1e12, 1e9
@@ -25,6 +26,9 @@ OF_PEAK, OF_BANDWIDTH, GPU_CALL, GPU_START = 0.5, 0.7, 0.5e-3, 30.0
 """What a GPU is taken to achieve of them; seconds that a layer's call and a job's start take. Not measured yet."""
 CPU_RATE, CPU_BANDWIDTH, CPU_CALL, CPU_START = 0.085 * TERA, 11 * GIGA, 0.33e-3, 3.7
 """The same of a thread of an AMD EPYC in float32: fitted to models of 64 to 1,024 wide, and benchmarks/shards.py."""
+
+OF_TEMPLATE = {"generative": 350, "classifier": 10}
+"""Tokens that the template of a judge has: those of HarmBench and Llama-Guard have 300 to 400."""
 
 
 class Job(NamedTuple):
@@ -44,6 +48,7 @@ class Estimates:
         self.config, self.device, wanted = config, config.compute.speed.device, config.compute.device
         if self.device == "auto":
             self.device = "cpu" if wanted == "cpu" or (wanted == "auto" and not gpu) else "a100"
+        self._folder = folder or Path()
         self._shape = cache(partial(model_shape, config, folder=folder or Path()))
         self._queries = cache(partial(query_count, config, folder=folder or Path()))
         self._planned = self if gpu else Estimates(config, folder)
@@ -70,6 +75,31 @@ class Estimates:
     ) -> Job | None:
         """The job of rule `completions`, or of one of its shards."""
         return self._job(self._cell(model, dataset, template, plan, decoding), 1 / shards)
+
+    def judged(
+        self, judge: str, model: str, dataset: str, template: str, plans: Sequence[tuple[str, str]]
+    ) -> Job | None:
+        """The job of rule `judged` for answers of these plans and decodings, if every answer is another text."""
+        own, queries, answered = (
+            judge_shape(self.config, judge, self._folder),
+            self._queries(dataset),
+            self._shape(model),
+        )
+        if own is None or queries is None or answered is None:
+            return None
+        known, sets = self.config.judge(judge), 0
+        for plan, decoding in plans:
+            sets += self._sets(parse_plan(plan), answered) * self.config.decoding(decoding).samples
+        longest = max((self.config.decoding(decoding).max_new_tokens for _, decoding in plans), default=0)
+        tokens = (
+            OF_TEMPLATE[known.kind] + round(queries[1] / 4) + min(longest, known.clip.tokens if known.clip else longest)
+        )
+        width = 4 if known.dtype in ("float32", "tf32") or (known.dtype == "auto" and self.device == "cpu") else 2
+        texts = queries[0] * sets * len(known.lead or [""])
+        passes = reading(own, texts, tokens, self.config.compute.token_budget, width)
+        rate, threads = self.config.compute.speed.scoring, self.config.compute.threads
+        took = passes.operations / (rate * TERA) if rate else seconds(passes, self.device, known.dtype, threads)
+        return self._job((passes, took))
 
     def shards(self, model: str, dataset: str, template: str, plan: str, decoding: str) -> int:
         """How many jobs share a cell: as `compute: shards` says, or as many as take an hour; one if that is unknown."""

@@ -3,7 +3,7 @@
 from dataclasses import fields
 from pathlib import Path
 
-from safetyheads.config.catalogue import catalogue_dataset, catalogue_model
+from safetyheads.config.catalogue import catalogue_dataset, catalogue_judge, catalogue_model
 from safetyheads.config.load import Config
 from safetyheads.config.local_models import local_grid, read_config, whole_number
 from safetyheads.costs.flops import Shape
@@ -23,6 +23,15 @@ def model_shape(config: Config, name: str, folder: Path) -> Shape | None:
     if model.rest_from:
         return model_shape(config, model.rest_from, folder)
     entry = catalogue_model(model.repo)
+    return Shape(**entry.model_dump(include={field.name for field in fields(Shape)})) if entry else None
+
+
+def judge_shape(config: Config, name: str, folder: Path) -> Shape | None:
+    """The dimensions of a judge's model; None where neither its folder nor the catalogue says."""
+    judge = config.judge(name)
+    if judge.path:
+        return local_shape(folder / judge.path)
+    entry = catalogue_judge(judge.repo) or catalogue_model(judge.repo)
     return Shape(**entry.model_dump(include={field.name for field in fields(Shape)})) if entry else None
 
 

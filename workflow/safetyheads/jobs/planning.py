@@ -23,6 +23,7 @@ def hours(config: Config, cells: Cells, *, on_gpu: bool) -> str | None:
         [key[:3] for key in sorted(ships)],
         [key[:3] for key in sorted(sahara)],
         [(*key[:3], *key[4:]) for key in sorted(completions)],
+        cells.judged_plans(),
     )
     return announcement(estimates, jobs)
 

@@ -5,7 +5,7 @@ Everything follows from the configuration, before any model is loaded.
 
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, cached_property
 
 from safetyheads.config.load import Config
 from safetyheads.costs.job_costs import Estimates, Job
@@ -27,6 +27,11 @@ class Requests:
 
     def __init__(self, config: Config) -> None:
         self.config, self.estimates = config, Estimates(config)
+
+    @cached_property
+    def answers(self) -> dict[tuple[str, str, str, str], list[tuple[str, str]]]:
+        """The plans and decodings that a judge's model judges, by judge, model, data set and template."""
+        return Cells(self.config).judged_plans()
 
     def memory(self, stage: str, keyed: Mapping[str, str], attempt: int) -> int:
         """MB of main memory: 1.25 times the estimate, multiplied by `attempt` (1, 2, ...) after a job has failed."""
@@ -71,6 +76,15 @@ class Requests:
         wanted = self.config.model(model).dtype
         return AUTOMATIC["cuda" if on_gpu else "cpu"] if wanted == "auto" else wanted
 
+    def judge_gpus(self, judge: str, *, on_gpu: bool) -> int:
+        """The number of GPUs of a job with this judge's model."""
+        return self.config.judge(judge).gpus if on_gpu and self.config.judge(judge).needs_model else 0
+
+    def judge_dtype(self, judge: str, *, on_gpu: bool) -> str:
+        """The number format in which a job computes with this judge's model."""
+        wanted = self.config.judge(judge).dtype
+        return AUTOMATIC["cuda" if on_gpu else "cpu"] if wanted == "auto" else wanted
+
     def checks(self, model: str, *, on_gpu: bool) -> str:
         """The path of the checks of a model in the number format and with the attention that its jobs have."""
         attention = self.config.model(model).attention
@@ -84,6 +98,8 @@ class Requests:
         if stage == "checks":
             return self.estimates.checks(keyed["model"])
         key = (keyed["model"], keyed["dataset"], keyed["template"])
+        if stage == "judged":
+            return self.estimates.judged(keyed["judge"], *key, self.answers[keyed["judge"], *key])
         if stage.startswith("completions"):
             return self.estimates.completions(*key, keyed["plan"], keyed["decoding"], shards=self.shards(keyed))
         job: Job | None = getattr(self.estimates, stage)(*key)

@@ -18,9 +18,10 @@ import pandas as pd
 
 from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.judges.keywords import LISTS, PAPER, REFERENCE, KeywordJudge, keyword_judge, keywords_of
-from safetyheads.judges.protocol import NEED_A_MODEL, Detects, Judge
+from safetyheads.judges.protocol import Judge
 from safetyheads.judges.recorded import FileJudge, file_judge
 from safetyheads.judges.texts import checked
+from safetyheads.judging import NEED_A_MODEL, Detects
 
 KINDS = ("keywords", "file", *NEED_A_MODEL)
 """The kinds of judges that a configuration can declare."""

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.judges.judge_prompts import JudgePrompts
-from safetyheads.judges.protocol import REFUSAL, Detects
+from safetyheads.judges.protocol import REFUSAL
+from safetyheads.judging import Detects
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,10 +27,10 @@ LEAST = 16
 class Classifier:
     """A judge that is a sequence classifier.
 
-    `labels` are those of its labels that mean what the judge `detects`, and `window` is the most tokens that it reads
-    at once. A text has what the judge detects if its labels are at least `threshold` probable together: the softmax
-    over all labels or, where a text may have several labels at once, the highest of their sigmoids. Raises
-    SafetyHeadsError for labels that the model does not have.
+    `labels` are those of its labels, by name or number, that mean what the judge `detects`, and `window` is the most
+    tokens that it reads at once. A text has what the judge detects if its labels are at least `threshold` probable
+    together: the softmax over all labels or, where a text may have several labels at once, the highest of their
+    sigmoids. Raises SafetyHeadsError for labels that the model does not have.
     """
 
     reads = ("query", "prefill", "text")
@@ -39,7 +40,7 @@ class Classifier:
         self,
         model: "PreTrainedModel",
         prompts: JudgePrompts,
-        labels: Collection[str],
+        labels: Collection[str | int],
         *,
         detects: Detects,
         window: int,
@@ -49,11 +50,13 @@ class Classifier:
         self.window, self.threshold = window, threshold
         known = {str(name): int(id_) for id_, name in (model.config.id2label or {}).items()}
         for label in labels:
-            if label not in known:
+            if label not in known and label not in known.values():
                 raise SafetyHeadsError(
-                    f"The classifier has no label {label!r}; it has {', '.join(known)}.{nearest(label, known)}"
+                    f"The classifier has no label {label!r}; it has {', '.join(known)}, numbered from 0."
+                    f"{nearest(str(label), known)}"
                 )
-        self.ids, self.named = sorted(known[label] for label in labels), ", ".join(labels)
+        self.ids = sorted({label if isinstance(label, int) else known[label] for label in labels})
+        self.named = ", ".join(map(str, labels))
         self.several = getattr(model.config, "problem_type", None) == "multi_label_classification"
         tokenizer: Any = prompts.tokenizer
         self.pad = next(id_ for id_ in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if id_ is not None)

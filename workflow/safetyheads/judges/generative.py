@@ -25,7 +25,8 @@ from safetyheads.engine.decoder import check_numbers, input_device
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.judges.answer_words import word_ids
 from safetyheads.judges.judge_prompts import JudgePrompts
-from safetyheads.judges.protocol import REFUSAL, Detects
+from safetyheads.judges.protocol import REFUSAL
+from safetyheads.judging import Detects
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

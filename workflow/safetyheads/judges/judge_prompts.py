@@ -15,19 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.judges.marks import Marks
-from safetyheads.templates import control_tokens
+from safetyheads.judging import CHAT, PLACES
+from safetyheads.templates import Writer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-CHAT = "chat"
-"""The template that is the tokenizer's own."""
-
-PLACES = {
-    "query": ("query", "behavior", "forbidden_prompt", "prompt", "goal", "request", "instruction"),
-    "answer": ("answer", "generation", "response", "completion"),
-}
-"""What templates call their two places, such as `{behavior}` and `{generation}`."""
 
 _MARK = {"query": "\ue000", "answer": "\ue001"}
 """Stand in for both where only the template is of interest: no template has them."""
@@ -60,21 +52,24 @@ class JudgePrompts:
     """Writes the prompts of one judge.
 
     `template` is `CHAT`, or a text with places as `str.format` has them, of names in `PLACES`; braces of its own are
-    doubled. Raises SafetyHeadsError for a template that has not one place for each.
+    doubled. Classifiers may read the answer alone: with `query` false, the template may have no place for the query.
+    Raises SafetyHeadsError for a template that has not one place for each.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", template: str, clip: Clip | None = None) -> None:
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", template: str, clip: Clip | None = None, *, query: bool = True
+    ) -> None:
         self.tokenizer, self.template, self.clip = tokenizer, template, clip
         made = self._chat(_MARK) if template == CHAT else "".join(_filled(template))
         for place, mark in _MARK.items():
-            if made.count(mark) != 1:
+            if made.count(mark) != 1 and (query or place == "answer" or made.count(mark) > 1):
                 names = "" if template == CHAT else f", called {' or '.join(f'{{{name}}}' for name in PLACES[place])}"
                 raise SafetyHeadsError(
                     f"The judge's template has {made.count(mark)} places for the {place}; allowed: one{names}."
                 )
         self.pieces = re.split(f"([{''.join(_MARK.values())}])", made)
         self.frame = "".join(piece for piece in self.pieces if piece not in _MARK.values())
-        self.control = control_tokens(tokenizer, self.frame)
+        self.control = Writer({"text": self.frame}, tokenizer).control
         self.marks = Marks(self.control, self.frame)
 
     def write(self, query: str, answer: str) -> Prompt:
@@ -120,7 +115,8 @@ class JudgePrompts:
 
     def _joined(self, said: dict[str, str], before: str) -> tuple[str, list[tuple[int, int]]]:
         """The text, and where query and answer stand in it."""
-        text, places, names = "", {}, {mark: place for place, mark in _MARK.items()}
+        text, places = "", {"query": (0, 0)}
+        names = {mark: place for place, mark in _MARK.items()}
         for piece in self.pieces:
             if piece in names:
                 name = names[piece]

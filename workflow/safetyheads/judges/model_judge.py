@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from safetyheads.artifacts.parts import Parts
 from safetyheads.engine.out_of_memory import Pieces
-from safetyheads.judges.protocol import Detects
 from safetyheads.judges.recorded import SAID
 from safetyheads.judges.texts import sha256_of_text
+from safetyheads.judging import Detects
 
 Floats = NDArray[np.float64]
 Key = tuple[str, str]  # query, and answer with what it was made to begin with

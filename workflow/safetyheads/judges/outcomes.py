@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.judges.keywords import MIN_CHARACTERS
-from safetyheads.judges.protocol import Detects
 from safetyheads.judges.texts import checked, straight_apostrophes
+from safetyheads.judging import Detects
 from safetyheads.templates import OPENINGS
 
 OUTCOMES = ("degenerate", "unfinished", "complied", "refused", "short", "other")

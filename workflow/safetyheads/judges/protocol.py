@@ -4,18 +4,15 @@ To add a judge of a known kind, write an entry in config/catalogue/judges.yaml, 
 A new kind is a class like this one, in a module of this room.
 """
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import pandas as pd
 
-Detects = Literal["refusal", "harm"]
-"""What a judge finds: that a request is refused (keyword lists), or that an answer is harmful (classifiers of harm)."""
+from safetyheads.judging import Detects
 
-READ = ("query", "prefill", "text")
-"""The columns of an answer: what was asked, how the answer was made to begin, and what the model then wrote."""
-
-NEED_A_MODEL = ("classifier", "generative")
-"""The kinds of judges that compute with a model of their own. They judge in a job of their own (rule `judged`)."""
+READ = ("query", "prompt", "prefill", "text")
+"""The columns of an answer: what was asked, in which prompt, how the answer was made to begin, and what the model then
+wrote."""
 
 REFUSAL = "refusal"
 """How the reason of a verdict begins that found a refusal by other means than a keyword."""

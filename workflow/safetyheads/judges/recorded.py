@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 
 from safetyheads.errors import SafetyHeadsError, nearest
-from safetyheads.judges.protocol import REFUSAL, Detects
+from safetyheads.judges.protocol import REFUSAL
 from safetyheads.judges.texts import sha256_of_text
+from safetyheads.judging import Detects
 
 SAID = ["harmful", "probability", "reason"]
 WORDS = {**dict.fromkeys(("true", "yes", "1"), True), **dict.fromkeys(("false", "no", "0"), False)}
@@ -69,7 +70,7 @@ def file_judge(path: str | Path, detects: Detects) -> FileJudge:
     count to the last character. Raises SafetyHeadsError, with the row, for what cannot be read, and for two rows on the
     same answer that differ.
     """
-    file, found = Path(path), dict[tuple[str, str], tuple[bool, float, str]]()
+    file, found = Path(path).expanduser(), dict[tuple[str, str], tuple[bool, float, str]]()
     for number, row in enumerate(_rows(file), 1):
         where = f"{file}, verdict {number}"
         for column in ("query", "text", "harmful"):

@@ -50,9 +50,7 @@ def describe(
     check_tensors(f"The model folder {folder}", tensors, config, class_, senses=has_other_senses(folder))
     kind, tokenizer, stops = _tokenizer(folder, config, chat_template)
     names = ["config.json", "generation_config.json", *weights, *tokenizer_files(folder)]
-    files = {name: sha256_of(folder / name) for name in sorted(names) if (folder / name).is_file()}
-    for name, digest in files.items():
-        _check_file(folder / name, cached_sha256(folder / name) or digest, digest, "that Hugging Face has")
+    files = checked_sums(folder, names)
     template = tokenizer.chat_template
     return {
         "model": model,
@@ -104,6 +102,14 @@ def _tokenizer(
     stops = _eos_token_ids(folder, (getattr(part, "eos_token_id", None) for part in (config, grid, tokenizer)))
     check_vocabulary(tokenizer, folder, grid.vocab_size, stops)
     return kind, tokenizer, stops
+
+
+def checked_sums(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """The SHA-256 of each of the files that is there. Raises SafetyHeadsError for one that changed since it came."""
+    files = {name: sha256_of(folder / name) for name in sorted(names) if (folder / name).is_file()}
+    for name, digest in files.items():
+        _check_file(folder / name, cached_sha256(folder / name) or digest, digest, "that Hugging Face has")
+    return files
 
 
 def verify(folder: Path, files: Mapping[str, str], since: float) -> None:

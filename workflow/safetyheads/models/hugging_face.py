@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import httpx2
 
@@ -111,19 +111,32 @@ def cached(repo: str, revision: str | None) -> Path:
         return Path(snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=only))
 
 
+def cached_file(repo: str, revision: str | None, file: str) -> Path:
+    """The path of a file of a model's repository in the cache, without using the network."""
+    from huggingface_hub import hf_hub_download
+
+    with hub_errors(Wanted("model", repo, revision, file)):
+        return Path(hf_hub_download(repo, file, revision=revision, local_files_only=True))
+
+
+def hub_file(repo: str, revision: str | None, file: str, kind: Literal["model", "dataset"] = "model") -> Path:
+    """The path of a file of a repository in the cache, which is fetched if needed; its checksum is that of the hub."""
+    from huggingface_hub import hf_hub_download
+
+    wanted = Wanted(kind, repo, revision, file)
+    path = Path(_asked(wanted, PATIENCE, hf_hub_download, repo, file, repo_type=kind, revision=revision))
+    _check_sum(path, f"{file} of {repo} at revision {revision or 'main'}")
+    return path
+
+
 def download_from_hub(repo: str, revision: str | None, file: str, destination: Path, sha256: str | None = None) -> None:
     """Copy one file of a Hugging Face data set at `revision` to `destination`, through the normal Hugging Face cache.
 
     `sha256` is the checksum that it must have; None accepts any. Raises SafetyHeadsError if the file cannot be fetched,
     and for a wrong checksum; `destination` is then left as it was.
     """
-    from huggingface_hub import hf_hub_download
-
-    name = f"{file} of the data set {repo} at revision {revision or 'main'}"
-    wanted = Wanted("dataset", repo, revision, file)
-    cached = Path(_asked(wanted, PATIENCE, hf_hub_download, repo, file, repo_type="dataset", revision=revision))
-    _check_sum(cached, name)
-    verify(cached, sha256, name)
+    cached = hub_file(repo, revision, file, "dataset")
+    verify(cached, sha256, f"{file} of the data set {repo} at revision {revision or 'main'}")
     files.replace(destination, lambda temporary: shutil.copyfile(cached, temporary))
 
 

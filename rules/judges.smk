@@ -1,0 +1,84 @@
+judge_source = asked(settings.judge_source, "judge")
+judge_content = asked(cells.judge_content, "judge")
+judged_by = asked(settings.judged_by, "judge")
+judged_inputs = asked(cells.judged_inputs, "judge", "model", "dataset", "template")
+to_judge_inputs = asked(cells.to_judge_inputs, "judge")
+
+
+def judge_gpus(wildcards):
+    return known(requests.judge_gpus, wildcards.judge, on_gpu=jobs_on_gpu())
+
+
+def judge_dtype(wildcards):
+    return known(requests.judge_dtype, wildcards.judge, on_gpu=jobs_on_gpu())
+
+
+localrules:
+    judges,
+    to_judge_file,
+
+
+rule judges:
+    output:
+        PATHS["judges"],
+    log:
+        "<results>/logs/judges/{judge}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        judge=judge_source,
+        content=judge_content,
+        code=code("judges"),
+    message:
+        "Fetch, check and describe the model of judge {wildcards.judge}"
+    script:
+        "../workflow/scripts/judges.py"
+
+
+# The old file is kept for the job, which judges only what is new in it.
+rule judged:
+    input:
+        judge=PATHS["judges"],
+        queries=PATHS["datasets"],
+        prompts=PATHS["prompts"],
+        completions=judged_inputs,
+    output:
+        update(PATHS["judged"]),
+    log:
+        "<results>/logs/judged/{judge}/{model}/{dataset}/{template}.log",
+    benchmark:
+        "<results>/benchmarks/judged/{judge}/{model}/{dataset}/{template}.jsonl"
+    conda:
+        ENVIRONMENT
+    threads: settings.compute.threads
+    resources:
+        gpu=judge_gpus,
+        mem_mb=memory,
+        runtime=runtime,
+    params:
+        judge=judged_by,
+        template=given("template", "prefill"),
+        dtype=judge_dtype,
+        code=code("judged"),
+    message:
+        "Judged by {wildcards.judge}: {wildcards.model}, {wildcards.dataset} ({wildcards.template})"
+    script:
+        "../workflow/scripts/judged.py"
+
+
+rule to_judge_file:
+    input:
+        unpack(to_judge_inputs),
+    output:
+        PATHS["to_judge"],
+    log:
+        "<results>/logs/to_judge/{judge}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        content=judge_content,
+        code=code("to_judge"),
+    message:
+        "What {wildcards.judge} has no verdict on"
+    script:
+        "../workflow/scripts/to_judge.py"

@@ -1,0 +1,40 @@
+"""Judge the answers of all plans by the judge's model: each distinct one once, and those of the old file not again."""
+
+from pathlib import Path
+
+import pandas as pd
+
+import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
+from safetyheads.artifacts import files
+from safetyheads.artifacts.parts import Parts
+from safetyheads.config.load import Config
+from safetyheads.jobs.judged_before import before, determining, made_with
+from safetyheads.jobs.loaded_judge import judge_of
+from safetyheads.jobs.records import record_of
+from safetyheads.jobs.run import logged
+from safetyheads.judges.model_judge import judge_all
+from safetyheads.judges.texts import sha256_of_text
+
+KEYS = ["query_id", "text_sha256"]
+
+with logged(snakemake.log[0]):
+    output, settings, params = Path(snakemake.output[0]), Config.model_validate(snakemake.config), snakemake.params
+    inputs, name = snakemake.input, snakemake.wildcards.judge
+    sources, prefill = [Path(inputs.queries), Path(inputs.prompts)], params.template.get("prefill", "")
+    queries = files.read(sources[0], ["query_id", "query"])
+    prompts = files.read(sources[1], ["query_id", "text"]).rename(columns={"text": "prompt"})
+    said = pd.concat([files.read(Path(path), ["query_id", "text"]) for path in inputs.completions]).drop_duplicates()
+    answers = said.merge(queries).merge(prompts).assign(prefill=prefill)
+    answers["text_sha256"] = answers["text"].map(sha256_of_text)
+    judge, model = judge_of(settings, name, Path(inputs.judge), dtype=params.dtype)
+    record = record_of(params, settings.results, inputs=sources, model=model)
+    described = files.read_json(inputs.judge)
+    determined = determining(record, described, settings)
+    known, earlier = before(output, determined)
+    new = answers[~pd.MultiIndex.from_frame(answers[KEYS]).isin(pd.MultiIndex.from_frame(known[KEYS]))]
+    parts = Parts(output, determined)
+    found = new[KEYS].join(judge_all(judge, new, settings.compute.token_budget, parts))
+    rows = pd.concat([known, found]) if len(known) else found
+    record |= {"determined": determined, "made_with": made_with(record, earlier)}
+    files.write("judged", output, rows.sort_values(KEYS, ignore_index=True), dict(snakemake.wildcards), record)
+    parts.remove()
