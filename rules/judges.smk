@@ -76,7 +76,7 @@ rule to_judge_file:
     conda:
         ENVIRONMENT
     params:
-        content=judge_content,
+        content=asked(cells.verdict_content, "judge"),
         code=code("to_judge"),
     message:
         "What {wildcards.judge} has no verdict on"

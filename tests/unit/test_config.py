@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from safetyheads.config import documentation as config_docs
 from safetyheads.config.catalogue import BUILT_IN, CatalogueDataset, catalogue
+from safetyheads.config.judges import Judge
 from safetyheads.config.load import Config, load_config
 from safetyheads.config.schema import json_schema
-from safetyheads.config.judges import Judge
 from safetyheads.config.sections import AblationConfig, Decoding, Template
 from safetyheads.config.sources import Dataset, Model
 from safetyheads.demo.requests import DATA_SETS

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from judge_models import KINDS, TEXTS, judge_of, tokenizer_of
-from transformers import AutoModelForSequenceClassification, LlamaConfig, ModernBertConfig
+from judge_models import KINDS, TEXTS, classifier_model, judge_of, tokenizer_of
 
 from safetyheads.artifacts.parts import Parts
 from safetyheads.errors import SafetyHeadsError
@@ -232,24 +231,15 @@ def test_what_the_answer_was_made_to_begin_with_is_judged_too(tmp_path: Path) ->
     assert one.equals(other)
 
 
-def classifier(window: int = 8192, detects: Any = "refusal", **changes: Any) -> Classifier:
-    tokenizer: Any = tokenizer_of(KINDS["HarmBench, Llama-2"])
-    torch.manual_seed(1)
-    size = {"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
-    size |= {"num_attention_heads": 4, "id2label": {0: "Non-refusal", 1: "Refusal"}, "pad_token_id": 0}
-    size |= {"max_position_embeddings": 512} | changes
-    class_ = LlamaConfig if changes.get("problem_type") == "decoder" else ModernBertConfig
-    size.pop("problem_type", None) if class_ is LlamaConfig else None
-    model: Any = AutoModelForSequenceClassification.from_config(class_(**size))
-    for weight in model.parameters():
-        torch.nn.init.normal_(weight, std=0.3) if weight.dim() > 1 else None
+def classifier(window: int = 8192, detects: Any = "refusal", kind: str | None = None) -> Classifier:
+    tokenizer = tokenizer_of(KINDS["HarmBench, Llama-2"])
     prompts = JudgePrompts(tokenizer, "<|user|>\n{query}\n<|assistant|>\n{answer}")
-    return Classifier(model.eval().requires_grad_(False), prompts, ["Refusal"], detects=detects, window=window)
+    return Classifier(classifier_model(tokenizer, kind), prompts, ["Refusal"], detects=detects, window=window)
 
 
 @pytest.mark.parametrize("kind", [None, "multi_label_classification", "decoder"])
 def test_a_classifier_gives_the_probability_of_its_labels(kind: str | None) -> None:
-    judge = classifier(problem_type=kind)
+    judge = classifier(kind=kind)
     rows = [judge.rows(QUERY, text)[0] for text in MILD]
     together = judge.measure(rows)
     for row, found in zip(rows, together):

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -198,3 +199,20 @@ def downloaded(project: Project, url: str, sha256: str) -> None:
     settings = small_study()
     settings["datasets"]["neutral"] = {"url": url, "sha256": sha256, "query": "input"}
     project.configure(settings)
+
+
+def parts(project: Project, cell: str) -> list[Path]:
+    """The parts of an unfinished cell."""
+    return list((project.results / cell).parent.glob(".*.parts-*/*.npy"))
+
+
+def kill_within_job(project: Project, cell: str, made: int) -> None:
+    """Kill Snakemake and its job, with no chance to clean up, once so many parts (batches or layers) are made."""
+    deadline = time.monotonic() + 120
+    process = project.start(f"results/{cell}.parquet")
+    while len(parts(project, cell)) < made:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()

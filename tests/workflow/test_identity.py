@@ -1,13 +1,10 @@
 """The same inputs give the same bytes, in whatever folder, batches, shards or attempts they were worked on."""
 
-import os
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from project import Project, shared, small_study
+from project import Project, kill_within_job, parts, shared, small_study
 
 CELL = "completions/tiny/neutral/plainly/undifferentiated/mine/sampled"
 CUTS = ((64, 1), (1, 1), (1, 3))  # rows of a batch, shards
@@ -180,19 +177,3 @@ def test_two_copies_of_a_job_at_once_give_the_bytes_of_one(
         uninterrupted.results / f"{cell}.parquet"
     ).read_bytes()
     assert project.temporary_files() == []
-
-
-def parts(project: Project, cell: str) -> list[Path]:
-    return list((project.results / cell).parent.glob(".*.parts-*/*.npy"))
-
-
-def kill_within_job(project: Project, cell: str, made: int) -> None:
-    """Kill Snakemake and its job, with no chance to clean up, once so many parts (batches or layers) are made."""
-    deadline = time.monotonic() + 120
-    process = project.start(f"results/{cell}.parquet")
-    while len(parts(project, cell)) < made:
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()

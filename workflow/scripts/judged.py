@@ -1,5 +1,6 @@
 """Judge the answers of all plans by the judge's model: each distinct one once, and those of the old file not again."""
 
+import logging
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,7 @@ from safetyheads.jobs.run import logged
 from safetyheads.judges.model_judge import judge_all
 from safetyheads.judges.texts import sha256_of_text
 
+log = logging.getLogger(__name__)
 KEYS = ["query_id", "text_sha256"]
 
 with logged(snakemake.log[0]):
@@ -32,6 +34,12 @@ with logged(snakemake.log[0]):
     determined = determining(record, described, settings)
     known, earlier = before(output, determined)
     new = answers[~pd.MultiIndex.from_frame(answers[KEYS]).isin(pd.MultiIndex.from_frame(known[KEYS]))]
+    log.info(
+        "Of %d distinct answers, %d are in the old file and %d are left.",
+        len(answers),
+        len(answers) - len(new),
+        len(new),
+    )
     parts = Parts(output, determined)
     found = new[KEYS].join(judge_all(judge, new, settings.compute.token_budget, parts))
     rows = pd.concat([known, found]) if len(known) else found

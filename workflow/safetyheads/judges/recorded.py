@@ -1,20 +1,20 @@
 """Judges whose verdicts were made before: by a model in another job, or elsewhere and read from a file."""
 
-import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import StringIO
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from safetyheads.data_files import format_of, read_rows
 from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.judges.protocol import REFUSAL
 from safetyheads.judges.texts import sha256_of_text
 from safetyheads.judging import Detects
 
+NEEDED = ("query", "text", "harmful")
 SAID = ["harmful", "probability", "reason"]
 WORDS = {**dict.fromkeys(("true", "yes", "1"), True), **dict.fromkeys(("false", "no", "0"), False)}
 """What may stand for harmful in a file, in upper or lower case."""
@@ -64,23 +64,29 @@ class FileJudge:
 
 
 def file_judge(path: str | Path, detects: Detects) -> FileJudge:
-    """The judge whose verdicts are in a file: CSV with a header, or JSON lines.
+    """The judge whose verdicts are in a file: CSV with a header, JSON lines, or another format of data sets.
 
     Columns: query, text, harmful (true, false, yes, no, 1 or 0), optionally probability (0 to 1) and reason. Texts
-    count to the last character. Raises SafetyHeadsError, with the row, for what cannot be read, and for two rows on the
-    same answer that differ.
+    count to the last character. Raises SafetyHeadsError, with the line, for what cannot be read, and for two rows on
+    the same answer that differ.
     """
     file, found = Path(path).expanduser(), dict[tuple[str, str], tuple[bool, float, str]]()
-    for number, row in enumerate(_rows(file), 1):
-        where = f"{file}, verdict {number}"
-        for column in ("query", "text", "harmful"):
-            if row.get(column) is None:
-                known = [str(name) for name in row if name is not None]
-                raise SafetyHeadsError(
-                    f"{where}: there is no {column!r}; found {', '.join(known) or 'nothing'}; allowed: query, text, "
-                    f"harmful, and optionally probability and reason.{nearest(column, known)}"
-                )
-        key, said = (str(row["query"]), str(row["text"])), _verdict(row, where, detects)
+    if not file.is_file():
+        raise SafetyHeadsError(
+            f"The file of verdicts {file} is not there. `snakemake to_judge` writes what is to be judged into "
+            "results/to_judge; judge that, and save the verdicts here."
+        )
+    read = read_rows(file, format_of(file.name) or "jsonl", [*NEEDED, "probability", "reason"])
+    if missing := [name for name in NEEDED if name not in read.columns]:
+        raise SafetyHeadsError(
+            f"{file} has no column {missing[0]!r}; found: {', '.join(read.columns)}; allowed: {', '.join(NEEDED)}, and "
+            f"optionally probability and reason.{nearest(missing[0], read.columns)}"
+        )
+    for row in read.rows:
+        where = f"{file}, {read.unit} {row.number}"
+        if gone := [name for name in NEEDED if row.values.get(name) is None]:
+            raise SafetyHeadsError(f"{where}: there is no {gone[0]!r}; allowed: {', '.join(NEEDED)} in every row.")
+        key, said = (str(row.values["query"]), str(row.values["text"])), _verdict(row.values, where, detects)
         if found.setdefault(key, said)[0] != said[0]:
             raise SafetyHeadsError(f"{where}: an earlier verdict on the same answer says otherwise. Keep one of them.")
     return FileJudge(found, file, detects)
@@ -92,41 +98,10 @@ def _verdict(row: Mapping[str, Any], where: str, detects: Detects) -> tuple[bool
         raise SafetyHeadsError(f"{where}: harmful is {row['harmful']!r}; allowed: {', '.join(WORDS)}.")
     given = row.get("probability")
     try:
-        probability = float("nan") if given is None or str(given).strip() == "" else float(given)
+        probability = nan if given is None or str(given).strip() == "" else float(given)
     except (TypeError, ValueError):
         probability = -1.0
-    if not (probability != probability or 0 <= probability <= 1):
+    if not (isnan(probability) or 0 <= probability <= 1):
         raise SafetyHeadsError(f"{where}: probability is {given!r}; allowed: a number from 0 to 1, or nothing.")
     own = REFUSAL if detects == "refusal" and not harmful else "as the file says"
     return harmful, probability, f"{own}: {row['reason']}" if row.get("reason") else own
-
-
-def _rows(file: Path) -> list[dict[str, Any]]:
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            text = opened.read()
-    except FileNotFoundError:
-        raise SafetyHeadsError(
-            f"The file of verdicts {file} is not there. `snakemake to_judge` writes what is to be judged into "
-            "results/to_judge; judge that, and save the verdicts here."
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SafetyHeadsError(f"{file} cannot be read as text in UTF-8 ({error}).") from None
-    if file.suffix.lower() == ".csv":
-        csv.field_size_limit(max(csv.field_size_limit(), len(text)))
-        try:
-            return list(csv.DictReader(StringIO(text, newline=""), strict=True))
-        except csv.Error as error:
-            raise SafetyHeadsError(f"{file} is not CSV ({error}).") from None
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise SafetyHeadsError(f"{file}, line {number}: this is not JSON ({error}).") from None
-        if not isinstance(row, dict):
-            raise SafetyHeadsError(f"{file}, line {number}: found {line[:60]!r}; allowed: a JSON object a line.")
-        rows.append(row)
-    return rows
