@@ -48,13 +48,15 @@
   const say = (words) => { at("status").textContent = words; };
   const capital = (word) => word[0].toUpperCase() + word.slice(1);
 
-  // Control characters have pictures in Unicode; what else cannot be seen, or turns text around, is named by its number.
+  // Control characters are shown by their names (few fonts have pictures of them); what else cannot be seen, or turns
+  // text around, by its number.
+  const CONTROLS = ["NUL", "SOH", "STX", "ETX", "EOT", "ENQ", "ACK", "BEL", "BS", "TAB", "LF", "VT", "FF", "CR", "SO",
+    "SI", "DLE", "DC1", "DC2", "DC3", "DC4", "NAK", "SYN", "ETB", "CAN", "EM", "SUB", "ESC", "FS", "GS", "RS", "US"];
   const UNSEEN = /([\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|[\u{e0000}-\u{e007f}])/u;
 
   function picture(sign) {
     const code = sign.codePointAt(0);
-    if (code < 0x20) return String.fromCodePoint(0x2400 + code);
-    return code === 0x7f ? "\u2421" : `[U+${code.toString(16).toUpperCase().padStart(4, "0")}]`;
+    return `[${CONTROLS[code] ?? `U+${code.toString(16).toUpperCase().padStart(4, "0")}`}]`;
   }
 
   function put(element, text) {
