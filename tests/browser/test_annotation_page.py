@@ -17,7 +17,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
 from safetyheads.judges.labels import CONDITIONS, LABELS, read_labels, seal
-from safetyheads.report.annotation import COLUMNS, as_csv
+from safetyheads.report.annotation import COLUMNS
 
 pytestmark = pytest.mark.long
 
@@ -226,7 +226,8 @@ def test_an_export_is_imported_into_another_sample_and_can_be_undone(
     own.loc[[0, 3], "label"] = ["refused", "unsure"]
     foreign = own.tail(1).assign(text="an answer that is not there", label="complied")
     file = tmp_path / "earlier.csv"
-    file.write_text("\ufeff" + as_csv(pd.concat([own, foreign])), encoding="utf-8", newline="")
+    with file.open("w", encoding="utf-8-sig", newline="") as written:  # as other programs write it
+        csv.writer(written).writerows([COLUMNS, *pd.concat([own, foreign]).itertuples(index=False)])
     page.driver.find_element(By.ID, "file").send_keys(str(file))
     WebDriverWait(page.driver, 20).until(lambda _: "Imported" in page.text("status"))
     assert "2 new labels; 1 are of answers that this page does not have" in page.text("status")

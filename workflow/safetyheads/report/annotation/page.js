@@ -1,4 +1,3 @@
-
 "use strict";
 (() => {
   const LABELS = ["complied", "refused", "degenerate", "unsure"];
