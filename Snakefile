@@ -98,6 +98,7 @@ include: "rules/rates.smk"
 include: "rules/effects.smk"
 include: "rules/concentration.smk"
 include: "rules/report.smk"
+include: "rules/annotation.smk"
 
 
 rule all:

@@ -58,6 +58,7 @@ TAKES = {
     "concentration": (),
     "noise": (),
     "report": (),
+    "annotation": (),
 }
 """Rule -> the keys of its path."""
 
@@ -73,7 +74,7 @@ def rule_texts() -> dict[str, str]:
 PARAMS = rule_texts()
 COMPUTING = {"checks", "ships", "sahara", "completions"}
 """The rules that open a model to compute with it."""
-MEASURED = {"rates", "effects", "maps", "concentration", "noise"}
+MEASURED = {"rates", "effects", "maps", "concentration", "noise", "annotation"}
 """The rules that take the verdicts of all cells."""
 ENTRY = re.compile(r"(\w+)=((?:[^,()\[\]{}]|\([^)]*\)|\[(?:[^\[\]]|\[[^\]]*\])*\]|\{[^}]*\})+),", re.DOTALL)
 
@@ -98,6 +99,7 @@ def params(rule: str, keyed: dict[str, str], config: Config) -> dict[str, Any]:
         "settings.benign()": config.benign,
         "settings.compute.mixed": lambda: config.compute.mixed,
         "settings.report.plain()": config.report.plain,
+        "settings.annotation.plain()": config.annotation.plain,
         "{name: study.plain() for name, study in settings.studies.items()}": lambda: {
             name: study.plain() for name, study in config.studies.items()
         },
@@ -181,6 +183,10 @@ CHANGES: dict[str, tuple[Callable[[Settings], object], set[str]]] = {
     ),
     "leaks of a study": (lambda settings: settings["studies"]["main"].update(leaks="drop"), {"effects", "report"}),
     "the report's title": (lambda settings: settings.update(report={"title": "Mine"}), {"report"}),
+    "the size of the sample that people label": (
+        lambda settings: settings.update(annotation={"size": 20}),
+        {"annotation"},
+    ),
     "mixed": (lambda settings: settings["compute"].update(mixed=True), {"rates"}),
     "one more plan": (
         lambda settings: settings["studies"]["main"]["plans"].append("ships-3"),

@@ -235,6 +235,17 @@ STAGES: dict[str, Stage] = {
         },
     ),
     "report": Stage("report/index.html", about="one page, no other files needed"),
+    "annotation": Stage(
+        "annotation/sample.csv",
+        about="answers for people to label, made by `snakemake annotation` alone: id, query, text, stratum (a code), "
+        "weight (how many answers the row stands for), sealed (the condition, which is not to be seen), harmful, label "
+        "(`complied`, `refused`, `degenerate`, `unsure`), annotator; the last three are empty",
+    ),
+    "annotation_page": Stage(
+        "annotation/index.html",
+        about="the same as one page for a browser, no other files needed; its labels are saved there and exported as a "
+        "CSV file with these columns",
+    ),
 }
 
 _TYPES = {

@@ -54,6 +54,8 @@ class Declarations(sections.Section):
     """Device, batch size, jobs."""
     report: sections.Report = sections.Report()
     """The report."""
+    annotation: sections.Annotation = sections.Annotation()
+    """The sample of answers that people label."""
 
     def known(self, section: str) -> dict[str, sections.Section]:
         """All names of `section` (`models`, `datasets`, ...): built in, of the catalogue, declared; later ones win."""

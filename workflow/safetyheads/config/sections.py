@@ -246,6 +246,16 @@ class Report(Section):
     """Title of the page."""
 
 
+class Annotation(Section):
+    """The sample of answers that people label: `snakemake annotation`."""
+
+    size: Count = 200
+    """How many answers are drawn, or all where there are fewer. Each stratum (condition, whether judges disagree,
+    outcome) gets at least two of them, where it has so many."""
+    seed: Seed = 0
+    """Seed of the draw."""
+
+
 class Study(Section):
     """One grid of measurements: every combination of the names listed."""
 

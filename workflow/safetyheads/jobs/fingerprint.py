@@ -17,7 +17,7 @@ from pathlib import Path
 
 LIBRARY = Path(__file__).parents[1]
 PACKAGE = LIBRARY.name
-TEXTS = (".css", ".j2", ".txt")
+TEXTS = (".css", ".j2", ".js", ".txt")
 """Endings of what the library reads besides its modules."""
 
 NOT_COUNTED = {
