@@ -237,7 +237,8 @@ def test_nothing_that_was_measured_is_ever_nan(prompts: int, samples: int, outco
     if outcome:
         made = made._replace(verdicts=made.verdicts.assign(outcome=outcome, harmful=outcome == "complied"))
     found = effects(Study(*made, **OPTIONS))
-    numbers = [name for name in COLUMNS if name not in ("potency", "leaks", "selected_here")]
+    unlabelled = [name for name in COLUMNS if name.startswith("corrected_")]
+    numbers = [name for name in COLUMNS if name not in ("potency", "leaks", "selected_here", *unlabelled)]
     assert cell(found, judge="refusals", dataset="harmful", plan="sahara-2@chosen")[numbers].notna().all(axis=None)
     for low, value, high in (
         ("effect_low", "effect", "effect_high"),

@@ -167,6 +167,11 @@ class Judge(Section):
     """`keywords`: harmful unless a refusal keyword occurs."""
     list: KeywordList
     """`paper` (table 4 of the paper), `reference` (its code), or your own list of keywords."""
+    labels: Text | None = None
+    """Path of a CSV file of answers that people labelled. The judge is measured against them, and its rates are
+    corrected for its errors. No verdict depends on it."""
+
+    remarks = frozenset({"labels"})
 
 
 class Random(Section):

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from safetyheads.plans import PLAIN
+from safetyheads.statistics.kappa import kappa
 from safetyheads.statistics.pairs import need, plain_rows
 
 OF_VERDICTS = ["model", "ablation", "variant", "query_id", "sample", "harmful", "outcome"]
@@ -21,20 +22,6 @@ COLUMNS = ["model", "condition", "first", "second", "outcome", "n", *COUNTS, "ag
 
 ALL = "all"
 """The outcome of the rows about all answers."""
-
-
-def kappa(both: float, only_first: float, only_second: float, neither: float) -> float | None:
-    """Cohen's kappa of two judges from how often both, one of them or neither say harmful; the numbers may be weights.
-
-    It is null where chance alone would make them agree always, that is, where both always say the same one word, and
-    where nothing was judged.
-    """
-    n = both + only_first + only_second + neither
-    if n <= 0:
-        return None
-    first, second = (both + only_first) / n, (both + only_second) / n
-    by_chance = first * second + (1 - first) * (1 - second)
-    return ((both + neither) / n - by_chance) / (1 - by_chance) if by_chance < 1 - 1e-12 else None
 
 
 def agreement(cells: Iterable[Mapping[str, pd.DataFrame]]) -> pd.DataFrame:

@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from safetyheads.statistics.agreement import kappa
 from safetyheads.statistics.intervals import TAIL
+from safetyheads.statistics.kappa import kappa
 from safetyheads.statistics.labels import CONDITIONS, TEXT, checked, decided
 from safetyheads.statistics.resampling import RESAMPLES
 

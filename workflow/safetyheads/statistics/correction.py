@@ -7,8 +7,13 @@ Epidemiology 107, 1978). This is about the judge's word `harmful`, the ASR, and 
 The interval is a parametric bootstrap over the three samples (arXiv 2511.21140), with posterior draws: q1 and q0 as in
 `calibration`, and p from a beta distribution with half a prompt more of either kind, of as many prompts as the samples
 tell (`intervals.effective_n`). Its bounds are percentiles of the rates of the draws, clipped only then: clipping the
-draws, or dropping those beyond [0, 1], would move the percentiles. All cells share their draws, so a map of 1,024
-heads costs little more than one cell, and no cell changes because another one is there.
+draws, or dropping those beyond [0, 1], would move the percentiles. In simulations with a sensitivity of 0.85, a
+specificity of 0.7, 100 prompts and 200 labels, stratified by what the judge said and by condition with unequal weights,
+the intervals held true rates of 0.05, 0.2, 0.4 and 0.9 in 93 to 97 % of 2,000 studies each, with one sample and with
+three, and effects in 94 to 96 %; Wilson's intervals of the raw rates held them in 0, 0, 31 and 10 %.
+
+All cells share their draws, so a map of 1,024 heads costs little more than one cell, and no cell changes because
+another one is there.
 """
 
 from typing import NamedTuple
@@ -32,6 +37,9 @@ _GRID = np.linspace(-4.5, 4.5, 91)
 
 _AT_ONCE = 1024
 """Different rates whose draws are in memory together."""
+
+CORRECTED = ("corrected_asr", "corrected_low", "corrected_high")
+"""The columns of a corrected rate and its interval."""
 
 Floats = NDArray[np.float64]
 
@@ -63,15 +71,16 @@ class Corrections:
         """The condition whose sensitivity and specificity correct the judge's rates of `condition`, if any do."""
         return corrected_by(self.judges[judge], condition)[0] if judge in self.judges else None
 
-    def rates(self, judge: str, condition: str, rate: ArrayLike, n: ArrayLike) -> Corrected | None:
-        """The corrected rates (...,) of `rate` (...,), each from `n` (...,) prompts; None without a usable calibration.
+    def rates(self, judge: str, condition: str, measured: ArrayLike, prompts: ArrayLike) -> Corrected | None:
+        """The corrected rates (...,) of rates `measured` (...,) on `prompts` (...,); None without a calibration.
 
-        `n` need not be whole: of prompts with several samples it is the effective number.
+        `prompts` need not be whole: of prompts with several samples it is the effective number.
         """
         found = self._usable(judge, condition)
         if found is None:
             return None
-        rate, n = np.broadcast_arrays(np.asarray(rate, dtype=np.float64), np.floor(np.asarray(n, dtype=np.float64)))
+        rate = np.asarray(measured, dtype=np.float64)
+        n = np.floor(np.asarray(prompts, dtype=np.float64)) + np.zeros_like(rate)
         pairs, at = np.unique(np.stack([rate.ravel().round(12), n.ravel()]), axis=1, return_inverse=True)
         bounds = np.empty((2, pairs.shape[1]))
         for start in range(0, pairs.shape[1], _AT_ONCE):
