@@ -21,9 +21,11 @@ rule calibration:
         "../workflow/scripts/calibration.py"
 
 
+# It comes after the rates, which refuse to compare cells that were made under different conditions.
 rule agreement:
     input:
-        cells.paths("verdicts", cells.by_several_judges()),
+        PATHS["rates"],
+        verdicts=cells.paths("verdicts", cells.by_several_judges()),
     output:
         PATHS["agreement"],
     log:

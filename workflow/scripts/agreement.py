@@ -11,7 +11,7 @@ from safetyheads.jobs.run import logged
 from safetyheads.statistics.agreement import OF_VERDICTS, agreement
 
 with logged(snakemake.log[0]):
-    settings, sources = Config.model_validate(snakemake.config), sorted(map(Path, snakemake.input))
+    settings, sources = Config.model_validate(snakemake.config), sorted(map(Path, snakemake.input.verdicts))
     cells = groupby(sources, key=lambda path: path.parent)
     found = agreement({path.stem: files.read(path, OF_VERDICTS) for path in paths} for _, paths in cells)
     record = record_of(snakemake.params, settings.results)
