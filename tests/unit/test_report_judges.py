@@ -1,5 +1,7 @@
 """What the page says of judges: beside people, beside each other, and in the tables of rates and effects."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +17,6 @@ from safetyheads.statistics.calibration import calibration
 from safetyheads.statistics.effects import Study, effects
 from safetyheads.statistics.pairs import PLAN_KEYS
 from safetyheads.statistics.rates import rates
-
 
 TABLES = study(prompts=12)
 LABELS = pd.concat(
@@ -84,7 +85,8 @@ def test_labels_that_are_all_unsure_are_shown_without_numbers() -> None:
 
 def test_judges_stand_beside_each_other_for_each_condition() -> None:
     found = judges_section(page_data(None))
-    assert found is not None and found.words == []
+    assert found is not None and found.words == [] and found.corrected == []
+    assert len(found.kappas) == 2 and "Least agreement: harm and refusals" in found.kappas[0].summary
     captions = [table.caption for table in found.tables]
     assert captions == [
         f"{what}: m, {condition} text"
@@ -145,3 +147,23 @@ def test_the_page_shows_it_all_once_and_escapes_names() -> None:
     ):
         assert text in page
     assert "&lt;b&gt;judge" in build(page_data(hostile)) and "<b>judge" not in build(page_data(hostile))
+
+
+def test_corrected_rates_are_drawn_beside_raw_ones_for_each_setting_of_a_labelled_judge() -> None:
+    found = judges_section(page_data(LABELS))
+    assert found is not None
+    titles = [figure.title for figure in found.corrected]
+    assert titles == [f"Corrected for the judge: m, {dataset}, t, g, harm" for dataset in ("benign", "harmful")]
+    assert all("plain model" in figure.svg and "sahara-2" in figure.svg for figure in found.corrected)
+    assert not any("L00H01" in figure.svg for figure in found.corrected), "maps are not"
+    again = judges_section(page_data(LABELS))
+    assert again == found, "the same data give the same page"
+    ids = [text for figure in (*found.corrected, *found.kappas) for text in re.findall(r' id="([^"]+)"', figure.svg)]
+    assert len(ids) == len(set(ids))
+
+
+def test_judges_of_whom_no_kappa_is_defined_are_drawn_as_a_dash() -> None:
+    rows = AGREEMENT.query("condition == 'plain' and outcome == 'all'").assign(kappa=np.nan)
+    found = judges_section(ReportData("t", {}, {}, TABLES.verdicts[:0], agreement=rows))
+    assert found is not None
+    assert "not defined" in found.kappas[0].summary and ">–<" in found.kappas[0].svg

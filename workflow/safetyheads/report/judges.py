@@ -6,7 +6,9 @@ from math import isfinite
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
+from safetyheads.report import figures
 from safetyheads.report.caveats import number
 from safetyheads.report.data import ReportData, cells, groups
 from safetyheads.report.figures.drawing import percent
@@ -15,25 +17,68 @@ from safetyheads.report.tables import Table
 LEAST_FALL = 0.2
 """A kappa on ablated text that is lower by more than this than on plain text is spoken of."""
 
+_SETTING = ("model", "dataset", "template", "decoding", "judge")
+
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A figure with a title and a sentence on it."""
+
+    title: str
+    svg: Markup
+    summary: str
+
+
+@dataclass(frozen=True)
 class JudgesSection:
-    """Tables on judges and sentences on them; `words` belong to the first table, that of people's labels."""
+    """What is shown of judges. `words` are sentences on how they agree with people."""
 
     words: list[str]
     tables: list[Table]
+    corrected: list[Figure]
+    kappas: list[Figure]
 
 
 def judges_section(data: ReportData) -> JudgesSection | None:
     """The section on judges; None where no judge has labels and no answers have several judges."""
     made = [calibration_table(data.calibration)] if len(data.calibration) else []
+    kappas: list[Figure] = []
     for (model, condition), rows in groups(data.agreement, ("model", "condition")).items():
         of_all = cells(rows, outcome="all")
         made += [kappa_table(model, condition, of_all), disagreement_table(model, condition, rows)]
+        kappas.append(_kappas(model, condition, of_all, f"kappa-{len(kappas) + 1}"))
     words = calibration_words(data.calibration)
-    return JudgesSection(words, made) if made else None
+    return JudgesSection(words, made, _corrected(data), kappas) if made else None
+
+
+def _kappas(model: str, condition: str, agreement: pd.DataFrame, prefix: str) -> Figure:
+    known = agreement[agreement["kappa"].notna()]
+    if known.empty:
+        summary = "Kappa is not defined: the judges say the same word of all answers."
+    else:
+        pair = known.loc[known["kappa"].idxmin()]
+        summary = f"Least agreement: {pair['first']} and {pair['second']}, kappa {pair['kappa']:.2f}."
+    title = f"{model}, {condition} text"
+    svg = figures.kappa_matrix(agreement, label=f"Kappa of judges: {title}. {summary}", prefix=prefix)
+    return Figure(f"Kappa of judges, {title}", Markup(svg), summary)
+
+
+def _corrected(data: ReportData) -> list[Figure]:
+    """For each setting with corrected rates a figure of the plain model's, and those of plans with one set of heads."""
+    if "corrected_asr" not in data.rates:
+        return []
+    known = data.rates[data.rates["corrected_asr"].notna() & (data.rates["variant"] == data.rates["plan"])]
+    made: list[Figure] = []
+    for key, rows in groups(known, _SETTING).items():
+        moved = rows["corrected_asr"] - rows["asr"]
+        most = rows.loc[moved.abs().idxmax()]
+        summary = f"Moved most: {most['plan']}, from {percent(most['asr'])} to {percent(most['corrected_asr'])}."
+        title, prefix = ", ".join(key), f"corrected-{len(made) + 1}"
+        svg = figures.corrected_strip(rows, label=f"Corrected rates: {title}. {summary}", prefix=prefix)
+        made.append(Figure(f"Corrected for the judge: {title}", Markup(svg), summary))
+    return made
 
 
 def calibration_table(calibration: pd.DataFrame) -> Table:
