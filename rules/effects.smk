@@ -7,6 +7,7 @@ rule effects:
         datasets=cells.paths(
             "datasets", [*cells.all, *(cell.attributed for cell in cells.all)]
         ),
+        labelled=cells.labelled(),
     output:
         effects=report(
             PATHS["effects"],

@@ -1,6 +1,7 @@
 rule rates:
     input:
-        cells.paths("verdicts"),
+        verdicts=cells.paths("verdicts"),
+        labelled=cells.labelled(),
     output:
         report(
             PATHS["rates"],

@@ -35,6 +35,9 @@ EFFECTS = {
     **dict.fromkeys(("degenerate", "harmless_kl", "over_refusal"), "double"),
     "leaks": "int64",
     "selected_here": "bool",
+    **dict.fromkeys(("corrected_asr", "corrected_low", "corrected_high"), "double"),
+    **dict.fromkeys(("corrected_effect", "corrected_effect_low", "corrected_effect_high"), "double"),
+    "corrected_by": "string",
 }
 MAP = {
     **dict.fromkeys(("plain", "highest", "lowest", "expected_highest", "expected_lowest"), "double"),
@@ -88,6 +91,25 @@ CONTRACT: dict[str, dict[str, str]] = {
         **dict.fromkeys(("harmful", "asr", "low", "high", "delta", "delta_low", "delta_high"), "double"),
         **dict.fromkeys(("p_value", "p_adjusted", "refused", "degenerate", "unfinished", "short", "other"), "double"),
         **dict.fromkeys(("coherent_asr", "coherent_low", "coherent_high"), "double"),
+        **dict.fromkeys(("corrected_asr", "corrected_low", "corrected_high"), "double"),
+        **{"corrected_by": "string", "asr_lowest": "double", "asr_highest": "double"},
+    },
+    "labelled": {
+        **dict.fromkeys(("judge", "query", "text", "condition", "annotator", "stratum"), "string"),
+        **{"weight": "double", "label": "bool", "judged": "bool"},
+    },
+    "calibration": {
+        **dict.fromkeys(("judge", "condition"), "string"),
+        **dict.fromkeys(("n", "unsure", "tp", "fp", "tn", "fn"), "int64"),
+        **{f"{name}_share": "double" for name in ("tp", "fp", "tn", "fn")},
+        **{f"{name}{end}": "double" for name in ("sensitivity", "specificity") for end in ("", "_low", "_high")},
+        **{"kappa": "double", "annotators": "int64", "pairs": "int64", "people_kappa": "double"},
+        **dict.fromkeys(("corrected_by", "reason"), "string"),
+    },
+    "agreement": {
+        **dict.fromkeys(("model", "condition", "first", "second", "outcome"), "string"),
+        **dict.fromkeys(("n", "both_harmful", "only_first", "only_second", "neither"), "int64"),
+        **dict.fromkeys(("agreement", "kappa"), "double"),
     },
     "effects": {**dict.fromkeys(KEYS, "string"), **EFFECTS},
     "effects_by_category": {**dict.fromkeys([*KEYS, "category"], "string"), **EFFECTS},

@@ -179,6 +179,29 @@ def test_cells_have_effects_or_serve_for_comparison(cells: Cells) -> None:
     assert sorted([*measured, *compared]) == cells.all
 
 
+def test_judges_with_labels_are_calibrated_and_several_judges_of_the_same_answers_compared() -> None:
+    def cells(**judges: dict[str, Any]) -> Cells:
+        declared = {name: {"kind": "keywords", "list": "paper", **values} for name, values in judges.items()}
+        return Cells(load_config(settings(judges=list(declared)) | {"judges": declared}))
+
+    alone = cells(one={})
+    assert alone.labelled() == [] == alone.by_several_judges()
+    assert {"calibration", "agreement"}.isdisjoint(alone.measured())
+    labelled = cells(one={"labels": "labels.csv"})
+    assert labelled.labelled() == ["<results>/labelled/one.parquet"]
+    assert labelled.measured()["calibration"] == "<results>/calibration.parquet"
+    assert "agreement" not in labelled.measured()
+    both = cells(one={"labels": "labels.csv"}, two={}, three={"labels": "more.csv"})
+    assert both.labelled() == ["<results>/labelled/one.parquet", "<results>/labelled/three.parquet"]
+    assert both.by_several_judges() == both.all and "agreement" in both.measured()
+
+
+def test_judges_that_judge_other_cells_are_not_compared() -> None:
+    raw = settings(judges=["paper"], datasets=["advbench"])
+    raw["studies"]["other"] = raw["studies"]["main"] | {"judges": ["reference"], "datasets": ["jailbreakbench"]}
+    assert Cells(load_config(raw)).by_several_judges() == []
+
+
 def test_leaks_are_dropped_in_every_cell_of_a_study_that_says_so() -> None:
     assert Cells(load_config(settings())).drop_leaks() == []
     raw = settings()
@@ -243,7 +266,7 @@ def test_rates_that_will_be_gone_are_named(tmp_path: Path) -> None:
 
     before = Cells(load_config(settings(datasets=["advbench", "malicious_instruct"])))
     assert rates_to_be_gone(before, tmp_path) is None, "no rates yet"
-    numbers = dict.fromkeys(STAGES["rates"].columns.split()[len(Cell._fields) + 2 :], 0.0)
+    numbers = dict.fromkeys(STAGES["rates"].columns.split()[len(Cell._fields) + 2 :], 0.0) | {"corrected_by": None}
     rows = [{**cell._asdict(), "variant": variant, "n": 1, **numbers} for cell in before.all for variant in ("a", "b")]
     write("rates", tmp_path / "rates.parquet", pd.DataFrame(rows), {}, {})
     assert rates_to_be_gone(before, tmp_path) is None

@@ -52,6 +52,8 @@ TAKES = {
     "sahara": ("model", "dataset", "template", "ablation"),
     "completions": ("model", "dataset", "template", "ablation", "plan", "decoding"),
     "verdicts": Cell._fields,
+    "calibration": (),
+    "agreement": (),
     "rates": (),
     "effects": (),
     "maps": (),
@@ -76,6 +78,8 @@ COMPUTING = {"checks", "ships", "sahara", "completions"}
 """The rules that open a model to compute with it."""
 MEASURED = {"rates", "effects", "maps", "concentration", "noise", "annotation"}
 """The rules that take the verdicts of all cells."""
+LABELLED = {"rates", "effects", "calibration"}
+"""The rules that take what people said of answers."""
 ENTRY = re.compile(r"(\w+)=((?:[^,()\[\]{}]|\([^)]*\)|\[(?:[^\[\]]|\[[^\]]*\])*\]|\{[^}]*\})+),", re.DOTALL)
 
 
@@ -133,7 +137,8 @@ def planned(settings: Settings) -> Iterator[tuple[tuple[str, ...], Any]]:
     for rule, keys in TAKES.items():
         for values in keyed[rule]:
             named = dict(zip(keys, values))
-            inputs = sorted(map(str, cells.all)) if rule in MEASURED else None
+            inputs = sorted(map(str, cells.all)) if rule in MEASURED else []
+            inputs += cells.labelled() if rule in LABELLED else []
             yield (rule, *values), (params(rule, named, config), inputs)
 
 
@@ -159,6 +164,7 @@ CHANGES: dict[str, tuple[Callable[[Settings], object], set[str]]] = {
     "nothing": (lambda settings: None, set()),
     "max_new_tokens": (section("decodings", "short", max_new_tokens=7), {"completions"}),
     "a keyword list": (section("judges", "own", list=["No", "Never"]), {"verdicts"}),
+    "labels of a judge": (section("judges", "own", labels="labels.csv"), LABELLED),
     "a head set": (lambda settings: settings["head_sets"]["mine"].append("L02H03"), {"completions"}),
     "draws of random heads": (lambda settings: settings.update(random={"draws": 9}), {"completions"}),
     "draws of matched controls": (lambda settings: settings.update(random={"matched": 9}), {"completions"}),

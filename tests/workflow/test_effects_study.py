@@ -134,7 +134,7 @@ def test_rates_pair_as_effects_do_and_leave_plain_rows_out(study: Project, verdi
         assert row.delta == pytest.approx(mean_change(own))
         complied = values(verdicts, row.judge, row.plan, "complied")[row.variant]
         assert row.coherent_asr == pytest.approx(sum(one for one, _ in complied.values()) / len(complied))
-    null = {"p_adjusted"}
+    null = {"p_adjusted", "corrected_asr", "corrected_low", "corrected_high", "corrected_by"}
     measured = rates[rates["plan"] != "none"].drop(columns=list(null))
     assert measured.notna().all(axis=None)
     adjusted = rates["plan"].isin(["single", "each-mine"])
@@ -171,7 +171,7 @@ def test_a_change_of_thinking_tags_judges_again_and_generates_nothing(study: Pro
     changed["models"]["tiny"]["thinking"] = {"open": " t", "close": "</think>"}
     project.configure(changed)
     count = 2 * (1 + len(PLANS) + len(PAIRED))
-    tables = dict.fromkeys(("rates", "effects", "maps", "concentration", "noise", "report", "all"), 1)
+    tables = dict.fromkeys(("rates", "agreement", "effects", "maps", "concentration", "noise", "report", "all"), 1)
     assert project.make() == {"verdicts": count, **tables}
     before, after = (cells(one, "verdicts") for one in (study, project))
     unfinished = after["outcome"] == "unfinished"

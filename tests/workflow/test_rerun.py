@@ -14,14 +14,14 @@ from project import Project, Settings, jobs, small_study
 LIBRARY = "workflow/safetyheads"
 OWN = "undifferentiated"  # the ablation of all plans but `none`
 
-MEASURED = ["rates", "effects", "effects_by_category", "concentration", "stability", "noise"]
+MEASURED = ["rates", "agreement", "effects", "effects_by_category", "concentration", "stability", "noise"]
 VERDICTS = ["verdicts/*", *MEASURED, "report/index"]
 COMPLETIONS = ["completions/*", *VERDICTS]
 SCORES = ["ships/*", "sahara/*"]
 CHECKS = ["checks/*", "report/index"]
 
 
-MEASURING = {"rates": 1, "effects": 1, "concentration": 1, "noise": 1}
+MEASURING = {"rates": 1, "agreement": 1, "effects": 1, "concentration": 1, "noise": 1}
 """The jobs that make these."""
 
 

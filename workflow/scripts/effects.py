@@ -25,8 +25,11 @@ with logged(snakemake.log[0]):
         for name, columns in read.items()
     }
     judges = {name: judge.plain() for name, judge in settings.known("judges").items()}
-    study = Study(**tables, benign=params.benign, harm_judges=harm_judges(judges), drop_leaks=params.drop_leaks)
-    records = made_from([path for some in paths.values() for path in some], Path(settings.results))
+    labelled = list(map(Path, inputs.labelled))
+    labels = pd.concat(map(files.read, labelled), ignore_index=True) if labelled else None
+    named = {"benign": params.benign, "harm_judges": harm_judges(judges), "drop_leaks": params.drop_leaks}
+    study = Study(**tables, **named, labels=labels)
+    records = made_from([path for some in (*paths.values(), labelled) for path in some], Path(settings.results))
     record = record_of(params, settings.results) | {"made_from": together(records)}
     record |= commit(Path(snakemake.scriptdir).parents[1])
     files.write("effects", Path(snakemake.output.effects), effects(study), {}, record)

@@ -7,6 +7,18 @@ first columns of the file. Snakemake imports this module before every run, so it
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from safetyheads.artifacts.columns import (
+    ABOUT_CALIBRATION,
+    ABOUT_EFFECTS,
+    AGREEMENT,
+    CALIBRATION,
+    CONCENTRATION,
+    CORRECTED_BY,
+    EFFECTS,
+    MAPS,
+    MAPS_BY_HEAD,
+)
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -31,43 +43,6 @@ class Stage(NamedTuple):
 DEMO_WEIGHTS = "models/{model}"
 """The folder of a demo model's tokenizer and weights, under results/."""
 
-_COMPARED = "plain ablated effect effect_low effect_high p_value p_adjusted"
-_EFFECTS = " ".join(
-    (
-        *(f"n {_COMPARED}", *(f"{name}{end}" for end in ("_asr", "_refused") for name in _COMPARED.split())),
-        "control over_control over_control_low over_control_high p_control p_control_least draws",
-        "over_control_asr p_control_asr uniform potency interaction degenerate harmless_kl over_refusal leaks",
-        "selected_here",
-    )
-)
-_ABOUT_EFFECTS = {
-    **{"n": "prompts", "plain": "share with outcome `complied`; `_asr`: as the judge says; `_refused`: that refuse"},
-    **{"effect_high": "score interval, 95 %", "p_value": "exact sign test", "p_adjusted": "Holm"},
-    **{"control": "mean of `matched-PLAN`", "over_control": "effect less that of the control"},
-    **{"over_control_high": "bootstrap over prompts and draws, 95 %", "p_control": "randomisation"},
-    **{"p_control_least": "the smallest that `draws` can give", "uniform": "mean of `random-N`"},
-    **{"potency": "effect over what is possible", "interaction": "effect less its heads' own effects"},
-    **{"degenerate": "share of broken answers", "harmless_kl": "nats, on benign data sets"},
-    **{"over_refusal": "change of the refused share there", "leaks": "queries that heads were chosen on"},
-    "selected_here": "heads were chosen on the measured data set",
-}
-_MAP = (
-    "plain highest lowest expected_highest expected_lowest spread expected_spread p_value cochran_q cochran_p up down"
-)
-_MAPS = " ".join(("n n_heads needed", *(f"{name}{end}" for end in ("", "_asr") for name in _MAP.split())))
-_MAP_HEAD = "plain ablated effect up down p_value p_adjusted"
-_MAPS_BY_HEAD = " ".join(f"{name}{end}" for end in ("", "_asr") for name in _MAP_HEAD.split())
-_CONCENTRATION = " ".join(
-    (
-        "n_heads gini top_share effective_heads largest heads_asr heads_coherent",
-        *(
-            f"{name}_correlation{end}"
-            for end in ("", "_asr")
-            for name in ("score", "refusal_shift", "answer_shift", "highest")
-        ),
-        "p_refusal p_refusal_benign refusal_auroc",
-    )
-)
 _OUTCOMES = ("degenerate", "unfinished", "complied", "refused", "short", "other")
 _KEYS = "model dataset template ablation plan decoding judge"
 _CELL = "{model}/{dataset}/{template}/{ablation}/{plan}/{decoding}"
@@ -142,11 +117,25 @@ STAGES: dict[str, Stage] = {
             "outcome": f"{', '.join(f'`{name}`' for name in _OUTCOMES)}",
         },
     ),
+    "labelled": Stage(
+        "labelled/{judge}.parquet",
+        "a label of a text",
+        "query text condition annotator stratum weight label judged",
+        {
+            **{"condition": "`plain`, `ablated`; null: not known", "stratum": "null: all are of one"},
+            **{"weight": "answers that it stands for", "label": "people: harmful; null: unsure"},
+            "judged": "the judge: harmful",
+        },
+    ),
+    "calibration": Stage(
+        "calibration.parquet", "a judge and condition", f"judge condition {CALIBRATION}", ABOUT_CALIBRATION
+    ),
     "rates": Stage(
         "rates.parquet",
         "a cell of the study",
         f"{_KEYS} variant n harmful asr low high delta delta_low delta_high p_value p_adjusted "
-        "refused degenerate unfinished short other coherent_asr coherent_low coherent_high",
+        "refused degenerate unfinished short other coherent_asr coherent_low coherent_high "
+        "corrected_asr corrected_low corrected_high corrected_by asr_lowest asr_highest",
         {
             **{"n": "prompts", "harmful": "prompts; for several samples the sum of their shares"},
             **{"high": "Wilson, 95 %", "delta": "to the plain model", "p_value": "exact sign test"},
@@ -155,19 +144,21 @@ STAGES: dict[str, Stage] = {
                 "p_adjusted": "Holm, over the heads of `single` or `each-`",
             },
             **{"refused": "share of prompts with this outcome", "coherent_asr": "share with outcome `complied`"},
+            **{"corrected_asr": "ASR corrected for the judge's errors", "corrected_high": "bootstrap, 95 %"},
+            **{"corrected_by": CORRECTED_BY, "asr_highest": "of the keyword judges, on the same answers"},
         },
     ),
-    "effects": Stage("effects.parquet", "an attributed plan of a cell", f"{_KEYS} {_EFFECTS}", _ABOUT_EFFECTS),
+    "effects": Stage("effects.parquet", "an attributed plan of a cell", f"{_KEYS} {EFFECTS}", ABOUT_EFFECTS),
     "effects_by_category": Stage(
         "effects_by_category.parquet",
         "an attributed plan of a cell, and a category",
-        f"{_KEYS} category {_EFFECTS}",
+        f"{_KEYS} category {EFFECTS}",
         {"n": "the columns from here on are those of `effects.parquet`"},
     ),
     "maps": Stage(
         "maps.parquet",
         "a map: every head of `single` or `each-PLAN` by itself",
-        f"{_KEYS} {_MAPS}",
+        f"{_KEYS} {MAPS}",
         {
             **{"n": "prompts", "needed": "prompts that must flip one way before one of so many heads can survive Holm"},
             **{
@@ -182,7 +173,7 @@ STAGES: dict[str, Stage] = {
     "maps_by_head": Stage(
         "maps_by_head.parquet",
         "a head of a map",
-        f"{_KEYS} layer head n {_MAPS_BY_HEAD}",
+        f"{_KEYS} layer head n {MAPS_BY_HEAD}",
         {
             **{"plain": "share with outcome `complied`; `_asr`: as the judge says", "effect": "ablated less plain"},
             **{"up": "prompts that flip to it", "down": "away from it", "p_value": "exact sign test"},
@@ -192,7 +183,7 @@ STAGES: dict[str, Stage] = {
     "concentration": Stage(
         "concentration.parquet",
         "a method of a cell",
-        f"{_KEYS.replace(' plan', '')} method source {_CONCENTRATION}",
+        f"{_KEYS.replace(' plan', '')} method source {CONCENTRATION}",
         {
             "n_heads": "of the model",
             **{"source": "the data set that heads are chosen on", "gini": "of the mean scores of heads, at least 0"},
@@ -222,6 +213,15 @@ STAGES: dict[str, Stage] = {
                 "share": "of resamples of the prompts; `ships`: of prompts; null: Sahara",
             },
             **{"chosen": "by all prompts; `ships`: by any", "margin": "degrees to the next best head, Sahara only"},
+        },
+    ),
+    "agreement": Stage(
+        "agreement.parquet",
+        "a pair of judges, by model, condition and outcome",
+        f"model condition first second outcome {AGREEMENT}",
+        {
+            **{"condition": "`plain`, `ablated`", "outcome": "of the first judge; `all`: all answers", "n": "answers"},
+            **{"only_first": "the first alone says harmful", "kappa": "Cohen's; null: undefined"},
         },
     ),
     "noise": Stage(
@@ -255,10 +255,14 @@ _TYPES = {
     **dict.fromkeys(("score", "probability", "first_kl", "plain_nll", "asr", "low", "high", "delta"), "float64"),
     **dict.fromkeys(("delta_low", "delta_high", "coherent_asr", "coherent_low", "coherent_high"), "float64"),
     **dict.fromkeys(("refused", "unfinished", "short", "other"), "float64"),
-    **dict.fromkeys([*_CONCENTRATION.split(), "share", "margin"], "float64"),
+    **dict.fromkeys([*CONCENTRATION.split(), "share", "margin"], "float64"),
     **dict.fromkeys(("largest", "heads_asr", "heads_coherent"), "int64"),
     "chosen": "bool",
-    **dict.fromkeys([*_EFFECTS.split(), *_MAPS.split(), *_MAPS_BY_HEAD.split()], "float64"),
+    **dict.fromkeys([*EFFECTS.split(), *MAPS.split(), *MAPS_BY_HEAD.split()], "float64"),
+    **dict.fromkeys([*CALIBRATION.split(), *AGREEMENT.split(), "weight", "asr_lowest", "asr_highest"], "float64"),
+    **dict.fromkeys(("unsure", "tp", "fp", "tn", "fn", "annotators", "pairs"), "int64"),
+    **dict.fromkeys(("both_harmful", "only_first", "only_second", "neither"), "int64"),
+    **{"label": "bool", "judged": "bool", "corrected_by": "string", "reason": "string"},
     **dict.fromkeys(("n_heads", "needed", "up", "down", "up_asr", "down_asr"), "int64"),
     **{"texts": "float64", "verdicts": "float64", "draws": "int64", "leaks": "int64", "selected_here": "bool"},
     **{"n": "int64", "selected": "bool", "token_ids": "tokens", "heads": "heads"},

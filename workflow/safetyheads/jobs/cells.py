@@ -4,6 +4,7 @@ A study lists models, data sets, plans and so on; each combination of them is a 
 paths of all cells, and for the inputs of one job.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import product
@@ -239,11 +240,22 @@ class Cells:
     def measured(self) -> dict[str, str]:
         """The paths of the tables that the page shows, by stage. A study without maps has none about them."""
         stages = ["rates", "effects", "effects_by_category", "noise"]
+        stages += ["calibration"] * bool(self.labelled()) + ["agreement"] * bool(self.by_several_judges())
         if any(cell.plan != "none" for cell in self.maps()):
             stages += ["maps", "maps_by_head"]
         if self.choices():
             stages += ["concentration", "stability"]
         return {stage: PATHS[stage] for stage in stages}
+
+    def labelled(self) -> list[str]:
+        """The paths of the labelled answers of those judges that have labels, sorted."""
+        used, known = {cell.judge for cell in self.all}, self.config.known("judges")
+        return sorted(PATHS["labelled"].format(judge=name) for name in used if getattr(known[name], "labels", None))
+
+    def by_several_judges(self) -> list[Cell]:
+        """The cells whose completions several judges judge."""
+        judges = Counter(cell[:-1] for cell in self.all)
+        return [cell for cell in self.all if judges[cell[:-1]] > 1]
 
     def with_plain_rows(self) -> list[Cell]:
         """The cells whose completions hold the plain rows of their batches, and the plain model's cells."""

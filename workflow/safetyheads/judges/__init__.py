@@ -44,6 +44,7 @@ __all__ = [
     "harm_judges",
     "judge",
     "keyword_judge",
+    "keyword_judges",
     "keywords_of",
 ]
 
@@ -92,3 +93,8 @@ def harm_judges(declared: Mapping[str, Mapping[str, Any]]) -> list[str]:
     `declared` has the settings of each judge, by name, as a configuration gives them.
     """
     return [name for name, settings in declared.items() if detects(settings) == "harm"]
+
+
+def keyword_judges(declared: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The names of those judges that go by keywords, with `declared` as for `harm_judges`."""
+    return [name for name, settings in declared.items() if settings["kind"] == "keywords"]

@@ -17,6 +17,7 @@ from safetyheads.report.checks import checks_table
 from safetyheads.report.data import TABLES, ReportData
 from safetyheads.report.figures.drawing import percent
 from safetyheads.report.headlines import headlines
+from safetyheads.report.judges import judges_section
 from safetyheads.report.planted import planted_checks
 from safetyheads.report.sections import model_sections
 
@@ -51,5 +52,6 @@ def build(data: ReportData) -> str:
         ],
         broken_text=broken_text.rule(),
         checked=[(model, planted, checks) for model, planted, checks in checked if checks],
+        judges=judges_section(data),
         models=model_sections(data),
     )

@@ -10,7 +10,10 @@ Settings = Mapping[str, Mapping[str, Any]]
 """Settings by name, as a section of the configuration has them: `{"greedy": {"max_new_tokens": 128, ...}}`."""
 
 
-TABLES = ("rates", "effects", "effects_by_category", "maps", "maps_by_head", "concentration", "stability", "noise")
+TABLES = (
+    *("rates", "effects", "effects_by_category", "maps", "maps_by_head", "concentration", "stability", "noise"),
+    *("calibration", "agreement"),
+)
 """The tables of a study that the page shows; some studies lack some."""
 
 
@@ -43,6 +46,8 @@ class ReportData:
     concentration: pd.DataFrame = field(default_factory=_empty)
     stability: pd.DataFrame = field(default_factory=_empty)
     noise: pd.DataFrame = field(default_factory=_empty)
+    calibration: pd.DataFrame = field(default_factory=_empty)
+    agreement: pd.DataFrame = field(default_factory=_empty)
     ships: pd.DataFrame = field(default_factory=_empty)
     sahara: pd.DataFrame = field(default_factory=_empty)
     datasets: pd.DataFrame = field(default_factory=_empty)

@@ -10,7 +10,7 @@ import pandas as pd
 from safetyheads.report.caveats import Caveat, caveats, draws_as_far, interval, number, points
 from safetyheads.report.data import ReportData, cells
 from safetyheads.report.figures.drawing import percent
-from safetyheads.report.tables import Table, p_value
+from safetyheads.report.tables import Table, corrected_words, p_value
 
 _SHORTS = 2
 """Caveats of a row that the table names; the sentences under it are all."""
@@ -108,6 +108,8 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "broken": lambda row: _share(row, "degenerate"),
     "harmless KL (nats)": lambda row: "" if (kl := _known(row, "harmless_kl")) is None else f"{kl:.2g}",
     "over-refusal (points)": lambda row: "" if (change := _known(row, "over_refusal")) is None else points(change),
+    "corrected ASR": lambda row: corrected_words(row),
+    "corrected effect (points)": lambda row: _change(row, "corrected_effect"),
     "leaks": lambda row: _leaks(row),
 }
 """The columns of the table and how each is written. Those in which no row has a value are left out."""

@@ -1,13 +1,16 @@
 """The tables of the page as text: what was run, the leading heads, the choices of Sahara, and the rates."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from safetyheads.heads import Head, parse_head
+from safetyheads.report.caveats import number
 from safetyheads.report.data import ReportData, cells, groups
 from safetyheads.report.figures import ranked
 from safetyheads.report.figures.drawing import percent
@@ -152,7 +155,10 @@ def conditions(data: ReportData) -> Table:
 
 
 def rates_table(rates: pd.DataFrame) -> Table:
-    """The rates of one template, decoding and judge; of each `single` plan only the rows of the `LARGEST` rates."""
+    """The rates of one template, decoding and judge; of each `single` plan only the rows of the `LARGEST` rates.
+
+    Rates corrected for the judge, and the band of the keyword judges, have columns where some row has them.
+    """
     kept, hidden = [], 0
     for (_, plan), rows in groups(rates, ("ablation", "plan")).items():
         if plan == "single":
@@ -161,6 +167,12 @@ def rates_table(rates: pd.DataFrame) -> Table:
             hidden += max(len(rows) - LARGEST, 0)
             rows = rows.head(LARGEST)
         kept.append(rows)
+    shown = pd.concat(kept).to_dict("records")
+    more = {
+        "corrected ASR": [corrected_words(row) for row in shown],
+        "keyword judges": [band_words(row) for row in shown],
+    }
+    more = {name: column for name, column in more.items() if any(column)}
     rows = [
         [
             str(row["plan"]),
@@ -172,18 +184,33 @@ def rates_table(rates: pd.DataFrame) -> Table:
             f"{row['delta']:+.3f}" if row["plan"] != "none" else "",
             p_value(row["p_value"]),
             p_value(row["p_adjusted"]),
+            *(column[at] for column in more.values()),
         ]
-        for row in pd.concat(kept).to_dict("records")
+        for at, row in enumerate(shown)
     ]
     note = f"Only the {LARGEST} largest of each single plan are listed ({hidden:,} rows are not)." if hidden else ""
-    columns = ["plan", "variant", "ablation", "n", "ASR", "95 % interval", "difference", "p", "p (Holm)"]
+    columns = ["plan", "variant", "ablation", "n", "ASR", "95 % interval", "difference", "p", "p (Holm)", *more]
     return Table(
         "Rates",
         columns,
         rows,
-        frozenset(range(3, 9)),
+        frozenset(range(3, len(columns))),
         f"{note} All are in rates.parquet, beside the folder of this page.".strip(),
     )
+
+
+def corrected_words(row: Mapping[str, Any]) -> str:
+    """A row's corrected ASR with its interval; empty where it has none."""
+    value = number(row, "corrected_asr")
+    if not isfinite(value):
+        return ""
+    return f"{percent(value)}\n({percent(number(row, 'corrected_low'))} – {percent(number(row, 'corrected_high'))})"
+
+
+def band_words(row: Mapping[str, Any]) -> str:
+    """The lowest and highest ASR of the keyword judges on a row's answers; empty where they agree or are not there."""
+    low, high = number(row, "asr_lowest"), number(row, "asr_highest")
+    return f"{low:.3f} – {high:.3f}" if low < high else ""
 
 
 def p_value(p: float | None) -> str:

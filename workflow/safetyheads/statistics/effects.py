@@ -17,8 +17,9 @@ from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head
 from safetyheads.plans import parse_plan
 from safetyheads.statistics.controls import over_control, randomisation_p
+from safetyheads.statistics.correction import CORRECTED, Corrections, paired_correlation
 from safetyheads.statistics.harmless import Harmless, heads_of_cells
-from safetyheads.statistics.intervals import difference_interval
+from safetyheads.statistics.intervals import difference_interval, effective_n
 from safetyheads.statistics.leaks import normal_queries
 from safetyheads.statistics.pairs import PLAN_KEYS, Key, need, pairs, shares
 from safetyheads.statistics.significance import SAME, holm, sign_test
@@ -37,6 +38,7 @@ COLUMNS = [
     *("control", "over_control", "over_control_low", "over_control_high", "p_control", "p_control_least", "draws"),
     *("over_control_asr", "p_control_asr", "uniform", "potency", "interaction", "degenerate", "harmless_kl"),
     *("over_refusal", "leaks", "selected_here"),
+    *(*CORRECTED, "corrected_effect", "corrected_effect_low", "corrected_effect_high", "corrected_by"),
 ]
 BY_CATEGORY = [*PLAN_KEYS, "category", *COLUMNS[len(PLAN_KEYS) :]]
 _WHOLE = {"n": "int64", "draws": "Int64", "leaks": "Int64", "selected_here": "boolean"}
@@ -58,6 +60,9 @@ def effects(study: "Study") -> pd.DataFrame:
     - `leaks`: prompts whose query is also in the data set that the heads were chosen on, and `selected_here`: whether
       that is the measured one, in which case all are. Both are null for head sets. Leaked prompts are never dropped
       where heads were chosen on the measured data set, because none would be left.
+    - `corrected_asr`: the ablated ASR corrected for the judge's errors, with its interval; `corrected_effect`: less the
+      plain one, corrected as well; `corrected_by`: on which labelled answers the judge's errors on ablated text were
+      measured. Null without labels, and where the judge cannot be corrected.
 
     What a study did not run is null, and so is everything but the counts where no prompt is left. Raises
     SafetyHeadsError if a control has other prompts than its plan.
@@ -86,7 +91,7 @@ def _keys(cell: Key) -> dict[str, str]:
 def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
     """The rows with all columns, sorted, and p-values corrected."""
     texts = [name for name in columns if name in (*PLAN_KEYS, "category")]
-    kinds = {name: "str" if name in texts else _WHOLE.get(name, "float64") for name in columns}
+    kinds = {name: "str" if name in (*texts, "corrected_by") else _WHOLE.get(name, "float64") for name in columns}
     table = pd.DataFrame(rows, columns=columns).astype(kinds)
     for end in KINDS.values():
         families = table.groupby(FAMILY)[f"p_value{end}"]
@@ -100,8 +105,9 @@ class Study:
     `verdicts` is as for `pairs.pairs`. `completions` has the columns of the keys but judge, and variant, query_id,
     heads and first_kl (nats), and at least the rows of the plans that `effects` are about. `datasets` has dataset,
     query_id, query and category. `benign` names the data sets of harmless queries, `harm_judges` the judges that do not
-    look for refusals, and `drop_leaks` the cells (values of `PLAN_KEYS`) that leave out leaked prompts. Raises
-    SafetyHeadsError if columns or the plain model are missing.
+    look for refusals, and `drop_leaks` the cells (values of `PLAN_KEYS`) that leave out leaked prompts. `labels` is
+    what people said of judged answers, as for `correction.Corrections`; None if there is nothing. Raises
+    SafetyHeadsError if columns or the plain model are missing, and as `Corrections` does.
     """
 
     def __init__(
@@ -113,6 +119,7 @@ class Study:
         benign: Collection[str] = (),
         harm_judges: Collection[str] = (),
         drop_leaks: Collection[Sequence[str]] = (),
+        labels: pd.DataFrame | None = None,
     ) -> None:
         need(datasets, ["dataset", "query_id", "query", "category"], "data sets")
         self.values = shares(pairs(verdicts))
@@ -123,6 +130,7 @@ class Study:
         self.heads = heads_of_cells(attributed)
         self.harmless = Harmless(attributed, self.heads, self.values, benign)
         self.queries = normal_queries(datasets)
+        self.corrections = Corrections(labels)
         self.harm_judges, self.drop_leaks = set(harm_judges), {tuple(map(str, cell)) for cell in drop_leaks}
 
     def prompts(self, cell: Key) -> pd.Index:
@@ -149,7 +157,7 @@ class Study:
         row["degenerate"] = own["degenerate"].mean()
         row["harmless_kl"], over_refusal = self.harmless.of(cell)
         row["over_refusal"] = over_refusal if refusals else None
-        return row
+        return row | _corrected(own, _keys(cell)["judge"], self.corrections)
 
     def _own(self, cell: Key) -> pd.DataFrame:
         return self.values[cell].droplevel("variant")
@@ -216,6 +224,24 @@ def _compared(own: pd.DataFrame, kind: str) -> dict[str, float]:
         **{"effect_low": float(low), "effect_high": float(high)},
         "p_value": sign_test(int((difference > SAME).sum()), int((difference < -SAME).sum())),
     }
+
+
+def _corrected(own: pd.DataFrame, judge: str, corrections: Corrections) -> dict[str, Any]:
+    """The columns of the ASR corrected for the judge's errors; nothing where they are null."""
+    by = corrections.by(judge, "ablated")
+    if by is None:
+        return {}
+    plain, ablated = (own[name].to_numpy() for name in ("plain_asr", "asr"))
+    before, after = (
+        (rate, float(effective_n(values, rate * (1 - rate), own["samples"].max())))
+        for values, rate in ((plain, float(plain.mean())), (ablated, float(ablated.mean())))
+    )
+    of = corrections.rates(judge, "ablated", *after)
+    effect = corrections.effect(judge, before, after, paired_correlation(plain, ablated))
+    row: dict[str, Any] = {"corrected_by": by}
+    row |= {} if of is None else dict(zip(CORRECTED, map(float, of)))
+    names = ("corrected_effect", "corrected_effect_low", "corrected_effect_high")
+    return row | ({} if effect is None else dict(zip(names, map(float, effect))))
 
 
 def _potency(effect: float, plain: float) -> float | None:

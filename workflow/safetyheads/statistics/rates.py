@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from safetyheads.plans import PLAIN
-from safetyheads.statistics.intervals import difference_interval, rate_interval, wilson
+from safetyheads.statistics.correction import CORRECTED, Corrections
+from safetyheads.statistics.intervals import difference_interval, effective_n, rate_interval, wilson
 from safetyheads.statistics.pairs import CELL_KEYS, OUTCOMES, PLAN_KEYS, VALUES, pairs
 from safetyheads.statistics.significance import SAME, holm, sign_test
 
@@ -23,14 +24,23 @@ COLUMNS = [
     *("n", "harmful", "asr", "low", "high", "delta", "delta_low", "delta_high", "p_value", "p_adjusted"),
     *(name for name in OUTCOMES if name != "complied"),
     *("coherent_asr", "coherent_low", "coherent_high"),
+    *(*CORRECTED, "corrected_by", "asr_lowest", "asr_highest"),
 ]
 
 
-def rates(verdicts: pd.DataFrame, *, harm_judges: Collection[str] = ()) -> pd.DataFrame:
+def rates(
+    verdicts: pd.DataFrame,
+    *,
+    harm_judges: Collection[str] = (),
+    keyword_judges: Collection[str] = (),
+    labels: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """The rates of all cells: a table with the columns `COLUMNS`, a row for each variant of a cell, sorted by its keys.
 
-    `verdicts` is as for `pairs.pairs`, and `harm_judges` names the judges that do not look for refusals. The plain rows
-    within the batches of a plan have no rows of their own.
+    `verdicts` is as for `pairs.pairs`, and `harm_judges` names the judges that do not look for refusals, and
+    `keyword_judges` those that go by keywords. `labels` is what people said of judged answers, as for
+    `correction.Corrections`; None if there is nothing. The plain rows within the batches of a plan have no rows of
+    their own.
 
     - `n`: the number of prompts; `harmful`: the sum of their values; `asr`: harmful / n.
     - `low`, `high`: the 95 % interval of the ASR.
@@ -40,8 +50,13 @@ def rates(verdicts: pd.DataFrame, *, harm_judges: Collection[str] = ()) -> pd.Da
     - `p_adjusted`: the p-value after Holm's correction over all heads of a plan of `MAP`; null for other plans.
     - `refused`, ...: the shares of the outcomes; `refused` is null for judges that do not look for refusals.
       `coherent_asr` is that of `complied`, with its interval.
+    - `corrected_asr`: the ASR corrected for the judge's errors, with its interval, and `corrected_by`: on which
+      labelled answers these errors were measured (`calibration.corrected_by`). All four are null where there are no
+      labels, or where the judge cannot be corrected.
+    - `asr_lowest`, `asr_highest`: of the keyword judges, on the same completions; null where there is none.
 
-    The interval of delta and the p-value are null for the plain model itself. Raises SafetyHeadsError as `pairs` does.
+    The interval of delta and the p-value are null for the plain model itself. Raises SafetyHeadsError as `pairs` and
+    `Corrections` do.
     """
     cells, prompts = pairs(verdicts)
     table = cells.copy()
@@ -64,6 +79,8 @@ def rates(verdicts: pd.DataFrame, *, harm_judges: Collection[str] = ()) -> pd.Da
     table["p_adjusted"] = maps.groupby(PLAN_KEYS)["p_value"].transform(
         lambda family: pd.Series(holm(family), index=family.index)
     )
+    _add_corrected(table, prompts, Corrections(labels))
+    _add_band(table, keyword_judges)
     return table[COLUMNS]
 
 
@@ -96,6 +113,46 @@ def _add_intervals(table: pd.DataFrame, prompts: pd.DataFrame) -> None:
     # The mean of rounded shares may lie beyond a bound by its last bit.
     for value, low, high in (("delta", *bounds[:2]), ("coherent_asr", *bounds[2:])):
         table[low], table[high] = np.minimum(table[low], table[value]), np.maximum(table[high], table[value])
+
+
+def _add_corrected(table: pd.DataFrame, prompts: pd.DataFrame, corrections: Corrections) -> None:
+    """Add the rates corrected for the judge's errors, for all cells of a judge and condition at once."""
+    table[list(CORRECTED)] = np.nan
+    table["corrected_by"] = pd.Series(None, index=table.index, dtype="str")
+    for judge in corrections.judges:
+        for condition in ("plain", "ablated"):
+            by = corrections.by(judge, condition)
+            here = (table["judge"] == judge) & ((table["ablation"] == PLAIN) == (condition == "plain"))
+            if by is None or not here.any():
+                continue
+            rows = here.to_numpy()[prompts["cell"]]
+            n = _effective(prompts[rows]).reindex(table.index[here])
+            found = corrections.rates(judge, condition, table.loc[here, "asr"].to_numpy(), n.to_numpy())
+            if found is not None:
+                table.loc[here, list(CORRECTED)] = np.stack(found, axis=1)
+                table.loc[here, "corrected_by"] = by
+
+
+def _effective(prompts: pd.DataFrame) -> "pd.Series[float]":
+    """For each cell the number of prompts of one sample that would tell as much on its ASR."""
+    value = (prompts["asr"] / prompts["size"]).to_numpy()
+    found: dict[int, float] = {}
+    places = prompts.groupby("cell", sort=True).indices
+    for n in {len(rows) for rows in places.values()}:
+        some = [cell for cell, rows in places.items() if len(rows) == n]
+        at = np.stack([places[cell] for cell in some])
+        rate = value[at].mean(axis=1)
+        counted = effective_n(value[at], rate * (1 - rate), prompts["size"].to_numpy()[at].max(axis=1))
+        found |= dict(zip(some, counted))
+    return pd.Series(found, dtype="float64")
+
+
+def _add_band(table: pd.DataFrame, keyword_judges: Collection[str]) -> None:
+    """Add the lowest and highest ASR of the keyword judges on the same completions."""
+    by_keywords = table["asr"].where(table["judge"].isin(list(keyword_judges)))
+    others = [table[key] for key in CELL_KEYS if key != "judge"]
+    same = by_keywords.groupby(others, sort=False)
+    table["asr_lowest"], table["asr_highest"] = same.transform("min"), same.transform("max")
 
 
 def _p_values(prompts: pd.DataFrame) -> pd.Series:

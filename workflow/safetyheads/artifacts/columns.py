@@ -1,0 +1,58 @@
+"""The columns of tables that have many, separated by spaces, and what some of them mean. `schemas` uses them."""
+
+CORRECTED_BY = "labels whose errors were counted: `plain`, `ablated`, `all`; null: none, or a useless judge"
+COMPARED = "plain ablated effect effect_low effect_high p_value p_adjusted"
+EFFECTS = " ".join(
+    (
+        *(f"n {COMPARED}", *(f"{name}{end}" for end in ("_asr", "_refused") for name in COMPARED.split())),
+        "control over_control over_control_low over_control_high p_control p_control_least draws",
+        "over_control_asr p_control_asr uniform potency interaction degenerate harmless_kl over_refusal leaks",
+        "selected_here corrected_asr corrected_low corrected_high",
+        "corrected_effect corrected_effect_low corrected_effect_high corrected_by",
+    )
+)
+ABOUT_EFFECTS = {
+    **{"n": "prompts", "plain": "share with outcome `complied`; `_asr`: as the judge says; `_refused`: that refuse"},
+    **{"effect_high": "score interval, 95 %", "p_value": "exact sign test", "p_adjusted": "Holm"},
+    **{"control": "mean of `matched-PLAN`", "over_control": "effect less that of the control"},
+    **{"over_control_high": "bootstrap over prompts and draws, 95 %", "p_control": "randomisation"},
+    **{"p_control_least": "the smallest that `draws` can give", "uniform": "mean of `random-N`"},
+    **{"potency": "effect over what is possible", "interaction": "effect less its heads' own effects"},
+    **{"degenerate": "share of broken answers", "harmless_kl": "nats, on benign data sets"},
+    **{"over_refusal": "change of the refused share there", "leaks": "queries that heads were chosen on"},
+    **{"selected_here": "heads were chosen on the measured data set"},
+    **{"corrected_asr": "ablated, corrected for the judge's errors", "corrected_high": "bootstrap, 95 %"},
+    **{"corrected_effect": "less the plain one, corrected", "corrected_by": CORRECTED_BY},
+}
+MAP = "plain highest lowest expected_highest expected_lowest spread expected_spread p_value cochran_q cochran_p up down"
+MAPS = " ".join(("n n_heads needed", *(f"{name}{end}" for end in ("", "_asr") for name in MAP.split())))
+MAP_HEAD = "plain ablated effect up down p_value p_adjusted"
+MAPS_BY_HEAD = " ".join(f"{name}{end}" for end in ("", "_asr") for name in MAP_HEAD.split())
+CONCENTRATION = " ".join(
+    (
+        "n_heads gini top_share effective_heads largest heads_asr heads_coherent",
+        *(
+            f"{name}_correlation{end}"
+            for end in ("", "_asr")
+            for name in ("score", "refusal_shift", "answer_shift", "highest")
+        ),
+        "p_refusal p_refusal_benign refusal_auroc",
+    )
+)
+
+_COUNTS = ("tp", "fp", "tn", "fn")
+CALIBRATION = " ".join(
+    (
+        *("n unsure", *_COUNTS, *(f"{name}_share" for name in _COUNTS)),
+        "sensitivity sensitivity_low sensitivity_high specificity specificity_low specificity_high",
+        "kappa annotators pairs people_kappa corrected_by reason",
+    )
+)
+ABOUT_CALIBRATION = {
+    **{"condition": "`plain`, `ablated`, `all`", "n": "texts with a decision of people", "unsure": "without one"},
+    **{"tp": "harmful to judge and people", "fn": "harmful to people alone", "tp_share": "weighted"},
+    **{"sensitivity_high": "posterior draws within strata, 95 %", "kappa": "judge and people"},
+    **{"pairs": "of labels by two people on one text", "people_kappa": "people with each other"},
+    **{"corrected_by": "the labels by which rates of this condition are corrected", "reason": "why others, or none"},
+}
+AGREEMENT = "n both_harmful only_first only_second neither agreement kappa"
