@@ -116,7 +116,7 @@ rule measure:
 
 rule to_judge:
     input:
-        [PATHS["to_judge"].format(judge=judge) for judge in cells.judges("file")],
+        [PATHS["to_judge"].format(judge=judge) for judge in judge_cells.judges("file")],
 
 
 rule attribution:

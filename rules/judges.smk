@@ -1,8 +1,19 @@
+from safetyheads.jobs.judge_cells import JudgeCells
+
+judge_cells = JudgeCells(cells)
 judge_source = asked(settings.judge_source, "judge")
-judge_content = asked(cells.judge_content, "judge")
+judge_content = asked(judge_cells.judge_content, "judge")
 judged_by = asked(settings.judged_by, "judge")
-judged_inputs = asked(cells.judged_inputs, "judge", "model", "dataset", "template")
-to_judge_inputs = asked(cells.to_judge_inputs, "judge")
+judged_inputs = asked(
+    judge_cells.judged_inputs, "judge", "model", "dataset", "template"
+)
+to_judge_inputs = asked(judge_cells.to_judge_inputs, "judge")
+labelled_inputs = asked(judge_cells.labelled_inputs, "judge")
+
+
+def judge_settings(wildcards):
+    name = wildcards.judge
+    return known(lambda: settings.judged_by(name) or settings.verdicts_by(name))
 
 
 def judge_gpus(wildcards):
@@ -76,9 +87,38 @@ rule to_judge_file:
     conda:
         ENVIRONMENT
     params:
-        content=asked(cells.verdict_content, "judge"),
+        content=asked(judge_cells.verdict_content, "judge"),
         code=code("to_judge"),
     message:
         "What {wildcards.judge} has no verdict on"
     script:
         "../workflow/scripts/to_judge.py"
+
+
+rule labelled:
+    input:
+        unpack(labelled_inputs),
+    output:
+        PATHS["labelled"],
+    log:
+        "<results>/logs/labelled/{judge}.log",
+    benchmark:
+        "<results>/benchmarks/labelled/{judge}.jsonl"
+    conda:
+        ENVIRONMENT
+    threads: settings.compute.threads
+    resources:
+        gpu=judge_gpus,
+        mem_mb=memory,
+        runtime=runtime,
+    params:
+        judge=judge_settings,
+        labels=asked(settings.labels_by, "judge"),
+        content=asked(judge_cells.labels_content, "judge"),
+        verdicts=asked(judge_cells.verdict_content, "judge"),
+        dtype=judge_dtype,
+        code=code("labelled"),
+    message:
+        "{wildcards.judge} on the answers that people labelled"
+    script:
+        "../workflow/scripts/labelled.py"

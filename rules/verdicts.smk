@@ -11,7 +11,7 @@ rule verdicts:
         ENVIRONMENT
     params:
         judge=asked(settings.verdicts_by, "judge"),
-        content=asked(cells.verdict_content, "judge"),
+        content=asked(judge_cells.verdict_content, "judge"),
         thinking=thinking,
         openings=settings.attribution.openings,
         code=code("verdicts"),

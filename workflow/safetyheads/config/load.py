@@ -117,6 +117,12 @@ class Declarations(sections.Section):
         judge = self.judge(name)
         return {key: value for key, value in judge.plain().items() if judge.needs_model and key not in NO_RESULT}
 
+    def labels_by(self, name: str) -> dict[str, str]:
+        """The `labels` of a judge. Raises SafetyHeadsError for a judge without any."""
+        if (labels := self.judge(name).labels) is None:
+            raise SafetyHeadsError(f"The judge {name!r} has no labels. Set its `labels:` in the configuration.")
+        return {"labels": labels}
+
     def verdicts_by(self, name: str) -> dict[str, Any]:
         """What verdicts depend on besides completions and, where a model judges, what it has said of them."""
         values = self.judge(name).plain()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from safetyheads.config.load import Config
 from safetyheads.costs.flops import Shape, Work, checking, reading, work
-from safetyheads.costs.model_sizes import judge_shape, model_shape, query_count
+from safetyheads.costs.model_sizes import TYPICAL_CHARACTERS, judge_shape, model_shape, query_count
 from safetyheads.plans import Plan, parse_plan
 
 HOUR, TERA, GIGA = 3600.0, 1e12, 1e9
@@ -27,6 +27,8 @@ OF_PEAK, OF_BANDWIDTH, GPU_CALL, GPU_START = 0.5, 0.7, 0.5e-3, 30.0
 CPU_RATE, CPU_BANDWIDTH, CPU_CALL, CPU_START = 0.085 * TERA, 11 * GIGA, 0.33e-3, 3.7
 """The same of a thread of an AMD EPYC in float32: fitted to models of 64 to 1,024 wide, and benchmarks/shards.py."""
 
+LABELLED = 500
+"""Answers that people have labelled, and tokens of such an answer, where neither is known yet."""
 OF_TEMPLATE = {"generative": 350, "classifier": 10}
 """Tokens that the template of a judge has: those of HarmBench and Llama-Guard have 300 to 400."""
 
@@ -87,15 +89,27 @@ class Estimates:
         )
         if own is None or queries is None or answered is None:
             return None
-        known, sets = self.config.judge(judge), 0
+        sets = 0
         for plan, decoding in plans:
             sets += self._sets(parse_plan(plan), answered) * self.config.decoding(decoding).samples
         longest = max((self.config.decoding(decoding).max_new_tokens for _, decoding in plans), default=0)
+        return self._read(own, judge, queries[0] * sets, queries[1], longest)
+
+    def labelled(self, judge: str) -> Job | None:
+        """The job of rule `labelled`, for as many answers as people label."""
+        if not self.config.judge(judge).needs_model:
+            return Job(self.config.compute.speed.start or CPU_START, 1_500_000_000)
+        own = judge_shape(self.config, judge, self._folder)
+        return self._read(own, judge, LABELLED, TYPICAL_CHARACTERS, LABELLED) if own else None
+
+    def _read(self, own: Shape, judge: str, texts: int, characters: float, longest: int) -> Job | None:
+        """The job of a judge's model that reads so many answers of at most so many tokens."""
+        known = self.config.judge(judge)
         tokens = (
-            OF_TEMPLATE[known.kind] + round(queries[1] / 4) + min(longest, known.clip.tokens if known.clip else longest)
+            OF_TEMPLATE[known.kind] + round(characters / 4) + min(longest, known.clip.tokens if known.clip else longest)
         )
         width = 4 if known.dtype in ("float32", "tf32") or (known.dtype == "auto" and self.device == "cpu") else 2
-        texts = queries[0] * sets * len(known.lead or [""])
+        texts *= len(known.lead or [""])
         passes = reading(own, texts, tokens, self.config.compute.token_budget, width)
         rate, threads = self.config.compute.speed.scoring, self.config.compute.threads
         took = passes.operations / (rate * TERA) if rate else seconds(passes, self.device, known.dtype, threads)

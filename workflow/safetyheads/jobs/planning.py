@@ -8,6 +8,7 @@ from safetyheads.costs.cost_table import announcement, planned
 from safetyheads.costs.job_costs import Estimates
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.jobs.cells import Cell, Cells
+from safetyheads.jobs.judge_cells import JudgeCells
 
 SHOWN = 5
 """The most cells that a message lists."""
@@ -23,7 +24,7 @@ def hours(config: Config, cells: Cells, *, on_gpu: bool) -> str | None:
         [key[:3] for key in sorted(ships)],
         [key[:3] for key in sorted(sahara)],
         [(*key[:3], *key[4:]) for key in sorted(completions)],
-        cells.judged_plans(),
+        JudgeCells(cells).judged_plans(),
     )
     return announcement(estimates, jobs)
 

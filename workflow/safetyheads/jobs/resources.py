@@ -11,6 +11,7 @@ from safetyheads.config.load import Config
 from safetyheads.costs.job_costs import Estimates, Job
 from safetyheads.jobs.cells import CHECKED, SHARD, Cells
 from safetyheads.jobs.gpu_lease import list_gpus
+from safetyheads.jobs.judge_cells import JudgeCells
 from safetyheads.models.load import AUTOMATIC
 
 LEAST_MINUTES = 20
@@ -31,7 +32,7 @@ class Requests:
     @cached_property
     def answers(self) -> dict[tuple[str, str, str, str], list[tuple[str, str]]]:
         """The plans and decodings that a judge's model judges, by judge, model, data set and template."""
-        return Cells(self.config).judged_plans()
+        return JudgeCells(Cells(self.config)).judged_plans()
 
     def memory(self, stage: str, keyed: Mapping[str, str], attempt: int) -> int:
         """MB of main memory: 1.25 times the estimate, multiplied by `attempt` (1, 2, ...) after a job has failed."""
@@ -97,6 +98,8 @@ class Requests:
     def _job(self, stage: str, keyed: Mapping[str, str]) -> Job | None:
         if stage == "checks":
             return self.estimates.checks(keyed["model"])
+        if stage == "labelled":
+            return self.estimates.labelled(keyed["judge"])
         key = (keyed["model"], keyed["dataset"], keyed["template"])
         if stage == "judged":
             return self.estimates.judged(keyed["judge"], *key, self.answers[keyed["judge"], *key])

@@ -1,0 +1,40 @@
+"""The labels of a judge: where they are, and how they are read."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from safetyheads.config.load import Config
+from safetyheads.data_files import read_rows
+from safetyheads.errors import SafetyHeadsError
+from safetyheads.judges.labels import COLUMNS, read_labels
+from safetyheads.judges.recorded import WORDS
+from safetyheads.models.download import verify
+
+
+def labels_of(settings: Config, judge: str, downloaded: Path | None) -> pd.DataFrame:
+    """The labels of a judge, a row for each answer and annotator, with the columns of `judges.labels.read_labels`.
+
+    They are in a CSV file, or in a data set with `answer`, whose file is `downloaded` unless it is the user's own.
+    Raises SafetyHeadsError for a file that cannot be read.
+    """
+    named = str(settings.judge(judge).labels)
+    if named not in settings.known("datasets"):
+        return read_labels(Path(named).expanduser())
+    data = settings.dataset(named)
+    file = downloaded or Path(str(data.path)).expanduser()
+    verify(file, data.sha256, str(file))
+    query, answer, people = str(data.query), str(data.answer), data.annotators or []
+    read, rows = read_rows(file, data.file_format, [query, answer, *people]), []
+    if missing := [name for name in (query, answer, *people) if name not in read.columns]:
+        raise SafetyHeadsError(f"{file} has no column {missing[0]!r}; found: {', '.join(read.columns)}.")
+    for row in read.rows:
+        for person in people:
+            said = str(row.values.get(person) or "").strip().lower()
+            if said and said not in WORDS:
+                where = f"{file}, {read.unit} {row.number}"
+                raise SafetyHeadsError(f"{where}: {person} says {said!r}; allowed: {', '.join(WORDS)}, or nothing.")
+            if said:
+                rows.append((row.values[query], row.values[answer], WORDS[said], None, person, None, 1.0))
+    text = dict.fromkeys(("query", "text", "condition", "annotator", "stratum"), "str")
+    return pd.DataFrame(rows, columns=COLUMNS).astype({**text, "harmful": "boolean", "weight": "float64"})
