@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmark_outcome import keep, versions
 from generation import Task, Tokens, fitting
 from options import count, device_name, device_of, dtype_name, dtype_of, sized_parser
-from outcome import keep, versions
 from scoring import differences, partial
 from sizes import SIZES, Generation, Size, make_model, make_prompts
 from transformers import PreTrainedModel

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from benchmark_outcome import print_table
 from measure import fresh_parts
 from options import DTYPES, count, device_name, device_of, parser
-from outcome import print_table
 from scipy.stats import spearmanr
 from sizes import ABLATION, SIZES, Size, make_model, make_prompts, ready
 from transformers import PreTrainedModel

@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from benchmark_outcome import Work, outcome, publish, row
 from flops import full_pass, generation_bytes, generation_operations
 from measure import Peaks, Variant, fresh_parts, in_turn
 from options import count, device_of, dtype_name, dtype_of, timing_parser
-from outcome import Work, outcome, publish, row
 from sizes import ABLATION, SIZES, Generation, Size, make_model, make_prompts, spread_heads
 from transformers import PreTrainedModel
 

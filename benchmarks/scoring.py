@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmark_outcome import Work, outcome, publish, row
 from flops import full_pass, scoring_bytes, scoring_operations
 from measure import Peaks, Variant, fresh_parts, in_turn
 from options import device_name, device_of, dtype_name, dtype_of, timing_parser
-from outcome import Work, outcome, publish, row
 from sizes import ABLATION, SIZES, Size, make_model, make_prompts, spread_heads
 from transformers import PreTrainedModel
 

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from benchmark_outcome import RESULTS, print_table, slug
 from options import count, device_name
-from outcome import RESULTS, print_table, slug
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from safetyheads.artifacts import files

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from benchmark_outcome import Work, outcome, publish, row
 from flops import decoding, generation_bytes, plain_pass
 from generation import fitting
 from measure import Peaks, Variant, fresh_parts, in_turn
 from options import device_of, dtype_name, dtype_of, timing_parser
-from outcome import Work, outcome, publish, row
 from sizes import ABLATION, SIZES, Size, make_model, make_prompts, spread_heads
 from transformers import PreTrainedModel
 

@@ -3,15 +3,21 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
 from safetyheads.report.annotation import blinded, page
 from safetyheads.statistics.annotation_sample import draw
+
+if TYPE_CHECKING:
+    from selenium import webdriver
+
+collect_ignore = [] if find_spec("selenium") else ["test_annotation_page.py"]
+"""What is left out where the extra `browser` is not installed."""
 
 EVIL = {
     "a script": "<script>document.title = 'changed'</script>",
@@ -50,8 +56,11 @@ def address(sample: pd.DataFrame, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def chromium(tmp_path: Path) -> Iterator[Callable[[], webdriver.Chrome]]:
+def chromium(tmp_path: Path) -> "Iterator[Callable[[], webdriver.Chrome]]":
     """Starts Chromium, each time with the same profile of the test, which saves its downloads in `tmp_path`."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
     started = []
 
     def start() -> webdriver.Chrome:
