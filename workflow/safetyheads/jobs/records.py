@@ -60,8 +60,8 @@ def determining(record: Mapping[str, Any], settings: Config, model: str) -> dict
 def commit(checkout: Path) -> dict[str, Any]:
     """The git commit of the checkout, and whether what the results follow from was as committed; else nothing.
 
-    Rates, effects, noise and page alone name it. In earlier files it would make the same result differ from commit to
-    commit.
+    Rates, effects, the study's small tables and the page alone name it. In earlier files it would make the same result
+    differ from commit to commit.
     """
     asked = {
         "top": ("rev-parse", "--show-toplevel"),

@@ -10,7 +10,7 @@ tell (`intervals.effective_n`). Its bounds are percentiles of the rates of the d
 draws, or dropping those beyond [0, 1], would move the percentiles. In simulations with a sensitivity of 0.85, a
 specificity of 0.7, 100 prompts and 200 labels, stratified by what the judge said and by condition with unequal weights,
 the intervals held true rates of 0.05, 0.2, 0.4 and 0.9 in 93 to 97 % of 2,000 studies each, with one sample and with
-three, and effects in 94 to 96 %; Wilson's intervals of the raw rates held them in 0, 0, 31 and 10 %.
+three, and effects in 94 to 96 %. Wilson's intervals of the raw rates, of one sample, held them in 0, 0, 31 and 10 %.
 
 All cells share their draws, so a map of 1,024 heads costs little more than one cell, and no cell changes because
 another one is there.
