@@ -13,7 +13,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from safetyheads.config.catalogue import BUILT_IN, CatalogueDataset, CatalogueModel, catalogue
+from safetyheads.config.catalogue import BUILT_IN, CatalogueDataset, CatalogueJudge, CatalogueModel, catalogue
 from safetyheads.config.schema import json_schema
 from safetyheads.config.sections import Section
 
@@ -43,6 +43,8 @@ def markdown() -> str:
                 return _keys(schema["$defs"][name])
             case ("catalogue", "models"):
                 return _models()
+            case ("catalogue", "judges"):
+                return _judges()
             case _:
                 return _datasets()
 
@@ -51,7 +53,7 @@ def markdown() -> str:
 
 def _names() -> str:
     rows = [(section, f"`{name}`", _inline(entry)) for section in BUILT_IN for name, entry in BUILT_IN[section].items()]
-    for section in ("models", "datasets"):
+    for section in ("models", "datasets", "judges"):
         rows.append((section, ", ".join(f"`{name}`" for name in catalogue(section)), "see [Catalogue](#catalogue)"))
     return _table(("section", "name", "stands for"), rows)
 
@@ -100,6 +102,15 @@ def _models() -> str:
             grid = f"{model.layers} / {model.heads} / {model.kv_heads} / {model.head_dim}"
             rows.append((f"`{name}`", source, grid, model.note))
     return _table(("model", "repository", "layers / heads / kv heads / head size", "note"), rows)
+
+
+def _judges() -> str:
+    rows = []
+    for name, judge in catalogue("judges").items():
+        if isinstance(judge, CatalogueJudge):
+            source = f"[{judge.repo}](https://huggingface.co/{judge.repo})" + (", gated" if judge.gated else "")
+            rows.append((f"`{name}`", source, judge.kind, judge.detects or "harm", judge.licence, judge.note))
+    return _table(("judge", "repository", "kind", "detects", "licence", "note"), rows)
 
 
 def _datasets() -> str:
