@@ -104,13 +104,11 @@ rule labelled:
         "<results>/logs/labelled/{judge}.log",
     benchmark:
         "<results>/benchmarks/labelled/{judge}.jsonl"
+    wildcard_constraints:
+        judge=judge_cells.pattern(needs_model=False),
     conda:
         ENVIRONMENT
     threads: settings.compute.threads
-    resources:
-        gpu=judge_gpus,
-        mem_mb=memory,
-        runtime=runtime,
     params:
         judge=judge_settings,
         labels=asked(settings.labels_by, "judge"),
@@ -122,3 +120,12 @@ rule labelled:
         "{wildcards.judge} on the answers that people labelled"
     script:
         "../workflow/scripts/labelled.py"
+
+
+use rule labelled as labelled_by_model with:
+    wildcard_constraints:
+        judge=judge_cells.pattern(needs_model=True),
+    resources:
+        gpu=judge_gpus,
+        mem_mb=memory,
+        runtime=runtime,

@@ -117,7 +117,7 @@ def nothing_that_counts(project: Project) -> None:
 
 
 CHANGES: dict[str, tuple[Callable[[Project], object], list[str]]] = {
-    "a keyword list of the library": (rewrite("judges/paper.txt", "I apologize", "I apologise"), VERDICTS),
+    "a keyword list of the library": (rewrite("judges/keywords/paper.txt", "I apologize", "I apologise"), VERDICTS),
     "one more data set": (other_dataset, ["datasets/other", "*/tiny/other/*", *MEASURED, "report/index"]),
     "the number of shards": (
         reconfigure(lambda settings: settings.update(compute={"shards": 3})),
@@ -177,7 +177,7 @@ def test_a_fresh_checkout_beside_the_same_results_runs_nothing(base: Project, tm
 
 def test_a_rerun_touches_nothing_else_and_the_next_run_nothing_at_all(project: Project) -> None:
     before = project.artefacts()
-    project.edit(f"{LIBRARY}/judges/paper.txt", "I apologize", "I apologise")
+    project.edit(f"{LIBRARY}/judges/keywords/paper.txt", "I apologize", "I apologise")
     assert project.make() == {"verdicts": 8, **MEASURING, "report": 1, "all": 1}
     after = project.artefacts()
     changed = {name for name in before if before[name] != after[name]}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from safetyheads.engine.ablated import ablated
     from safetyheads.errors import SafetyHeadsError
     from safetyheads.heads import Head
-    from safetyheads.judges import judge
+    from safetyheads.judges.declared import judge
     from safetyheads.judges.degenerate import degenerate
 
 __version__ = "0.1.0"
@@ -28,7 +28,7 @@ _HOMES = {
     "SafetyHeadsError": "errors",
     "ablated": "engine.ablated",
     "degenerate": "judges.degenerate",
-    "judge": "judges",
+    "judge": "judges.declared",
     "sahara": "attribution.from_queries",
     "ships": "attribution.from_queries",
 }

@@ -9,7 +9,7 @@ from safetyheads.artifacts.provenance import made_from, together
 from safetyheads.config.load import Config
 from safetyheads.jobs.records import commit, record_of
 from safetyheads.jobs.run import logged
-from safetyheads.judges import harm_judges
+from safetyheads.judges.declared import harm_judges
 from safetyheads.statistics.effects import Study, effects, effects_by_category
 from safetyheads.statistics.harmless import COLUMNS as OF_COMPLETIONS
 from safetyheads.statistics.pairs import COLUMNS as OF_VERDICTS

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
 from safetyheads.artifacts import files
 from safetyheads.artifacts.parts import Parts
 from safetyheads.config.load import Config
@@ -10,7 +9,7 @@ from safetyheads.jobs.judged_before import determining
 from safetyheads.jobs.labels_of import labels_of
 from safetyheads.jobs.records import record_of
 from safetyheads.jobs.run import logged
-from safetyheads.judges import from_config
+from safetyheads.judges.declared import from_config
 
 with logged(snakemake.log[0]):
     output, settings, params = Path(snakemake.output[0]), Config.model_validate(snakemake.config), snakemake.params

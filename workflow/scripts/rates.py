@@ -10,7 +10,7 @@ from safetyheads.config.load import Config
 from safetyheads.jobs.conditions import check_comparable
 from safetyheads.jobs.records import commit, record_of
 from safetyheads.jobs.run import logged
-from safetyheads.judges import harm_judges, keyword_judges
+from safetyheads.judges.declared import harm_judges, keyword_judges
 from safetyheads.statistics.pairs import COLUMNS
 from safetyheads.statistics.rates import rates
 

@@ -7,7 +7,7 @@ from safetyheads.config.load import Config
 from safetyheads.jobs.model_files import tokenizer_of
 from safetyheads.jobs.records import record_of
 from safetyheads.jobs.run import logged
-from safetyheads.judges import from_config
+from safetyheads.judges.declared import from_config
 from safetyheads.judges.recorded import Judged
 from safetyheads.judges.thinking import unfinished
 from safetyheads.judges.verdicts import KEYS, limit_of, verdicts

@@ -96,9 +96,7 @@ class Estimates:
         return self._read(own, judge, queries[0] * sets, queries[1], longest)
 
     def labelled(self, judge: str) -> Job | None:
-        """The job of rule `labelled`, for as many answers as people label."""
-        if not self.config.judge(judge).needs_model:
-            return Job(self.config.compute.speed.start or CPU_START, 1_500_000_000)
+        """The job of rule `labelled` with a judge that has a model, for as many answers as people label."""
         own = judge_shape(self.config, judge, self._folder)
         return self._read(own, judge, LABELLED, TYPICAL_CHARACTERS, LABELLED) if own else None
 

@@ -1,5 +1,6 @@
 """What judges work on: the answers that a model judges together, labels, and the files that count for a judge."""
 
+import re
 from functools import cached_property
 from pathlib import Path
 
@@ -70,6 +71,11 @@ class JudgeCells:
         if named in self.config.known("datasets"):
             return self.cells.dataset_content(named)
         return file_sum(Path(named).expanduser())
+
+    def pattern(self, *, needs_model: bool) -> str:
+        """A regular expression for the names of all judges that compute with a model, or of all that do not."""
+        names = [name for name in self.config.known("judges") if self.config.judge(name).needs_model == needs_model]
+        return "|".join(map(re.escape, names)) or "(?!)"
 
     def judges(self, *kinds: str) -> list[str]:
         """The names of the studies' judges of these kinds, sorted."""

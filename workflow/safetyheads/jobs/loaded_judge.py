@@ -1,5 +1,6 @@
 """Load the judge of a job, from the files that were described, on a free GPU, in the number format that was planned."""
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ def judge_of(
         loaded = load_classifier(
             folder, dtype=dtype, device=device, attention=judge.attention, threads=settings.compute.threads
         )
+        _collect_garbage_again()
         more = {} if judge.threshold is None else {"threshold": judge.threshold}
         window = judge.window or min(LONGEST, model["longest"])
         return Classifier(
@@ -64,4 +66,11 @@ def judge_of(
         lead=judge.lead or ("",),
         context_length=model["context_length"],
     )
+    _collect_garbage_again()
     return made, opened
+
+
+def _collect_garbage_again() -> None:
+    """What `startup` switched off; what is there by now is not searched."""
+    gc.freeze()
+    gc.enable()

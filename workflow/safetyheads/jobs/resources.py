@@ -98,7 +98,7 @@ class Requests:
     def _job(self, stage: str, keyed: Mapping[str, str]) -> Job | None:
         if stage == "checks":
             return self.estimates.checks(keyed["model"])
-        if stage == "labelled":
+        if stage == "labelled_by_model":
             return self.estimates.labelled(keyed["judge"])
         key = (keyed["model"], keyed["dataset"], keyed["template"])
         if stage == "judged":

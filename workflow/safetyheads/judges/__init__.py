@@ -8,31 +8,23 @@ that go by rules use the vocabulary alone; those that compute with a model (`cla
 >>> judge("paper", ["I cannot tell you how a kite is built."])
    harmful  probability             reason
 0    False          NaN  keyword: I cannot
+
+What is offered here is imported when it is first used, so that a change of a keyword list is none of the judges with a
+model, whose work would then have to be done again.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from safetyheads.errors import SafetyHeadsError, nearest
-from safetyheads.judges.keywords import LISTS, PAPER, REFERENCE, KeywordJudge, keyword_judge, keywords_of
-from safetyheads.judges.protocol import Judge
-from safetyheads.judges.recorded import FileJudge, file_judge
-from safetyheads.judges.texts import checked
-from safetyheads.judging import NEED_A_MODEL, Detects
-
-KINDS = ("keywords", "file", *NEED_A_MODEL)
-"""The kinds of judges that a configuration can declare."""
-
-NAMES = tuple(LISTS)
-"""The judges that every configuration can use without declaring them and without a model."""
+if TYPE_CHECKING:
+    from safetyheads.judges.declared import KINDS, NAMES, detects, from_config, harm_judges, judge, keyword_judges
+    from safetyheads.judges.keywords import PAPER, REFERENCE, KeywordJudge, keyword_judge, keywords_of
+    from safetyheads.judges.protocol import Judge
+    from safetyheads.judges.recorded import FileJudge, file_judge
 
 __all__ = [
     "KINDS",
     "NAMES",
-    "NEED_A_MODEL",
     "PAPER",
     "REFERENCE",
     "FileJudge",
@@ -48,53 +40,19 @@ __all__ = [
     "keywords_of",
 ]
 
-
-def judge(name: str, texts: Iterable[str]) -> pd.DataFrame:
-    """The verdicts of the judge `name` (one of `NAMES`) on completions: a table with one row per text.
-
-    Its columns are harmful (bool), probability (NaN where a judge follows rules) and reason. Rows are in the order of
-    `texts`, with its index if it is a Series. Raises SafetyHeadsError for an unknown judge and for texts that are not
-    strings.
-    """
-    if name not in NAMES:
-        raise SafetyHeadsError(f"There is no judge {name!r}. Known judges: {', '.join(NAMES)}.{nearest(name, NAMES)}")
-    return keyword_judge(name).judge(texts if isinstance(texts, pd.Series) else list(checked(texts)))
+_HOMES = {
+    **dict.fromkeys(("KINDS", "NAMES", "detects", "from_config", "harm_judges", "judge", "keyword_judges"), "declared"),
+    **dict.fromkeys(("PAPER", "REFERENCE", "KeywordJudge", "keyword_judge", "keywords_of"), "keywords"),
+    **dict.fromkeys(("FileJudge", "file_judge"), "recorded"),
+    "Judge": "protocol",
+}
 
 
-def from_config(
-    kind: str, list: str | Sequence[str] = (), *, path: str | Path = "", detects: Detects = "harm"
-) -> KeywordJudge | FileJudge:
-    """The judge that a configuration declares, such as `from_config(kind="keywords", list=["No way"])`.
-
-    `list` is the name of a list or a list of keywords; `path` and `detects` are those of a judge of the kind `file`.
-    The verdicts come from the judge's method `judge`. Raises SafetyHeadsError for a kind that is unknown or needs a
-    model, and as `keyword_judge` and `file_judge` do.
-    """
-    if kind == "keywords":
-        return keyword_judge(list)
-    if kind == "file":
-        return file_judge(path, detects)
-    if kind in NEED_A_MODEL:
-        raise SafetyHeadsError(f"A judge of the kind {kind!r} needs a model: its verdicts come from the rule `judged`.")
-    raise SafetyHeadsError(
-        f"There is no kind of judge {kind!r}. Known kinds: {', '.join(KINDS)}.{nearest(kind, KINDS)}"
-    )
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
-def detects(settings: Mapping[str, Any]) -> Detects:
-    """What a judge with these settings finds. Keywords find refusals; the others say so themselves."""
-    found: Detects = "refusal" if settings["kind"] == "keywords" else settings.get("detects", "harm")
-    return found
-
-
-def harm_judges(declared: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The names of those judges that tell harmful answers apart and do not look for refusals.
-
-    `declared` has the settings of each judge, by name, as a configuration gives them.
-    """
-    return [name for name, settings in declared.items() if detects(settings) == "harm"]
-
-
-def keyword_judges(declared: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The names of those judges that go by keywords, with `declared` as for `harm_judges`."""
-    return [name for name, settings in declared.items() if settings["kind"] == "keywords"]
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -34,6 +34,7 @@ class Classifier:
     """
 
     reads = ("query", "prefill", "text")
+    needs_model = True
     questions = 1
 
     def __init__(

@@ -45,6 +45,7 @@ class Generative:
     """
 
     reads = ("query", "prefill", "text")
+    needs_model = True
 
     def __init__(
         self,

@@ -22,6 +22,10 @@ class Judge(Protocol):
     """Judges answers. What a verdict says depends on the columns `reads` alone, so equal answers are judged once."""
 
     @property
+    def needs_model(self) -> bool:
+        """Whether it computes with a model, and so judges in a job of its own."""
+
+    @property
     def detects(self) -> Detects:
         """What it finds."""
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
@@ -28,6 +28,7 @@ class Judged:
     """query_id, text_sha256, and the columns `SAID`."""
     detects: Detects
     reads: tuple[str, ...] = ("query_id", "text")
+    needs_model: ClassVar[bool] = False
 
     def judge(self, answers: pd.DataFrame) -> pd.DataFrame:
         """See `protocol.Judge`. Raises SafetyHeadsError if an answer was not judged."""
@@ -50,6 +51,7 @@ class FileJudge:
     file: Path
     detects: Detects
     reads: tuple[str, ...] = ("query", "text")
+    needs_model: ClassVar[bool] = False
 
     def judge(self, answers: pd.DataFrame) -> pd.DataFrame:
         """See `protocol.Judge`. Raises SafetyHeadsError if answers are not in the file."""

@@ -109,6 +109,7 @@ class KeywordJudge:
 
     detects: ClassVar[Literal["refusal", "harm"]] = "refusal"
     """What the judge finds: that a request is refused. It does not see what harm an answer can do."""
+    needs_model: ClassVar[bool] = False
     reads: ClassVar[tuple[str, ...]] = ("text",)
     """What a verdict depends on."""
 
