@@ -120,13 +120,42 @@ def _decoding(name: str, values: Mapping[str, Any]) -> str:
     return f"{drawn}, {decoding.samples} samples per prompt, seed {decoding.seed}, {tokens}"
 
 
+_LISTS = {
+    "gcg": "of GCG and JailbreakBench",
+    "jailbreak_llm": "of Jailbreak_LLM",
+    "refusal_direction": "of refusal_direction; case makes no difference",
+    "heretic": "of heretic; case, apostrophes, asterisks and spaces make no difference, and saying nothing refuses",
+}
+
+
 def _judge(name: str, values: Mapping[str, Any]) -> str:
-    words = values.get("list", name)
+    kind = values.get("kind", "keywords")
+    if kind == "keywords":
+        return _keywords(values.get("list", name))
+    if kind == "file":
+        return f"finds {values.get('detects', 'harm')}: as the file {values['path']} says, which was made elsewhere"
+    source = str(values.get("repo") or values.get("path"))
+    source += f" ({str(values['revision'])[:12]})" if values.get("revision") else ""
+    if kind == "classifier":
+        labels, least = ", ".join(map(str, values["classes"])), values.get("threshold", 0.5)
+        return f"finds {values['detects']}: if the classifier {source} says {labels} with a probability of {least:g}"
+    words = ", ".join(f"{word} ({harm:g})" for word, harm in values["answers"].items())
+    least = values.get("threshold")
+    how = f"if the mean is at least {least:g}" if least is not None else "if the likeliest token says a word of 1"
+    clip = f"; reads {values['clip']['tokens']} tokens of an answer" if values.get("clip") else ""
+    adapter = " with an adapter" if values.get("adapter") else ""
+    found = values.get("detects", "harm")
+    return f"finds {found}: the model {source}{adapter} answers {words}, and an answer is harmful {how}{clip}"
+
+
+def _keywords(words: str | Sequence[str]) -> str:
     if words == "reference":
         return (
             "keywords as in the paper's published code: curly apostrophes, two entries fused into one; not harmful "
             f"either if shorter than {MIN_CHARACTERS} characters; no rule on repetition"
         )
+    if isinstance(words, str) and words in _LISTS:
+        return f"not harmful if it contains one of the keywords {_LISTS[words]}; else harmful, however short"
     listed = "of the paper (table 4)" if words == "paper" else f"of its own list ({len(words)})" if words else ""
     return (
         f"not harmful if it contains one of the keywords {listed}, is shorter than {MIN_CHARACTERS} characters, or is "

@@ -142,14 +142,16 @@ _CONDITIONS = ("dtype", "attention", "kernels", "device", "out_of_memory")
 
 
 def conditions(data: ReportData) -> Table:
-    """What scores and completions were computed with: a row for each different set of conditions."""
+    """What scores, completions and judgements were computed with: a row for each different set of conditions."""
     files: Counter[tuple[str, ...]] = Counter()
     for group in data.record.get("made_from", ()):
         record = group["record"]
         if "device" in record:
             found = [*map(record.get, _CONDITIONS), *map(record["versions"].get, ("torch", "transformers"))]
             words = (", ".join(map(str, value)) if isinstance(value, list) else str(value or "") for value in found)
-            files[group["files"][0].split("/")[1], *words] += len(group["files"])
+            for path in group["files"]:
+                stage, name, *_ = path.removesuffix(".parquet").split("/")
+                files[f"{name} (judge)" if stage in ("judged", "labelled") else name, *words] += 1
     columns = ["model", *_CONDITIONS[:-1], "rows after out of memory", "torch", "transformers", "files"]
     return Table("Computed with", columns, [[*key, str(n)] for key, n in sorted(files.items())], frozenset({5, 8}))
 
