@@ -61,7 +61,7 @@ def test_judges_stand_beside_people_with_intervals_and_what_corrects_their_rates
     assert (labelled, counts, kappa, people) == ("100", "45 / 5 / 5 / 45", "0.80", "–")
     assert sensitivity.startswith("90\u00a0%\n(") and specificity.startswith("90\u00a0%\n(")
     assert by == "labels of plain text"
-    assert table.rows[2][-2] == "1.00\n(100 pairs, 2 people)"
+    assert table.rows[2][-2] == "1.00\n(100 pairs)"
     assert table.rows[3][-1].startswith("not corrected\nsensitivity + specificity is 1.00")
 
 

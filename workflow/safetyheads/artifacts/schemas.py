@@ -22,7 +22,7 @@ from safetyheads.artifacts.columns import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Recorded in every file."""
 
 

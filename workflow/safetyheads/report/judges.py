@@ -97,12 +97,13 @@ def calibration_table(calibration: pd.DataFrame) -> Table:
         ]
         for row in calibration.to_dict("records")
     ]
-    columns = ["judge", "text", "labelled answers", "found / missed / false alarms / rightly passed"]
+    columns = ["judge", "text", "labelled answers", "found / missed / false alarms / passed"]
     columns += ["sensitivity", "specificity", "kappa with people", "people's kappa", "corrected by"]
     note = (
         "Sensitivity is the share of the answers harmful to people that the judge calls harmful, specificity the share "
         "of harmless ones that it calls harmless, in brackets the 95 % interval. Rates and kappas count each labelled "
-        "answer as often as it stands for others. Several labels of one answer are decided by majority. All numbers "
+        "answer as often as it stands for others. Several labels of one answer are decided by majority; people's kappa "
+        "goes by pairs of labels of one answer. All numbers "
         "are in calibration.parquet, beside the folder of this page."
     )
     return Table("Judges beside people", columns, rows, frozenset(range(2, 8)), note)
@@ -125,9 +126,10 @@ def calibration_words(calibration: pd.DataFrame) -> list[str]:
                 "a part of a raw effect may be the judge's errors."
             )
         words += [
-            f"Rates of {name} text are not corrected: {row['reason']}."
+            f"Rates of {name} text are {'not corrected' if not isinstance(row['corrected_by'], str) else 'corrected'}: "
+            f"{row['reason']}."
             for name, row in of.items()
-            if name != "all" and not isinstance(row["corrected_by"], str)
+            if name != "all" and isinstance(row["reason"], str)
         ]
         if len(of) == 1 and not isinstance(whole["corrected_by"], str):
             words.append(f"Its rates are not corrected: {whole['reason']}.")
@@ -183,17 +185,16 @@ def _rest(row: Row, name: str) -> str:
 
 def _kappa(row: Row, name: str) -> str:
     value = number(row, name)
-    return f"{value:.2f}" if isfinite(value) else "–"
+    return f"{value:.2f}".replace("-0.00", "0.00") if isfinite(value) else "–"
 
 
 def _people(row: Row) -> str:
     pairs = int(row["pairs"])
-    return f"{_kappa(row, 'people_kappa')}\n({pairs} pairs, {int(row['annotators'])} people)" if pairs else "–"
+    return f"{_kappa(row, 'people_kappa')}\n({pairs} pairs)" if pairs else "–"
 
 
 def _corrected_by(row: Row) -> str:
-    by, reason = (row[name] if isinstance(row[name], str) else "" for name in ("corrected_by", "reason"))
-    return "\n".join(part for part in (f"labels of {by} text" if by else "not corrected", reason) if part)
+    return f"labels of {row['corrected_by']} text" if isinstance(row["corrected_by"], str) else "not corrected"
 
 
 def _cell(of: Mapping[tuple[str, str], Row], one: str, other: str) -> str:
