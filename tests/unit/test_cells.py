@@ -167,8 +167,9 @@ def test_the_number_of_draws_of_one_control_does_not_concern_the_other() -> None
 
 def test_verdicts_are_made_beside_the_plain_model_s_completions_and_prompts_only_where_it_thinks(cells: Cells) -> None:
     plain = "<results>/completions/{model}/{dataset}/{template}/plain/none/{decoding}.parquet"
-    assert cells.verdict_inputs("llama-2-7b-chat") == {"completions": PATHS["completions"], "plain": plain}
-    thinks = cells.verdict_inputs("qwen3-0.6b")
+    assert cells.verdict_inputs("llama-2-7b-chat", "paper") == {"completions": PATHS["completions"], "plain": plain}
+    assert cells.verdict_inputs("llama-2-7b-chat", "minos")["judged"] == PATHS["judged"]
+    thinks = cells.verdict_inputs("qwen3-0.6b", "paper")
     assert thinks["prompts"] == PATHS["prompts"] and thinks["model"] == PATHS["models"]
 
 
@@ -179,7 +180,13 @@ def test_cells_have_effects_or_serve_for_comparison(cells: Cells) -> None:
     assert sorted([*measured, *compared]) == cells.all
 
 
-def test_judges_with_labels_are_calibrated_and_several_judges_of_the_same_answers_compared() -> None:
+def test_judges_with_labels_are_calibrated_and_several_judges_of_the_same_answers_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("labels.csv", "more.csv"):
+        Path(name).touch()
+
     def cells(**judges: dict[str, Any]) -> Cells:
         declared = {name: {"kind": "keywords", "list": "paper", **values} for name, values in judges.items()}
         return Cells(load_config(settings(judges=list(declared)) | {"judges": declared}))

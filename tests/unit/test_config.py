@@ -583,7 +583,7 @@ def test_the_names_of_the_method_are_built_in() -> None:
         "templates": {"direct", "simple", "chat", "urial"},
         "ablations": {"undifferentiated", "scaling", "mean_query", "mean_key", "mean_output"},
         "decodings": {"greedy", "top5"},
-        "judges": {"paper", "reference"},
+        "judges": {"paper", "reference", "gcg", "jailbreak_llm", "refusal_direction", "heretic"},
     }
 
 

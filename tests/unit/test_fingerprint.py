@@ -139,6 +139,8 @@ def rules(library: Path) -> dict[str, str]:
 
 SCORES_AND_COMPLETIONS = {"ships", "sahara", "completions"}
 COMPUTING = {*SCORES_AND_COMPLETIONS, "checks"}
+JUDGED = {"judged", "labelled"}
+"""The scripts that open the model of a judge; that of the rule `judges` describes it."""
 FOUND_BY = {
     **{
         f"engine/{name}": {"completions"}
@@ -151,10 +153,13 @@ FOUND_BY = {
     **{f"engine/{name}": set() for name in ("model_checks", "probes", "reference_attention")},
     **{
         f"engine/{name}": SCORES_AND_COMPLETIONS
-        for name in ("batches", "layer_shortcuts", "out_of_memory", "partial_forward", "positions", "self_checks")
+        for name in ("layer_shortcuts", "partial_forward", "positions", "self_checks")
     },
-    "engine/ablation": {*COMPUTING, "models_train"},
-    "engine/supported_families": {*COMPUTING, "models", "models_train", "prompts", "verdicts"},
+    **{f"engine/{name}": SCORES_AND_COMPLETIONS | JUDGED for name in ("batches", "out_of_memory")},
+    "engine/ablation": {*COMPUTING, "models_train", "judges", *JUDGED},
+    "engine/supported_families": {*COMPUTING, "models", "models_train", "prompts", "verdicts", "judges", *JUDGED},
+    **{f"models/{name}": {"judges", *JUDGED} for name in ("adapter", "classifier")},
+    **{f"models/{name}": COMPUTING | JUDGED for name in ("open", "attention_weights")},
     "attribution/ships": {"ships"},
     "attribution/sahara": {"sahara"},
     "attribution/scoring_passes": {"ships", "sahara"},
@@ -180,8 +185,9 @@ def test_another_number_in_a_module_is_found_by_the_rules_that_it_counts_for(nam
     before, path = rules(library), library / f"{name}.py"
     path.write_text(with_another_number(path.read_text(encoding="utf-8")), encoding="utf-8")
     changed = {rule for rule, told in rules(library).items() if told != before[rule]}
-    expected = FOUND_BY.get(name, COMPUTING)
-    expected = {*COMPUTING, "models", "prompts", "verdicts"} if isinstance(expected, str) else expected
+    expected = FOUND_BY.get(name, {*COMPUTING, "judges", *JUDGED})
+    if isinstance(expected, str):
+        expected = {*COMPUTING, "models", "prompts", "verdicts", "judges", *JUDGED}
     assert changed == expected
 
 
@@ -216,7 +222,7 @@ def within_words(code: str, number: ast.Constant) -> bool:
     ("name", "old", "new", "expected"),
     [
         ("engine/layer_shortcuts", "raise _Reached(module, states)", "raise _Reached(module, (2 * states[0],))", 3),
-        ("models/open", "dtype=dtype", 'dtype="float16"', 4),
+        ("models/open", "dtype=dtype", 'dtype="float16"', 6),
         ("jobs/loaded_model", "dtype=dtype", 'dtype="float16"', 4),
         ("jobs/run", "logging.INFO", "logging.DEBUG", 0),
         ("artifacts/files", '"zstd"', '"snappy"', 0),

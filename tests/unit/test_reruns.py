@@ -13,6 +13,7 @@ import pytest
 
 from safetyheads.config.load import Config, load_config
 from safetyheads.jobs.cells import Cell, Cells
+from safetyheads.jobs.judge_cells import JudgeCells
 from safetyheads.jobs.resources import Requests
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +27,10 @@ STUDY: Settings = {
     "templates": {"plainly": {"text": "{query}"}},
     "ablations": {"harder": {"kind": "scaling", "epsilon": 1e-6}},
     "decodings": {"short": {"top_k": 5, "samples": 2, "max_new_tokens": 6}},
-    "judges": {"own": {"kind": "keywords", "list": ["No way"]}},
+    "judges": {
+        "own": {"kind": "keywords", "list": ["No way"]},
+        "gen": {"kind": "generative", "path": "gen", "template": "judge.txt", "answers": {"yes": 1, "no": 0}},
+    },
     "head_sets": {"mine": ["L00H01"], "unused": ["L00H00"]},
     "attribution": {"steps": 2},
     "compute": {"device": "cpu"},
@@ -38,7 +42,7 @@ STUDY: Settings = {
             "ablations": ["harder"],
             "plans": ["none", "ships-1", "sahara-2", "random-2", "mine", "matched-ships-1"],
             "decodings": ["short"],
-            "judges": ["own"],
+            "judges": ["own", "gen"],
         }
     },
 }
@@ -51,6 +55,9 @@ TAKES = {
     "ships": ("model", "dataset", "template", "ablation"),
     "sahara": ("model", "dataset", "template", "ablation"),
     "completions": ("model", "dataset", "template", "ablation", "plan", "decoding"),
+    "judges": ("judge",),
+    "judged": ("judge", "model", "dataset", "template"),
+    "labelled": ("judge",),
     "verdicts": Cell._fields,
     "calibration": (),
     "agreement": (),
@@ -87,6 +94,15 @@ def params(rule: str, keyed: dict[str, str], config: Config) -> dict[str, Any]:
     """What the params of a rule say for a path with these keys; without the fingerprint of the code."""
     requests, cells = Requests(config), Cells(config)
     known: dict[str, Callable[[], Any]] = {
+        'asked(settings.verdicts_by, "judge")': lambda: config.verdicts_by(keyed["judge"]),
+        'asked(settings.labels_by, "judge")': lambda: config.labels_by(keyed["judge"]),
+        "judge_source": lambda: config.judge_source(keyed["judge"]),
+        "judged_by": lambda: config.judged_by(keyed["judge"]),
+        "judge_settings": lambda: config.judged_by(keyed["judge"]) or config.verdicts_by(keyed["judge"]),
+        "judge_dtype": lambda: requests.judge_dtype(keyed["judge"], on_gpu=False),
+        "judge_content": lambda: "",
+        'asked(judge_cells.verdict_content, "judge")': lambda: "",
+        'asked(judge_cells.labels_content, "judge")': lambda: "",
         "chat_template": lambda: config.chat_template(keyed["model"]) or "",
         "heads_of_plan": lambda: cells.plan_settings(keyed["plan"], keyed["ablation"]),
         "dtype": lambda: requests.dtype(keyed["model"], on_gpu=False),
@@ -133,12 +149,16 @@ def planned(settings: Settings) -> Iterator[tuple[tuple[str, ...], Any]]:
     }
     for method in ("ships", "sahara"):
         keyed[method] = {cell[:4] for cell in cells.scored(method)}
+    for rule in ("judges", "judged"):
+        keyed[rule] = {values for values in keyed[rule] if config.judge(values[0]).needs_model}
+    keyed["labelled"] = {(name,) for (name,) in keyed["labelled"] if config.judge(name).labels}
     keyed["models_train"] = {(name,) for (name,) in keyed["models"] if config.model(name).demo}
     for rule, keys in TAKES.items():
         for values in keyed[rule]:
             named = dict(zip(keys, values))
             inputs = sorted(map(str, cells.all)) if rule in MEASURED else []
             inputs += cells.labelled() if rule in LABELLED else []
+            inputs += JudgeCells(cells).judged_inputs(*values) if rule == "judged" else []
             yield (rule, *values), (params(rule, named, config), inputs)
 
 
@@ -164,7 +184,13 @@ CHANGES: dict[str, tuple[Callable[[Settings], object], set[str]]] = {
     "nothing": (lambda settings: None, set()),
     "max_new_tokens": (section("decodings", "short", max_new_tokens=7), {"completions"}),
     "a keyword list": (section("judges", "own", list=["No", "Never"]), {"verdicts"}),
-    "labels of a judge": (section("judges", "own", labels="labels.csv"), LABELLED),
+    "labels of a judge": (section("judges", "own", labels="labels.csv"), {"labelled", *LABELLED}),
+    "labels of a judge with a model": (section("judges", "gen", labels="labels.csv"), {"labelled", *LABELLED}),
+    "what a judge says": (section("judges", "gen", answers={"yes": 0, "no": 1}), {"judged"}),
+    "what a judge finds": (section("judges", "gen", detects="refusal"), {"judged", "verdicts"}),
+    "the template of a judge": (section("judges", "gen", template="chat"), {"judges", "judged"}),
+    "the number format of a judge": (section("judges", "gen", dtype="bfloat16"), {"judged"}),
+    "GPUs of a judge": (section("judges", "gen", gpus=2, max_memory={"cpu": "1GB"}), set()),
     "a head set": (lambda settings: settings["head_sets"]["mine"].append("L02H03"), {"completions"}),
     "draws of random heads": (lambda settings: settings.update(random={"draws": 9}), {"completions"}),
     "draws of matched controls": (lambda settings: settings.update(random={"matched": 9}), {"completions"}),
@@ -174,7 +200,7 @@ CHANGES: dict[str, tuple[Callable[[Settings], object], set[str]]] = {
     "a pilot": (section("datasets", "neutral", limit=2), {"datasets"}),
     "a data set that should be answered": (
         section("datasets", "neutral", benign=True),
-        {*MEASURED, "report", "gone"},
+        {*MEASURED, "judged", "report", "gone"},
     ),
     "how refusals begin": (lambda settings: settings["attribution"].update(openings=["Never"]), {"ships", "verdicts"}),
     "attribution steps": (lambda settings: settings["attribution"].update(steps=3), {"sahara"}),
@@ -196,11 +222,11 @@ CHANGES: dict[str, tuple[Callable[[Settings], object], set[str]]] = {
     "mixed": (lambda settings: settings["compute"].update(mixed=True), {"rates"}),
     "one more plan": (
         lambda settings: settings["studies"]["main"]["plans"].append("ships-3"),
-        {"completions", "verdicts", *MEASURED, "report"},
+        {"completions", "judged", "verdicts", *MEASURED, "report"},
     ),
     "one plan less": (
         lambda settings: settings["studies"]["main"]["plans"].remove("random-2"),
-        {*MEASURED, "report", "gone"},
+        {*MEASURED, "judged", "report", "gone"},
     ),
     "the name of a study": (
         lambda settings: settings.update(studies={"other": settings["studies"]["main"]}),

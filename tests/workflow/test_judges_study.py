@@ -64,7 +64,7 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def judged_now(project: Project, name: str = JUDGED) -> list[int]:
     """How many answers there were, how many were in the old file, and how many were judged, by the log of a job."""
     log = (project.results / "logs" / f"{name}.log").read_text(encoding="utf-8")
-    found = re.findall(r"Of (\d+) distinct answers, (\d+) are in the old file and (\d+) are left", log)
+    found = re.findall(r"Of (\d+) distinct answers, (\d+) are in the old file, (\d+) are left", log)
     return list(map(int, found[-1]))
 
 
@@ -176,3 +176,20 @@ def test_verdicts_that_were_made_elsewhere(mapped: Project, tmp_path: Path) -> N
     pairs: Iterator[Any] = zip(texts["query_id"].map(queries), texts["text"])
     assert verdicts["harmful"].tolist() == [by_hand[pair] for pair in pairs]
     assert (verdicts["probability"] == 0.75).all() and (verdicts["reason"] == "as the file says").all()
+
+
+def test_a_query_with_other_words_is_judged_again(mapped: Project, tmp_path: Path) -> None:
+    project = mapped.copy(tmp_path / "project")
+    settings = judging_study()
+    settings["studies"]["main"] |= {"plans": ["mine"], "judges": ["gen"]}
+    project.configure(settings)
+    project.make("measure")
+    twenty_again = (project.folder / "neutral.csv").read_text(encoding="utf-8").splitlines()
+    (project.folder / "neutral.csv").write_text("\n".join([*twenty_again[:-1], "Something else.\n"]), encoding="utf-8")
+    rows = pd.read_parquet(project.results / f"{JUDGED}.parquet")
+    last = set(rows["query_id"].sort_values().tail(1))
+    project.make("measure")
+    total, known, left = judged_now(project)
+    asked = answers(project, "mine")
+    assert total == len(asked) and left == asked["query_id"].isin(last).sum() and known == total - left
+    assert project.make("measure") == {}

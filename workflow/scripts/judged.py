@@ -9,7 +9,7 @@ import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
 from safetyheads.artifacts import files
 from safetyheads.artifacts.parts import Parts
 from safetyheads.config.load import Config
-from safetyheads.jobs.judged_before import before, determining, made_with
+from safetyheads.jobs.judged_before import before, determining, remembered
 from safetyheads.jobs.loaded_judge import judge_of
 from safetyheads.jobs.records import record_of
 from safetyheads.jobs.run import logged
@@ -28,21 +28,21 @@ with logged(snakemake.log[0]):
     said = pd.concat([files.read(Path(path), ["query_id", "text"]) for path in inputs.completions]).drop_duplicates()
     answers = said.merge(queries).merge(prompts).assign(prefill=prefill)
     answers["text_sha256"] = answers["text"].map(sha256_of_text)
-    judge, model = judge_of(settings, name, Path(inputs.judge), dtype=params.dtype)
-    record = record_of(params, settings.results, inputs=sources, model=model)
-    described = files.read_json(inputs.judge)
-    determined = determining(record, described, settings)
-    known, earlier = before(output, determined)
+    determined = determining(params, files.read_json(inputs.judge), settings) | {"template": dict(params.template)}
+    words = queries.set_index("query_id")["query"].to_dict()
+    known, earlier = before(output, determined, words)
     new = answers[~pd.MultiIndex.from_frame(answers[KEYS]).isin(pd.MultiIndex.from_frame(known[KEYS]))]
     log.info(
-        "Of %d distinct answers, %d are in the old file and %d are left.",
-        len(answers),
-        len(answers) - len(new),
-        len(new),
+        "Of %d distinct answers, %d are in the old file, %d are left.", len(answers), len(answers) - len(new), len(new)
     )
-    parts = Parts(output, determined)
-    found = new[KEYS].join(judge_all(judge, new, settings.compute.token_budget, parts))
-    rows = pd.concat([known, found]) if len(known) else found
-    record |= {"determined": determined, "made_with": made_with(record, earlier)}
-    files.write("judged", output, rows.sort_values(KEYS, ignore_index=True), dict(snakemake.wildcards), record)
-    parts.remove()
+    if len(new):
+        judge, model = judge_of(settings, name, Path(inputs.judge), dtype=params.dtype)
+        parts = Parts(output, determined)
+        found = new[KEYS].join(judge_all(judge, new, settings.compute.token_budget, parts))
+        rows = (pd.concat([known, found]) if len(known) else found).sort_values(KEYS, ignore_index=True)
+        record = record_of(params, settings.results, inputs=sources, model=model)
+        record |= remembered(record, earlier, determined, words)
+        files.write("judged", output, rows, dict(snakemake.wildcards), record)
+        parts.remove()
+    else:
+        output.touch()  # nothing is new, so there is nothing to load a model for

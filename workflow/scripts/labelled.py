@@ -22,7 +22,7 @@ with logged(snakemake.log[0]):
 
         judge, model = judge_of(settings, name, Path(inputs.judge), dtype=params.dtype)
         record = record_of(params, settings.results, model=model)
-        parts = Parts(output, determining(record, files.read_json(inputs.judge), settings))
+        parts = Parts(output, determining(params, files.read_json(inputs.judge), settings))
         said = judge_all(judge, answers, settings.compute.token_budget, parts)
     else:
         record, parts = record_of(params, settings.results), Parts(output)
