@@ -43,7 +43,8 @@ class Marks:
 
     def broken(self, text: str) -> str:
         """The text with every mark broken. A text without marks is returned as it is."""
-        while found := self._tags.search(text):  # again, because what stands around a broken mark may be one as well
-            at = found.start() + 1
-            text = f"{text[:at]} {text[at:]}"
+        # Once more while there was one, because what stands around a broken mark may be a mark as well. All marks are
+        # broken at a time: one by one, an answer that is full of them would take minutes.
+        while (parted := self._tags.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)) != text:
+            text = parted
         return text if self._labels is None else self._labels.sub(r"\1 ", text)
