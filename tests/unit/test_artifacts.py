@@ -18,7 +18,7 @@ from safetyheads.artifacts import files
 from safetyheads.artifacts.files import digest
 from safetyheads.artifacts.parts import Parts
 from safetyheads.artifacts.provenance import provenance
-from safetyheads.artifacts.schemas import STAGES, keys, schema, table
+from safetyheads.artifacts.schemas import SCHEMA_VERSION, STAGES, keys, schema, table
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head
 
@@ -93,6 +93,10 @@ CONTRACT: dict[str, dict[str, str]] = {
         **dict.fromkeys(("coherent_asr", "coherent_low", "coherent_high"), "double"),
         **dict.fromkeys(("corrected_asr", "corrected_low", "corrected_high"), "double"),
         **{"corrected_by": "string", "asr_lowest": "double", "asr_highest": "double"},
+    },
+    "judged": {
+        **dict.fromkeys(("judge", "model", "dataset", "template", "query_id", "text_sha256"), "string"),
+        **{"harmful": "bool", "probability": "double", "reason": "string"},
     },
     "labelled": {
         **dict.fromkeys(("judge", "query", "text", "condition", "annotator", "stratum"), "string"),
@@ -234,7 +238,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
 def test_the_provenance_can_be_read(tmp_path: Path) -> None:
     record = {"code": "c", "config": {"steps": 3, "name": "na\u00efve"}}
     files.write("ships", tmp_path / "a", rows_of("ships"), KEYS, record)
-    assert provenance(tmp_path / "a") == {"schema_version": 4, **record}
+    assert provenance(tmp_path / "a") == {"schema_version": SCHEMA_VERSION, **record}
     metadata = pq.read_schema(tmp_path / "a").metadata
     assert set(metadata) == {b"safetyheads"}
     assert json.loads(metadata[b"safetyheads"])["code"] == "c"

@@ -172,4 +172,4 @@ def test_the_record_of_a_file_is_in_its_metadata(tmp_path: Path) -> None:
     path = chain(tmp_path)["datasets"]
     text = pq.read_schema(path).metadata[b"safetyheads"]
     assert json.loads(text) == provenance(path)
-    assert provenance(path)["schema_version"] == 4
+    assert provenance(path)["schema_version"] == SCHEMA_VERSION
