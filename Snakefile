@@ -91,6 +91,7 @@ include: "rules/checks.smk"
 include: "rules/prompts.smk"
 include: "rules/ships.smk"
 include: "rules/sahara.smk"
+include: "rules/scores.smk"
 include: "rules/completions.smk"
 include: "rules/judges.smk"
 include: "rules/verdicts.smk"
@@ -121,8 +122,7 @@ rule to_judge:
 
 rule attribution:
     input:
-        cells.paths("ships", cells.scored("ships")),
-        cells.paths("sahara", cells.scored("sahara")),
+        cells.score_paths().values(),
 
 
 announce()

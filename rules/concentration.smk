@@ -7,8 +7,7 @@ rule concentration:
                 if name in ("rates", "maps_by_head")
             }
         ),
-        ships=cells.paths("ships", cells.scored("ships")),
-        sahara=cells.paths("sahara", cells.scored("sahara")),
+        **cells.score_paths(),
     output:
         concentration=PATHS["concentration"],
         stability=PATHS["stability"],

@@ -1,16 +1,15 @@
 rule report:
     input:
         unpack(lambda wildcards: cells.measured()),
-        ships=cells.paths("ships", cells.scored("ships")),
-        sahara=cells.paths("sahara", cells.scored("sahara")),
-        models=cells.paths("models", [*cells.all, *cells.scored("ships")]),
-        checks=cells.paths("checks", [*cells.all, *cells.scored("ships")]),
+        **cells.score_paths(),
+        models=cells.paths("models", [*cells.all, *cells.with_scores()]),
+        checks=cells.paths("checks", [*cells.all, *cells.with_scores()]),
         datasets=cells.paths(
             "datasets",
             [
                 *cells.all,
                 *(cell.attributed for cell in cells.all),
-                *cells.scored("ships"),
+                *cells.with_scores(),
             ],
         ),
     output:

@@ -19,7 +19,7 @@ rule sahara:
     params:
         ablation=given("ablation"),
         model=given("model", "attention"),
-        attribution=settings.attribution.of_sahara(),
+        attribution=settings.attribution.of("sahara"),
         dtype=dtype,
         code=code("sahara"),
     message:

@@ -1,6 +1,6 @@
 rule ships:
     input:
-        unpack(ships_inputs),
+        unpack(scores_inputs_of("ships")),
         checks=checks_of,
     output:
         PATHS["ships"],

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safetyheads.chosen_heads import assign, matched_draws, random_heads, sahara_group, ships_best, top_heads
+from safetyheads.chosen_heads import assign, matched_draws, random_heads, searched_group, ships_best, top_heads
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head, all_heads
 from safetyheads.plans import RESERVED, Assignment, Plan, check_plan, like_a_plan, parse_plan
@@ -336,10 +336,10 @@ def test_each_has_every_head_of_a_group_by_itself_as_single_has() -> None:
 
 
 @given(st.permutations(all_heads(*GRID)), st.integers(1, 5))
-def test_sahara_groups_are_the_first_steps_and_nested(order: list[Head], n: int) -> None:
+def test_searched_groups_are_the_first_steps_and_nested(order: list[Head], n: int) -> None:
     table = sahara_of(order[:6]).sample(frac=1, random_state=1)
-    assert sahara_group(table, n) == tuple(sorted(order[:n]))
-    assert set(sahara_group(table, n)) < set(sahara_group(table, n + 1))
+    assert searched_group(table, n) == tuple(sorted(order[:n]))
+    assert set(searched_group(table, n)) < set(searched_group(table, n + 1))
     for name in (f"sahara-{n}", f"sahara-{n}@elsewhere"):
         assert assign(parse_plan(name), QUERIES, GRID, sahara=table) == [
             Assignment(query, name, tuple(sorted(order[:n]))) for query in QUERIES
@@ -348,7 +348,7 @@ def test_sahara_groups_are_the_first_steps_and_nested(order: list[Head], n: int)
 
 def test_too_few_steps_are_named() -> None:
     with pytest.raises(SafetyHeadsError, match="sahara-3 needs 3 steps of Sahara, but only 2 were made"):
-        sahara_group(sahara_of([Head(0, 0), Head(1, 1)]), 3)
+        searched_group(sahara_of([Head(0, 0), Head(1, 1)]), 3)
 
 
 @given(st.integers(1, 12), st.integers(0, 2**40), st.integers(0, 20))

@@ -20,8 +20,7 @@ def assign(
     query_ids: Sequence[str],
     grid: tuple[int, int],
     *,
-    ships: "pd.DataFrame | None" = None,
-    sahara: "pd.DataFrame | None" = None,
+    scores: "pd.DataFrame | None" = None,
     less: "pd.DataFrame | None" = None,
     heads: HeadSet = (),
     draws: int = 5,
@@ -30,14 +29,13 @@ def assign(
 ) -> list[Assignment]:
     """The heads to ablate for each query: for each variant of the plan in turn, one assignment per query.
 
-    `grid` is (layers, heads per layer). The other arguments are each for some plans: `ships` and `sahara` are the
-    tables of these stages, `less` is that of the scores that `contrast-{n}` subtracts, and `heads` is a head set.
+    `grid` is (layers, heads per layer). The other arguments are each for some plans: `scores` is the table of
+    `plan.scores`, `less` is that of the scores that `contrast-{n}` subtracts, and `heads` is a head set.
     `draws` is the number of draws of `random-{n}`, `matched` that of `matched-{p}`, of which there are fewer where no
     more exist, and `seed` fixes both. Raises SafetyHeadsError if the plan's scores are missing, do not cover all
     queries or heads, or if a plan has no matched draws.
     """
-    table = ships if plan.scores == "ships" else sahara
-    if plan.scores and table is None:
+    if plan.scores and scores is None:
         raise SafetyHeadsError(f"Plan {plan.name!r} needs the scores of {plan.scores}.")
     variants: dict[str, Sequence[HeadSet]]
     match plan.kind:
@@ -47,16 +45,16 @@ def assign(
             drawn = [random_heads(plan.n or 0, grid, seed, draw) for draw in range(draws)]
             variants = {f"draw-{draw}": [one] * len(query_ids) for draw, one in enumerate(drawn)}
         case "each":
-            own = _heads_of(plan.group, query_ids[:1], table, less, heads)
+            own = _heads_of(plan.group, query_ids[:1], scores, less, heads)
             variants = {str(head): [(head,)] * len(query_ids) for chosen in own for head in chosen}
         case "matched":
-            own = _heads_of(plan.group, query_ids, table, less, heads)
+            own = _heads_of(plan.group, query_ids, scores, less, heads)
             images = matched_draws(own, *grid, matched, seed)
             if not images:
                 raise without_draws(plan)
             variants = {f"draw-{draw}": image for draw, image in enumerate(images)}
         case _:
-            variants = {plan.name: _heads_of(plan, query_ids, table, less, heads)}
+            variants = {plan.name: _heads_of(plan, query_ids, scores, less, heads)}
     return [
         Assignment(query, variant, own) for variant, sets in variants.items() for query, own in zip(query_ids, sets)
     ]
@@ -65,19 +63,19 @@ def assign(
 def _heads_of(
     plan: Plan,
     query_ids: Sequence[str],
-    table: "pd.DataFrame | None",
+    scores: "pd.DataFrame | None",
     less: "pd.DataFrame | None",
     heads: HeadSet,
 ) -> list[HeadSet]:
-    """The heads of each query, for a plan that chooses them once. `table` has the scores of `plan.scores`, if any."""
-    if table is None or plan.scores is None:
+    """The heads of each query, for a plan that chooses them once. `scores` are those of `plan.scores`, if any."""
+    if scores is None or plan.method is None:
         return [tuple(sorted(heads)) if plan.head_set else ()] * len(query_ids)
-    if plan.kind == "ships":
-        best = ships_best(table, plan.n or 0)
+    if plan.method.per_prompt:
+        best = ships_best(scores, plan.n or 0)
         if missing := [query for query in query_ids if query not in best]:
             raise SafetyHeadsError(f"There are no Ships scores for query {missing[0]!r}.")
         return [best[query] for query in query_ids]
-    return [group(plan, table, less)] * len(query_ids)
+    return [group(plan, scores, less)] * len(query_ids)
 
 
 def group(plan: Plan, scores: "pd.DataFrame", less: "pd.DataFrame | None" = None) -> HeadSet:
@@ -86,8 +84,8 @@ def group(plan: Plan, scores: "pd.DataFrame", less: "pd.DataFrame | None" = None
     `less` are the scores that `contrast-{n}` subtracts. Raises SafetyHeadsError if they are needed and missing, or if
     there are not as many heads.
     """
-    if plan.kind == "sahara":
-        return sahara_group(scores, plan.n or 0)
+    if plan.method and plan.method.searches:
+        return searched_group(scores, plan.n or 0, plan.kind)
     if plan.contrasted:
         if less is None:
             raise SafetyHeadsError(f"Plan {plan.name!r} needs the scores of {plan.scores} that it subtracts.")
@@ -108,12 +106,12 @@ def ships_best(ships: "pd.DataFrame", n: int) -> dict[str, HeadSet]:
     }
 
 
-def top_heads(ships: "pd.DataFrame", n: int) -> HeadSet:
-    """The `n` heads of highest mean Ships score over all queries, sorted. Ties are broken as in `ships_best`.
+def top_heads(scores: "pd.DataFrame", n: int) -> HeadSet:
+    """The `n` heads of highest score, or mean score over all queries, sorted. Ties are broken as in `ships_best`.
 
-    `ships` has the columns query_id, layer, head and score (nats).
+    `scores` has the columns layer, head and score, and a row for each head, or for each query and head.
     """
-    means = ships.groupby(["layer", "head"])["score"].mean().reset_index()
+    means = scores.groupby(["layer", "head"])["score"].mean().reset_index()
     ranked = means.sort_values(["score", "layer", "head"], ascending=[False, True, True]).head(n)
     return tuple(sorted(Head(int(layer), int(head)) for layer, head in zip(ranked["layer"], ranked["head"])))
 
@@ -134,14 +132,14 @@ def contrast(ships: "pd.DataFrame", less: "pd.DataFrame") -> "pd.DataFrame":
     return (mean - other).reset_index()
 
 
-def sahara_group(sahara: "pd.DataFrame", n: int) -> HeadSet:
-    """The group of `n` heads that Sahara selected in its first `n` steps, sorted.
+def searched_group(scores: "pd.DataFrame", n: int, method: str = "sahara") -> HeadSet:
+    """The group of `n` heads that a search selected in its first `n` steps, sorted.
 
-    `sahara` has the columns step (from 1), layer, head and selected. Raises SafetyHeadsError if fewer steps were made.
+    `scores` has the columns step (from 1), layer, head and selected. Raises SafetyHeadsError if fewer steps were made.
     """
-    chosen = sahara[sahara["selected"] & (sahara["step"] <= n)]
+    chosen = scores[scores["selected"].astype(bool) & (scores["step"] <= n)]
     if len(chosen) < n:
-        raise SafetyHeadsError(f"sahara-{n} needs {n} steps of Sahara, but only {len(chosen)} were made.")
+        raise SafetyHeadsError(f"{method}-{n} needs {n} steps, but only {len(chosen)} were made.")
     return tuple(sorted(Head(int(layer), int(head)) for layer, head in zip(chosen["layer"], chosen["head"])))
 
 

@@ -6,6 +6,7 @@
     top-{n}      the n heads of highest mean Ships score over the data set, the same for all prompts
     contrast-{n} the same by another score: that mean less the one on benign prompts, or in a base model
     sahara-{n}   the group of n heads that Sahara finds, the same for all prompts
+    {method}-{n} the same for each other method of `methods`
     random-{n}   n heads drawn at random from the whole model, several times
     matched-{p}  the control of a plan p: other heads of the same layers, several times
     each-{p}     each head of the group p by itself
@@ -22,6 +23,7 @@ from typing import NamedTuple
 
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import HeadSet, check_in_grid
+from safetyheads.methods import METHODS, Method
 
 PLAIN = "plain"
 """The name of the ablation that changes nothing. Its only plan is `none`.
@@ -33,32 +35,8 @@ PLAIN_VARIANT = rf"{PLAIN}(-\d+)?"
 """The variants of a plan that are plain rows of its batches; `engine/plain_rows` names them. No other is called so."""
 
 
-class Method(NamedTuple):
-    """A way to choose n heads by scores. `scores` is the stage whose scores these are.
-
-    With `per_prompt` each prompt has heads of its own. Otherwise all prompts of a data set have the same, and another
-    data set may choose them. With `contrasted` the scores are compared with others of the same stage: those of benign
-    prompts, or of a base model.
-    """
-
-    scores: str
-    per_prompt: bool = False
-    contrasted: bool = False
-
-
-METHODS = {
-    "ships": Method("ships", per_prompt=True),
-    "sahara": Method("sahara"),
-    "top": Method("ships"),
-    "contrast": Method("ships", contrasted=True),
-}
-"""The first word of the plans `{method}-{n}` -> how their heads are chosen."""
-
-RESERVED = (
-    *("none", "single", "random", "matched", "each", PLAIN, *METHODS),
-    *("refusal_direction", "gradient", "knockouts", "mask", "sahara_centred"),
-)
-"""Words that no name of a head set begins with. Those of the second line are for methods that are still to come."""
+RESERVED = ("none", "single", "random", "matched", "each", PLAIN, *METHODS)
+"""Words that no name of a head set begins with."""
 
 _LIKE_A_PLAN = re.compile(rf"({'|'.join(RESERVED)})(?![^-@])", re.IGNORECASE)
 _COUNTED = re.compile(rf"({'|'.join(METHODS)}|random)-([1-9][0-9]*)(?:@(.+))?")
@@ -103,7 +81,7 @@ class Plan:
 
     @property
     def scores(self) -> str | None:
-        """The stage whose scores choose the heads; None for plans that need no scores."""
+        """The name of the scores that choose the heads (`Method.scores`); None for plans that need no scores."""
         return self.method and self.method.scores
 
     @property

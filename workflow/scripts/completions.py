@@ -22,7 +22,7 @@ with logged(snakemake.log[0]):
     shard, shards = (int(getattr(snakemake.wildcards, key, default)) for key, default in (("shard", 0), ("shards", 1)))
     described = files.read_json(description)
     prompts = files.read(source, ["query_id", "token_ids"])
-    scored = {key: Path(path) for key, path in snakemake.input.items() if key in ("ships", "sahara", "less")}
+    scored = {key: Path(path) for key, path in snakemake.input.items() if key in ("scores", "less")}
     scores = {key: files.read(path) for key, path in scored.items()}
     grid = (described["layers"], described["heads"])
     plan, heads = parse_plan(snakemake.wildcards.plan), tuple(map(parse_head, params.plan.get("heads", ())))

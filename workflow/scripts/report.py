@@ -10,6 +10,7 @@ from safetyheads.config.load import Config
 from safetyheads.jobs.conditions import mixed
 from safetyheads.jobs.records import commit
 from safetyheads.jobs.run import logged
+from safetyheads.methods import OWN_STAGES, SCORES
 from safetyheads.report import TABLES, ReportData, build
 
 
@@ -36,6 +37,7 @@ with logged(snakemake.log[0]):
         **{name: files.read(Path(path)) for name, path in inputs.items() if name in TABLES},
         ships=table(inputs.ships),
         sahara=table(inputs.sahara),
+        scores={name: table(inputs[name]) for name in SCORES if name not in OWN_STAGES and inputs[name]},
         datasets=table(inputs.datasets, ["dataset", "query_id", "category"]),
         benign=snakemake.params.benign,
         contrasts={(one[0], one[1]): (one[2], one[3]) for one in snakemake.params.contrasts},

@@ -80,6 +80,17 @@ STAGES: dict[str, Stage] = {
         "step layer head score selected",
         {"step": "from 1", "score": "degrees", "selected": "a head chosen in an earlier step has no row later"},
     ),
+    "scores": Stage(
+        "scores/{method}/{model}/{dataset}/{template}/{ablation}.parquet",
+        "a head, or step x head",
+        "step layer head score support selected",
+        {
+            "step": "from 1, of a method that searches; null: it does not",
+            "score": "as the method has it; the higher, the more the head supports refusal",
+            "support": "share of resamples, or of starts, that choose the head; null: there are none",
+            "selected": "the head is of the method's own choice; null: it makes none",
+        },
+    ),
     "completions": Stage(
         f"completions/{_CELL}.parquet",
         "a completion",
@@ -255,7 +266,7 @@ _TYPES = {
     **dict.fromkeys(("score", "probability", "first_kl", "plain_nll", "asr", "low", "high", "delta"), "float64"),
     **dict.fromkeys(("delta_low", "delta_high", "coherent_asr", "coherent_low", "coherent_high"), "float64"),
     **dict.fromkeys(("refused", "unfinished", "short", "other"), "float64"),
-    **dict.fromkeys([*CONCENTRATION.split(), "share", "margin"], "float64"),
+    **dict.fromkeys([*CONCENTRATION.split(), "share", "margin", "support"], "float64"),
     **dict.fromkeys(("largest", "heads_asr", "heads_coherent"), "int64"),
     "chosen": "bool",
     **dict.fromkeys([*EFFECTS.split(), *MAPS.split(), *MAPS_BY_HEAD.split()], "float64"),

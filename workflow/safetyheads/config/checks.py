@@ -73,10 +73,11 @@ def _study(
         yield from (f"{where}: {problem}" for problem in _plan(config, values, plan, models, folder))
         if plan.source in config.known("datasets"):
             sets.append(str(plan.source))
-        if plan.scores == "ships":
-            sets += [
-                benign for model in models if (benign := config.benign_of(model, named)) in config.known("datasets")
-            ]
+        if plan.method and plan.method.benign != "none":
+            benign = [config.benign_of(model, named) for model in models]
+            sets += [name for name in benign if name in config.known("datasets")]
+            if plan.method.benign == "needed" and None in benign:
+                yield f"{where}: found {name!r}, but {config.no_benign(plan.kind, named)}"
         if plan.contrasted:
             chosen_on = [plan.source] if plan.source else [one for one in own if not config.dataset(one).benign]
             problems = _contrasts(config, models, chosen_on, named, folder)
@@ -127,8 +128,10 @@ def _plan(
             f"allowed: {_listed(datasets)}.{nearest(plan.source, datasets)}"
         )
     steps = config.attribution.steps
-    if plan.scores == "sahara" and plan.n is not None and plan.n > steps and _valid_steps(values, steps):
-        yield f"found {plan.name!r} with attribution.steps: {steps}; allowed: at most sahara-{steps}, or more steps"
+    searches = bool(plan.method and plan.method.searches)
+    if searches and plan.n is not None and plan.n > steps and _valid_steps(values, steps):
+        most = f"{plan.group.kind}-{steps}"
+        yield f"found {plan.name!r} with attribution.steps: {steps}; allowed: at most {most}, or more steps"
     heads = tuple(map(parse_head, config.head_sets.get(plan.head_set or "", [])))
     for name in models:
         if (grid := config.grid(name, folder)) is None:
@@ -138,7 +141,7 @@ def _plan(
         except SafetyHeadsError as error:
             yield str(error)
             continue
-        if plan.scores == "sahara" and steps > (count := grid[0] * grid[1]):
+        if searches and steps > (count := grid[0] * grid[1]):
             yield f"found attribution.steps: {steps}; allowed: at most {count}, the number of heads of {name!r}"
 
 

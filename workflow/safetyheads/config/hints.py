@@ -129,11 +129,13 @@ def _steps_hints(values: Mapping[str, Any], config: "Config") -> Iterator[str]:
         if not all(config.model(name).demo for name in study.models)
         for plan in study.plans
     ]
-    largest = max((plan.n or 0 for plan in plans if plan.scores == "sahara"), default=0)
+    largest, method = max(
+        ((plan.n or 0, plan.group.kind) for plan in plans if plan.method and plan.method.searches), default=(0, "")
+    )
     if 0 < largest < config.attribution.steps and "steps" not in (values.get("attribution") or {}):
         yield (
             f"attribution.steps: it is {config.attribution.steps} unless set, but the largest group of the plans is "
-            f"sahara-{largest}. With steps: {largest} the search takes {largest}/{config.attribution.steps} of the "
+            f"{method}-{largest}. With steps: {largest} the search takes {largest}/{config.attribution.steps} of the "
             "time."
         )
 
@@ -155,7 +157,7 @@ def _sign_hints(config: "Config") -> Iterator[str]:
     """Benign queries by which the signs of Ships go: none where there are several, or others than benign ones."""
     plans = [parse_plan(plan) for study in config.studies.values() for plan in study.plans]
     models = {name for study in config.studies.values() for name in study.models}
-    if not any(plan.scores == "ships" for plan in plans):
+    if not any(plan.method and plan.method.benign == "used" for plan in plans):
         return
     known, named = config.benign_sets(config.named), config.attribution.benign
     if named and not config.dataset(named).benign:

@@ -155,6 +155,12 @@ class Declarations(sections.Section):
         known = self.benign_sets(named)
         return known[0] if len(known) == 1 else None
 
+    def no_benign(self, who: str, named: Iterable[str]) -> str:
+        """What is wrong, in words, where `who` needs benign queries and `benign_of` finds none."""
+        known = ", ".join(self.benign_sets(named))
+        found = f"there are several: {known}" if known else "none is known"
+        return f"{who} needs a data set of benign queries, and {found}; allowed: attribution: {{benign: NAME}}"
+
     def subtracted(self, model: str, dataset: str, named: Iterable[str]) -> tuple[str, str]:
         """The model and the data set whose Ships scores `contrast-N` subtracts from those of this model on this one.
 
@@ -165,11 +171,8 @@ class Declarations(sections.Section):
         elif benign := self.benign_of(model, named):
             found = model, benign
         else:
-            known = ", ".join(self.benign_sets(named))
             raise SafetyHeadsError(
-                "a contrast needs a data set of benign queries, and "
-                f"{f'there are several: {known}' if known else 'none is known'}; allowed: "
-                "attribution: {benign: NAME}, or attribution: {contrast: {base: MODEL}}"
+                f"{self.no_benign('a contrast', named)}, or attribution: {{contrast: {{base: MODEL}}}}"
             )
         if found == (model, dataset):
             raise SafetyHeadsError(

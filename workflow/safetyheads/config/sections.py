@@ -24,6 +24,7 @@ from safetyheads.config.types import (
     Text,
 )
 from safetyheads.heads import Ablation, Kind
+from safetyheads.methods import METHODS
 from safetyheads.templates import OPENINGS
 
 
@@ -179,6 +180,44 @@ class Contrast(Section):
     the same queries is subtracted."""
 
 
+class RefusalDirection(Section):
+    """Heads by what they write along the direction from benign to harmful prompts (RDSHA, arXiv 2508.19697)."""
+
+    layer: Literal["own", "best"] = "own"
+    """Of which layer the direction is: the head's `own`, or the `best` one, which tells the prompts apart best."""
+
+
+class Gradient(Section):
+    """Heads by the first-order change that their ablation makes (attribution patching)."""
+
+    sample: Count = 8
+    """Prompts on which the exact change is computed as well, to tell how many of the best heads the estimate finds."""
+
+
+class Knockouts(Section):
+    """Heads by a Lasso on random sets of ablated heads (compressed sensing, arXiv 2603.03335)."""
+
+    masks: Count | None = None
+    """Sets of heads that are tried. Unless set: 6 for each head of the model, at least 100 and at most 1,000."""
+    resamples: Count = 100
+    """Resamples of the masks, which tell how often a head is chosen (`support`)."""
+    seed: Seed = 0
+    """Seed of the masks and resamples."""
+
+
+class Mask(Section):
+    """Heads by gates that are learned so that refusals are undone with few heads ablated."""
+
+    starts: Count = 5
+    """How often gates are learned anew, from other numbers."""
+    steps: Count = 150
+    """Steps of each start, at most."""
+    penalty: Number = 0.05
+    """What an ablated head costs, in nats of log P(refusal) - log P(answer)."""
+    seed: Seed = 0
+    """Seed of the starts."""
+
+
 class Attribution(Section):
     """How heads are scored."""
 
@@ -199,9 +238,22 @@ class Attribution(Section):
     """How refusals begin: their first tokens are those of `refusal_shift`, and an answer that begins so has the outcome
     `refused`. A change makes Ships and what uses them again, and verdicts."""
 
-    def of_sahara(self) -> dict[str, Any]:
-        """What Sahara depends on."""
-        return {key: value for key, value in self.plain().items() if key in ("steps", "rank", "representation")}
+    refusal_direction: RefusalDirection = RefusalDirection()
+    """Settings of `refusal_direction-N`."""
+    gradient: Gradient = Gradient()
+    """Settings of `gradient-N`."""
+    knockouts: Knockouts = Knockouts()
+    """Settings of `knockouts-N`."""
+    mask: Mask = Mask()
+    """Settings of `mask-N`."""
+
+    def of(self, method: str) -> dict[str, Any]:
+        """What the scores of a method depend on: its own settings, or those of Sahara for the two that search."""
+        known, of = self.plain(), METHODS[method]
+        own: dict[str, Any] = known.get(method, {})
+        if of.searches:
+            own = {key: known[key] for key in ("steps", "rank", "representation")}
+        return own | ({"openings": known["openings"]} if of.by_margin else {})
 
 
 class Speed(Section):

@@ -4,8 +4,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from safetyheads.costs.job_costs import HOUR, Estimates
+from safetyheads.methods import SCORES
 
-STAGES = ("checks", "ships", "sahara", "completions", "judged")
+STAGES = ("checks", *SCORES, "completions", "judged")
 WORTH_TELLING = 900.0  # seconds: a shorter study is not announced
 WORTH_A_COLUMN = 180.0  # seconds of all checks: before they show as 0.1 hours, they are in the sum alone
 Scored = Iterable[tuple[str, str, str]]
@@ -26,15 +27,15 @@ class Planned(NamedTuple):
 
 
 def planned(
-    estimates: Estimates, ships: Scored, sahara: Scored, completions: Completed, judged: Judged | None = None
+    estimates: Estimates, scores: Mapping[str, Scored], completions: Completed, judged: Judged | None = None
 ) -> list[Planned]:
     """The jobs of a study. A key has model, data set and template; that of completions has plan and decoding too.
 
+    `scores` has the keys, one for each job, by the name of the scores (`methods.SCORES`).
     `judged` has the plans and decodings that a judge's model judges, by judge, model, data set and template. Each of
     the models is checked once.
     """
-    found = [("ships", key[0], 1, estimates.ships(*key)) for key in ships]
-    found += [("sahara", key[0], 1, estimates.sahara(*key)) for key in sahara]
+    found = [(name, key[0], 1, estimates.scores(name, *key)) for name, keys in scores.items() for key in keys]
     for key in completions:
         shards = estimates.shards(*key)
         found.append(("completions", key[0], shards, estimates.completions(*key, shards=shards)))
@@ -51,14 +52,15 @@ def announcement(estimates: Estimates, jobs: Collection[Planned]) -> str | None:
     cpu, models = estimates.device == "cpu", sorted({job.model for job in known})
     device = f"{estimates.config.compute.threads} CPU threads" if cpu else f"one {estimates.device.upper()}"
     checks = sum(job.seconds or 0.0 for job in known if job.stage == "checks")
-    shown = {"checks": checks >= WORTH_A_COLUMN, "judged": any(job.stage == "judged" for job in known)}
-    stages = [stage for stage in STAGES if shown.get(stage, True)]
+    used = {job.stage for job in known}
+    always = {"ships", "sahara", "completions"}
+    stages = [stage for stage in STAGES if stage in used | always and (stage != "checks" or checks >= WORTH_A_COLUMN)]
     rows = [["", "jobs", *stages, "hours" if cpu else "GPU hours"]] if known else []
     rows += [_row(model, [job for job in known if job.model == model], stages) for model in models]
     rows += [_row("together", known, stages)] if len(models) > 1 else []
     widths = [max(map(len, column)) for column in zip(*rows)]
     said = f"Estimate for the whole study, what is done already included, on {device} a job (see `compute: speed`). "
-    judged = " and each as another text to judge" if shown["judged"] else ""
+    judged = " and each as another text to judge" if "judged" in used else ""
     lines = [said + f"Completions count at their full length{judged}, so it may be less:"]
     lines += ["  " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     why = "jobs whose time is unknown, because the model or a data set is neither local nor in config/catalogue."

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from safetyheads.config.load import Config
 from safetyheads.costs.flops import Shape, Work, checking, reading, work
 from safetyheads.costs.model_sizes import TYPICAL_CHARACTERS, judge_shape, model_shape, query_count
+from safetyheads.methods import METHODS
 from safetyheads.plans import Plan, parse_plan
 
 HOUR, TERA, GIGA = 3600.0, 1e12, 1e9
@@ -62,15 +63,18 @@ class Estimates:
             self._timed(checking(shape, self._width(model)), model, compute.speed.scoring) if shape else None
         )
 
-    def ships(self, model: str, dataset: str, template: str) -> Job | None:
-        """The job of rule `ships`, whatever the ablation."""
-        return self._job(self._cell(model, dataset, template))
-
-    def sahara(self, model: str, dataset: str, template: str) -> Job | None:
-        """The job of rule `sahara`, whatever the ablation: each step scores every head, as Ships does."""
-        shape, queries = self._shape(model), self._queries(dataset)
-        states = 4 * shape.heads * shape.hidden * queries[0] if shape and queries else 0  # of one layer, all prompts
-        return self._job(self._cell(model, dataset, template), self.config.attribution.steps, states)
+    def scores(self, method: str, model: str, dataset: str, template: str) -> Job | None:
+        """The job of a method's scores, whatever the ablation: sweeps over all heads, and whole passes."""
+        sweep, prompts = self._cell(model, dataset, template), self._prompts(model, dataset, template)
+        if sweep is None or prompts is None:
+            return None
+        of, (shape, count, tokens), settings = METHODS[method], prompts, self.config.attribution.plain()
+        took = sweep[1] * (of.sweeps(settings) + min(1.0, of.sampled(settings) / max(1, count)))
+        if times := of.passes(settings, shape.layers * shape.heads):
+            passes = reading(shape, count * times, tokens, self.config.compute.token_budget, self._width(model))
+            took += self._timed(passes, model, self.config.compute.speed.scoring)[1]
+        states = 4 * shape.heads * shape.hidden * count if of.searches else 0  # of one layer, all prompts
+        return self._job((sweep[0], took), states=states)
 
     def completions(
         self, model: str, dataset: str, template: str, plan: str, decoding: str, shards: int = 1
@@ -122,13 +126,10 @@ class Estimates:
 
     def _cell(self, model: str, dataset: str, template: str, *completed: str) -> tuple[Work, float] | None:
         """The work and its seconds: of scoring, or of completions by plan and decoding where these are given."""
-        shape, queries, compute = self._shape(model), self._queries(dataset), self.config.compute
-        if shape is None or queries is None:
+        compute, prompts = self.config.compute, self._prompts(model, dataset, template)
+        if prompts is None:
             return None
-        form, (count, characters) = self.config.template(template), queries
-        around = (form.text.replace("{query}", "") if form.text else form.system or "") + form.prefill
-        of_token = min(4.0, 1 + 0.43 * log2(max(1, shape.vocabulary / 256)))  # 4 characters for 32,000 tokens
-        tokens = round((len(around) + characters) / of_token) + 1 + (15 if form.chat else 0)
+        shape, count, tokens = prompts
         task, own, more = (shape.layers * shape.heads, 1, 1), compute.speed.scoring, {}
         if completed:
             plan, made, own = parse_plan(completed[0]), self.config.decoding(completed[1]), compute.speed.generation
@@ -137,6 +138,16 @@ class Estimates:
         return self._timed(
             work(shape, count, tokens, *task, compute.token_budget, self._width(model), **more), model, own
         )
+
+    def _prompts(self, model: str, dataset: str, template: str) -> tuple[Shape, int, int] | None:
+        """The shape of the model, how many prompts there are, and how many tokens one has."""
+        shape, queries = self._shape(model), self._queries(dataset)
+        if shape is None or queries is None:
+            return None
+        form, (count, characters) = self.config.template(template), queries
+        around = (form.text.replace("{query}", "") if form.text else form.system or "") + form.prefill
+        of_token = min(4.0, 1 + 0.43 * log2(max(1, shape.vocabulary / 256)))  # 4 characters for 32,000 tokens
+        return shape, count, round((len(around) + characters) / of_token) + 1 + (15 if form.chat else 0)
 
     def _width(self, model: str) -> int:
         """The bytes of a number."""

@@ -15,6 +15,7 @@ from safetyheads.artifacts.schemas import DEMO_WEIGHTS, STAGES
 from safetyheads.config.load import Config
 from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.jobs.content import file_sum, folder_sum
+from safetyheads.methods import METHODS, OWN_STAGES, SCORES
 from safetyheads.plans import PLAIN, Plan, parse_plan
 
 PATHS = {stage: f"<results>/{known.path}" for stage, known in STAGES.items()}
@@ -25,6 +26,12 @@ CHECKED = "<results>/checks/{model}/{dtype}-{attention}.json"
 
 SHARD = PATHS["completions"].replace("{decoding}.", ".{decoding}.{shard}-of-{shards}.")
 """Path of one shard of a cell's completions."""
+
+
+def scores_path(scores: str) -> str:
+    """The path of scores by their name (`methods.Method.scores`), with the other keys still in braces."""
+    return PATHS[scores] if scores in OWN_STAGES else PATHS["scores"].replace("{method}", scores)
+
 
 DOWNLOAD = "<results>/datasets/.{dataset}.download"
 """Path of a data set's file as it was downloaded."""
@@ -78,14 +85,25 @@ class Cells:
                     for model, template, decoding, judge in shared:
                         yield Cell(model, dataset, template, own, plan, decoding, judge)
 
-    def scored(self, method: str) -> list[Cell]:
-        """The cells whose plans choose their heads by the scores of the stage `method`, `ships` or `sahara`.
+    def scored(self, scores: str) -> list[Cell]:
+        """The cells whose plans choose their heads by these scores (`Method.scores`).
 
         Each has the data set that these scores are computed on (see `Cell.attributed`). For plans that compare scores
         with others there are also the cells of these others.
         """
-        found = [cell.attributed for cell in self.all if parse_plan(cell.plan).scores == method]
+        found = [cell.attributed for cell in self.all if parse_plan(cell.plan).scores == scores]
         return found + [self.subtracted(cell) for cell in found if parse_plan(cell.plan).contrasted]
+
+    def score_paths(self) -> dict[str, list[str]]:
+        """The paths of all scores that plans need, by the name of the scores, sorted and each once."""
+        return {
+            scores: sorted({scores_path(scores).format(**cell._asdict()) for cell in self.scored(scores)})
+            for scores in SCORES
+        }
+
+    def with_scores(self) -> list[Cell]:
+        """The cells whose scores plans need."""
+        return [cell for scores in SCORES for cell in self.scored(scores)]
 
     def subtracted(self, cell: Cell) -> Cell:
         """The cell whose scores are subtracted from those of `cell`, for a plan that compares scores.
@@ -138,6 +156,8 @@ class Cells:
         drawn = {"random": "draws", "matched": "matched"}.get(found.kind)
         settings = self.config.random.plain()
         said: dict[str, Any] = {"random": {key: settings[key] for key in (drawn, "seed")}} if drawn else {}
+        if found.method:
+            said["chooses"] = [found.method.chooses, found.method.contrasted]
         if found.head_set is None:
             return said
         if found.head_set not in known:
@@ -146,17 +166,18 @@ class Cells:
             )
         return said | {"heads": sorted(known[found.head_set])}
 
-    def ships_inputs(self, model: str) -> dict[str, str]:
-        """The input files of a ships job: `model`, `prompts` and, if there are any, the `benign` prompts for signs.
+    def scores_inputs(self, method: str, model: str) -> dict[str, str]:
+        """The input files of a job of a method's scores: `model`, `prompts` and the `benign` prompts where it has them.
 
-        The paths still have their keys in braces. Raises SafetyHeadsError for an unknown model.
+        Ships has them if there are any. The paths still have their keys in braces. Raises SafetyHeadsError for an
+        unknown model.
         """
-        inputs = {"model": PATHS["models"], "prompts": PATHS["prompts"]}
-        benign = self.config.benign_of(model, self.config.named)
+        inputs, wanted = {"model": PATHS["models"], "prompts": PATHS["prompts"]}, METHODS[method].benign != "none"
+        benign = self.config.benign_of(model, self.config.named) if wanted else None
         return inputs | ({"benign": inputs["prompts"].replace("{dataset}", benign)} if benign else {})
 
     def completion_inputs(self, plan: str, ablation: str, model: str, dataset: str) -> dict[str, str]:
-        """The input files of a completions job: `model`, `prompts`, and `ships` or `sahara` if the plan needs scores.
+        """The input files of a completions job: `model`, `prompts`, and `scores` if the plan needs any.
 
         A plan that compares scores with others has these as `less`. The paths still have their keys in braces. Raises
         SafetyHeadsError as `plan_of` and `Config.subtracted` do.
@@ -164,11 +185,11 @@ class Cells:
         found = self.plan_of(plan, ablation)
         inputs = {"model": PATHS["models"], "prompts": PATHS["prompts"]}
         if found.scores:
-            scores = PATHS[found.scores]
-            inputs[found.scores] = scores.replace("{dataset}", found.source or "{dataset}")
+            path = scores_path(found.scores)
+            inputs["scores"] = path.replace("{dataset}", found.source or "{dataset}")
             if found.contrasted:
                 base, other = self.config.subtracted(model, found.source or dataset, self.config.named)
-                inputs["less"] = scores.replace("{model}", base).replace("{dataset}", other)
+                inputs["less"] = path.replace("{model}", base).replace("{dataset}", other)
         return inputs
 
     def verdict_inputs(self, model: str, judge: str) -> dict[str, str]:

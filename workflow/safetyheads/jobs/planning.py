@@ -9,6 +9,7 @@ from safetyheads.costs.job_costs import Estimates
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.jobs.cells import Cell, Cells
 from safetyheads.jobs.judge_cells import JudgeCells
+from safetyheads.methods import SCORES
 
 SHOWN = 5
 """The most cells that a message lists."""
@@ -17,12 +18,11 @@ SHOWN = 5
 def hours(config: Config, cells: Cells, *, on_gpu: bool) -> str | None:
     """The table of estimated hours by model and stage; None where they take minutes only."""
     estimates = Estimates(config, gpu=on_gpu)
-    ships, sahara = ({cell[:4] for cell in cells.scored(method)} for method in ("ships", "sahara"))
+    scores = {name: sorted({cell[:4] for cell in cells.scored(name)}) for name in SCORES}
     completions = {cell[:6] for cell in cells.all}
     jobs = planned(
         estimates,
-        [key[:3] for key in sorted(ships)],
-        [key[:3] for key in sorted(sahara)],
+        {name: [key[:3] for key in keys] for name, keys in scores.items()},
         [(*key[:3], *key[4:]) for key in sorted(completions)],
         JudgeCells(cells).judged_plans(),
     )

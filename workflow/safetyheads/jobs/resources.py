@@ -105,8 +105,7 @@ class Requests:
             return self.estimates.judged(keyed["judge"], *key, self.answers[keyed["judge"], *key])
         if stage.startswith("completions"):
             return self.estimates.completions(*key, keyed["plan"], keyed["decoding"], shards=self.shards(keyed))
-        job: Job | None = getattr(self.estimates, stage)(*key)
-        return job
+        return self.estimates.scores(stage.removeprefix("scores_"), *key)
 
 
 def on_gpu(device: str, *, there: bool) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from safetyheads.heads import Head
+from safetyheads.methods import METHODS
 from safetyheads.report.data import ReportData, cells
 from safetyheads.report.figures.drawing import percent
 from safetyheads.report.tables import Table
@@ -122,7 +123,7 @@ def _stable(data: ReportData, row: Row) -> str:
     for n, heads in _chosen(data, row).items():
         said = [
             f"{Head(int(one['layer']), int(one['head']))}\u00a0"
-            + (f"{_number(one['margin'], sign=True)}°" if row["method"] == "sahara" else percent(one["share"]))
+            + (f"{_number(one['margin'], sign=True)}°" if METHODS[row["method"]].searches else percent(one["share"]))
             for one in heads.to_dict("records")
         ]
         more = f" and {len(said) - SHOWN} more" if len(said) > SHOWN else ""
@@ -132,7 +133,7 @@ def _stable(data: ReportData, row: Row) -> str:
 
 def _unstable(data: ReportData, row: Row) -> list[str]:
     """The plans of a method some head of which is chosen in less than `UNSTABLE` of the resamples."""
-    if row["method"] in ("ships", "sahara"):  # whose prompts are not resampled
+    if METHODS[row["method"]].per_prompt or METHODS[row["method"]].searches:  # nothing is resampled
         return []
     least = {n: float(np.min(heads["share"])) for n, heads in _chosen(data, row).items()}
     return [_method(row, f"-{n}") for n, share in least.items() if share < UNSTABLE]

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from safetyheads.plans import Plan
+
 Settings = Mapping[str, Mapping[str, Any]]
 """Settings by name, as a section of the configuration has them: `{"greedy": {"max_new_tokens": 128, ...}}`."""
 
@@ -50,6 +52,8 @@ class ReportData:
     agreement: pd.DataFrame = field(default_factory=_empty)
     ships: pd.DataFrame = field(default_factory=_empty)
     sahara: pd.DataFrame = field(default_factory=_empty)
+    scores: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """The rows of all scores of other methods, by their names (`Method.scores`)."""
     datasets: pd.DataFrame = field(default_factory=_empty)
     benign: Sequence[str] = ()
     """The names of data sets whose queries should be answered: there a high rate is good."""
@@ -79,7 +83,7 @@ class ReportData:
         Those that the studies list come first, in the studies' order. The others follow in alphabetical order.
         """
         column = key.removesuffix("s")
-        tables = [table for table in (self.rates, self.ships, self.sahara) if column in table]
+        tables = [table for table in (self.rates, self.ships, self.sahara, *self.scores.values()) if column in table]
         found = {str(name) for table in tables for name in table[column].unique()}
         listed = [name for name in self.names(key) if name in found]
         return listed + sorted(found.difference(listed))
@@ -88,6 +92,11 @@ class ReportData:
         """The record of an artefact that the rates go back to, by its path under results/; empty if there is none."""
         made = (group["record"] for group in self.record.get("made_from", ()) if path in group["files"])
         return next(made, {})
+
+    def scores_of(self, plan: Plan) -> pd.DataFrame:
+        """The scores that choose the heads of a plan, of all cells; an empty table if none are among the data."""
+        own = {"ships": self.ships, "sahara": self.sahara, **self.scores}
+        return own.get(plan.scores or "", pd.DataFrame())
 
     def subtracted(self, keys: Mapping[str, str]) -> pd.DataFrame | None:
         """The Ships scores that a contrast subtracts from those of these keys; None if none are among the data."""

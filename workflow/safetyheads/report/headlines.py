@@ -13,7 +13,8 @@ import pandas as pd
 from safetyheads.chosen_heads import group, ships_best
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import parse_head
-from safetyheads.plans import GROUPS, METHODS, Plan, parse_plan
+from safetyheads.methods import METHODS
+from safetyheads.plans import GROUPS, Plan, parse_plan
 from safetyheads.report.broken_text import broken_plain
 from safetyheads.report.caveats import Caveat, mostly_broken, number, points
 from safetyheads.report.data import ReportData, cells, groups
@@ -257,7 +258,7 @@ def _heads(data: ReportData, best: _Tried) -> str:
         return ", ".join(data.head_sets.get(best.plan.name, ()))
     if best.plan.kind in GROUPS:
         chosen_on = keys | {"dataset": best.plan.source or keys["dataset"]}
-        scores = cells(data.sahara if best.plan.scores == "sahara" else data.ships, **chosen_on)
+        scores = cells(data.scores_of(best.plan), **chosen_on)
         less = data.subtracted(chosen_on) if best.plan.contrasted else None
         try:
             return ", ".join(map(str, group(best.plan, scores, less))) if len(scores) else ""

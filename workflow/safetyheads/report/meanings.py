@@ -105,6 +105,11 @@ def _plan(name: str, head_sets: Mapping[str, Sequence[str]], less: str) -> str:
         case "sahara":
             source = f", searched on {plan.source}" if plan.source else ""
             return f"the group of n heads that Sahara found{source}; the same for all prompts"
+        case kind if plan.method is not None:
+            source = f" of {plan.source}" if plan.source else ""
+            return (
+                f"the n heads that {kind} ranks highest on the prompts{source} ({plan.method.about}); the same for all"
+            )
         case _:
             return f"{', '.join(head_sets[name])} (a set of the config)" if name in head_sets else "a set of the config"
 

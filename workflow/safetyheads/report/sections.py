@@ -1,6 +1,6 @@
 """The sections of the page: for each model and data set, its figures with a sentence on each, and its tables."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Literal
@@ -9,6 +9,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from safetyheads.heads import Head, parse_head
+from safetyheads.methods import METHODS
 from safetyheads.plans import PLAIN, parse_plan
 from safetyheads.report import figures, tables
 from safetyheads.report.concentration import concentration_table, concentration_words
@@ -30,7 +31,9 @@ class Card:
     `kind` chooses the explanation of how to read it, which the page's template has.
     """
 
-    kind: Literal["ships", "shift", "sahara", "by_plan", "by_n", "single", "outcomes", "strip", "doses", "noise"]
+    kind: Literal[
+        "ships", "shift", "sahara", "scores", "by_plan", "by_n", "single", "outcomes", "strip", "doses", "noise"
+    ]
     title: str
     svg: Markup
     summary: str
@@ -56,6 +59,7 @@ class DatasetSection:
     name: str
     ships: list[Card]
     sahara: list[Card]
+    scores: list[Card]
     settings: list[SettingSection]
 
 
@@ -79,10 +83,11 @@ def model_sections(data: ReportData) -> list[ModelSection]:
             ships, sahara, rates = (
                 cells(table, model=model, dataset=dataset) for table in (data.ships, data.sahara, data.rates)
             )
-            if len(ships) or len(sahara) or len(rates):
+            others = {name: cells(table, model=model, dataset=dataset) for name, table in data.scores.items()}
+            if any(map(len, (ships, sahara, rates, *others.values()))):
                 cards = _Cards(data, model, dataset, prefixes)
                 anchor = f"model-{m}-data-{d}"
-                found = cards.ships(ships), cards.sahara(sahara), cards.settings(rates, anchor)
+                found = cards.ships(ships), cards.sahara(sahara), cards.scores(others), cards.settings(rates, anchor)
                 sections.append(DatasetSection(anchor, dataset, *found))
         made.append(ModelSection(f"model-{m}", model, _noise(data, model, prefixes), sections))
     return made
@@ -158,6 +163,30 @@ class _Cards:
             summary = "Selected: " + ", ".join(f"{row[1]} ({row[2]}°)" for row in table.rows) + "."
             svg = figures.sahara_steps(rows, self._planted, **self._named("Sahara", template, ablation, summary))
             made.append(Card("sahara", f"{template}, {ablation}", Markup(svg), summary, table))
+        return made
+
+    def scores(self, others: Mapping[str, pd.DataFrame]) -> list[Card]:
+        """A map of the scores of each other method, or a figure of its steps, for each template and ablation."""
+        made = []
+        for name, table in others.items():
+            for template, ablation, rows in self._scored(table):
+                title = f"{name}, {template}, {ablation}"
+                if METHODS[name].searches:
+                    chosen = tables.sahara_choices(rows)
+                    summary = "Selected: " + ", ".join(f"{row[1]} ({row[2]}°)" for row in chosen.rows) + "."
+                    svg = figures.sahara_steps(rows, self._planted, **self._named(name, template, ablation, summary))
+                else:
+                    chosen = tables.best_heads(rows, METHODS[name].unit)
+                    summary = (
+                        f"{METHODS[name].about[0].upper()}{METHODS[name].about[1:]}. Highest: {chosen.rows[0][0]}."
+                    )
+                    record = self.data.record_of(
+                        f"scores/{name}/{self.model}/{self.dataset}/{template}/{ablation}.parquet"
+                    )
+                    summary += tables.recall_words(record.get("recall"))
+                    named = self._named(name, template, ablation, summary)
+                    svg = figures.score_map(rows, self._grid(rows), self._planted, METHODS[name].unit, **named)
+                made.append(Card("scores", title, Markup(svg), summary, chosen))
         return made
 
     def settings(self, rates: pd.DataFrame, anchor: str) -> list[SettingSection]:

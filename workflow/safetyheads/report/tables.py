@@ -138,6 +138,41 @@ def sahara_choices(sahara: pd.DataFrame) -> Table:
     return Table("What each step selected", columns, rows, frozenset({2, 4, 5}))
 
 
+def best_heads(scores: pd.DataFrame, unit: str) -> Table:
+    """The `LEADING` heads of highest score, and how often the method's own resamples choose each, where there are any.
+
+    `scores` has layer, head, score, support and selected, a row for each head.
+    """
+    order = scores.sort_values(["score", "layer", "head"], ascending=[False, True, True])
+    resampled, chooses = bool(order["support"].notna().any()), bool(order["selected"].notna().any())
+    rows = [
+        [
+            str(Head(int(row["layer"]), int(row["head"]))),
+            f"{row['score']:.3g}",
+            *([percent(row["support"])] if resampled else []),
+            *(["yes" if row["selected"] else "no"] if chooses else []),
+        ]
+        for row in order.head(LEADING).to_dict("records")
+    ]
+    columns = [*("head", f"score ({unit})"), *["chosen in"] * resampled, *["own choice"] * chooses]
+    return Table(
+        f"The {len(rows)} leading heads of {len(order)}", columns, rows, frozenset({1, 2} if resampled else {1})
+    )
+
+
+def recall_words(recall: Mapping[str, Any] | None) -> str:
+    """How many of the heads that really change most an estimate finds, in a sentence; empty where it was not tried."""
+    if not recall:
+        return ""
+    found = ", ".join(
+        f"{percent(recall[key])} of the first {key.removeprefix('at_')}" for key in recall if key.startswith("at_")
+    )
+    return (
+        f" Against the exact change on {recall['prompts']} prompts it finds {found} (rank correlation "
+        f"{recall['spearman']:.2f})."
+    )
+
+
 _CONDITIONS = ("dtype", "attention", "kernels", "device", "out_of_memory")
 
 

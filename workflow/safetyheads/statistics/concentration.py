@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import spearmanr
 
 from safetyheads.chosen_heads import contrast
+from safetyheads.methods import METHODS
 from safetyheads.statistics import stability
 from safetyheads.statistics.doses import CELL_KEYS, doses, enough
 from safetyheads.statistics.stability import Choice
@@ -53,18 +54,18 @@ def effective_heads(scores: ArrayLike) -> float:
 class Scores:
     """The scores of a study, ready to be asked for one cell after the other.
 
-    `ships` and `sahara` have the columns of these stages. `choices` are the heads that plans choose, and `refusal` has
-    for the key (model, dataset, template, ablation) of a table of Ships the part `refusal` of its record.
+    `tables` has the rows of all scores by their names (`Method.scores`). `choices` are the heads that plans choose, and
+    `refusal` has, for the key (model, dataset, template, ablation) of a table with signs, the part `refusal` of its
+    record.
     """
 
     def __init__(
         self,
-        ships: pd.DataFrame,
-        sahara: pd.DataFrame,
+        tables: Mapping[str, pd.DataFrame],
         choices: Iterable[Choice],
         refusal: Mapping[tuple[str, ...], Mapping[str, Any]],
     ) -> None:
-        self.ships, self.sahara = (_by_key(table) for table in (ships, sahara))
+        self.tables = {scores: _by_key(table) for scores, table in tables.items()}
         self.choices, self.refusal = sorted(set(choices)), refusal
 
     def stability(self) -> pd.DataFrame:
@@ -78,13 +79,15 @@ class Scores:
         return whole.sort_values([*stability.KEYS, "layer", "head"], ignore_index=True)
 
     def _of(self, choice: Choice, ns: Sequence[int]) -> pd.DataFrame:
-        key = choice[:4]
-        if choice.method == "sahara":
-            return stability.of_steps(self.sahara[key])
-        scores = stability.matrix(self.ships[key])
-        if choice.method == "ships":
+        table, method = self._table(choice), METHODS[choice.method]
+        if method.searches:
+            return stability.of_steps(table)
+        if "query_id" not in table:
+            return stability.of_support(table, ns)
+        scores = stability.matrix(table)
+        if method.per_prompt:
             return stability.of_prompts(scores, ns)
-        less = stability.matrix(self.ships[self._less(choice)]) if choice.less_model else None
+        less = stability.matrix(self._less(choice)) if choice.less_model else None
         return stability.of_means(scores, ns, less, same_prompts=choice.less_dataset == choice.dataset)
 
     def methods(self) -> Iterator[tuple[Choice, list[int]]]:
@@ -94,24 +97,25 @@ class Scores:
             numbers.setdefault(choice._replace(n=0), []).append(choice.n)
         yield from numbers.items()
 
-    @staticmethod
-    def _less(choice: Choice) -> tuple[str, ...]:
-        return (choice.less_model, choice.less_dataset, choice.template, choice.ablation)
+    def _table(self, choice: Choice) -> pd.DataFrame:
+        return self.tables[METHODS[choice.method].scores][choice[:4]]
+
+    def _less(self, choice: Choice) -> pd.DataFrame:
+        return self._table(choice._replace(model=choice.less_model, dataset=choice.less_dataset))
 
     def of_heads(self, choice: Choice) -> pd.DataFrame:
         """What a method goes by: the score of each head (index: layer, head), and mean shifts where there are any.
 
-        That of Ships is its mean over prompts, that of a contrast may be below 0, and that of Sahara is its first
-        step's angle in degrees.
+        That of Ships is its mean over prompts, that of a contrast may be below 0, and that of a search is its first
+        step's.
         """
-        key = choice[:4]
-        if choice.method == "sahara":
-            first = self.sahara[key].query("step == 1")
-            return first.set_index(["layer", "head"])[["score"]].sort_index()
-        columns = ["score", *(name for name in SHIFTS if name in self.ships[key])]
-        found = self.ships[key].groupby(["layer", "head"])[columns].mean()
+        table = self._table(choice)
+        if METHODS[choice.method].searches:
+            table = table[table["step"] == 1]
+        columns = ["score", *(name for name in SHIFTS if name in table)]
+        found = table.groupby(["layer", "head"])[columns].mean()
         if choice.less_model:
-            subtracted = contrast(self.ships[key], self.ships[self._less(choice)])
+            subtracted = contrast(table, self._less(choice))
             found["score"] = subtracted.set_index(["layer", "head"])["score"]
         return found
 

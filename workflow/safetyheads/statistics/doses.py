@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from safetyheads.plans import METHODS, PLAIN, parse_plan
+from safetyheads.methods import METHODS
+from safetyheads.plans import PLAIN, parse_plan
 from safetyheads.statistics.pairs import PLAIN_KEYS, PLAN_KEYS
 
 CELL_KEYS = [key for key in PLAN_KEYS if key != "plan"]

@@ -86,6 +86,21 @@ def of_means(
     return found.assign(share=np.nan) if alone else found
 
 
+def of_support(scores: pd.DataFrame, ns: Sequence[int]) -> pd.DataFrame:
+    """For methods with one score for each head: the n heads of highest score, and the share of the method's own
+    resamples that choose each one, null where it makes none.
+
+    `scores` has layer, head, score and support. Returns as `of_prompts` does, without heads that are not chosen.
+    """
+    rows = []
+    for n in ns:
+        table = scores[["layer", "head"]].assign(n=n, share=scores["support"].astype("float64"))
+        best = top_heads(scores, n)
+        table["chosen"] = [(layer, head) in best for layer, head in zip(table["layer"], table["head"])]
+        rows.append(table[table["chosen"]])
+    return pd.concat(rows, ignore_index=True)
+
+
 def _table(scores: pd.DataFrame) -> pd.DataFrame:
     """A `matrix` as the table that it was made of, its rows in the order in which plans read and add them."""
     return scores.stack(["layer", "head"], future_stack=True).rename("score").reset_index()
@@ -112,15 +127,15 @@ def _rows(scores: pd.DataFrame, n: int, share: Matrix, by_all: NDArray[np.bool_]
     return table[(table["share"] > 0) | table["chosen"]]
 
 
-def of_steps(sahara: pd.DataFrame) -> pd.DataFrame:
-    """For `sahara-N`: the head that each step selected, and its margin to the next best one, in degrees.
+def of_steps(steps: pd.DataFrame) -> pd.DataFrame:
+    """For methods that search: the head that each step selected, and its margin to the next best one, in degrees.
 
-    `sahara` has step, layer, head, score and selected. The margin is null where no other head was left. Returns n (the
+    `steps` has step, layer, head, score and selected. The margin is null where no other head was left. Returns n (the
     step), layer, head, chosen and margin.
     """
     rows = []
-    for step, of_step in sahara.groupby("step"):
-        best, others = (of_step[of_step["selected"] == which] for which in (True, False))
+    for step, of_step in steps.groupby("step"):
+        best, others = (of_step[of_step["selected"].astype(bool) == which] for which in (True, False))
         margin = best["score"].iloc[0] - others["score"].max() if len(others) else None
         rows.append({"n": step, "layer": best["layer"].iloc[0], "head": best["head"].iloc[0], "margin": margin})
     return pd.DataFrame(rows).assign(chosen=True)

@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from safetyheads.heads import parse_head
-from safetyheads.plans import GROUPS, METHODS, parse_plan
+from safetyheads.methods import METHODS
+from safetyheads.plans import GROUPS, parse_plan
 from safetyheads.report.figures.drawing import (
     COLOURS,
     INK,

@@ -56,6 +56,35 @@ def ships_map(
         return to_svg(figure, label, prefix, _ships_hints(ships, grid))
 
 
+def score_map(
+    scores: pd.DataFrame,
+    grid: tuple[int, int],
+    planted: Sequence[str] = (),
+    unit: str = "",
+    *,
+    label: str = "Scores by layer and head",
+    prefix: str = "scores",
+) -> str:
+    """A map of each head's score by a method that has one for each head, to both sides of 0.
+
+    `scores` has the columns layer, head, score and selected: heads of the method's own choice are outlined. All else is
+    as in `ships_map`.
+    """
+    heads = [Head(int(layer), int(head)) for layer, head in zip(scores["layer"], scores["head"])]
+    values = _gridded(grid, zip(heads, scores["score"]))
+    far = float(np.nanmax(np.abs(values), initial=0.0))
+    far = far if far > _ZERO else 1.0
+    digits = int(np.clip(1 - np.floor(np.log10(far)), 0, 4))
+    numbers = [f"{value:.{digits}f}" if round(value, digits) else "0" for value in values.flat]
+    chosen = [head for head, of in zip(heads, scores["selected"]) if not pd.isna(of) and of]
+    hints = [_hint(head, grid, f"{head}: {score:.3g} {unit}") for head, score in zip(heads, scores["score"])]
+    with pens():
+        figure, axes = _map(values, Scale(DIVERGING, -far, far, (-far, far)), f"score ({unit})", numbers)
+        _outline(axes, chosen)
+        _diamonds(axes, planted, grid)
+        return to_svg(figure, label, prefix, hints)
+
+
 def shift_map(
     ships: pd.DataFrame,
     grid: tuple[int, int],

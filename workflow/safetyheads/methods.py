@@ -1,0 +1,123 @@
+"""The methods that choose heads by scores: what each one's scores are, what it needs, and what it costs.
+
+Plans, rules, configuration, cost table and report read this table. A new method is a module in `attribution/`, a script
+that calls it, and a line here. The line of a plan's method is among the params of its completions, so that another
+line, or a new one, makes no others again.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+Settings = Mapping[str, Any]
+"""`attribution:` of the configuration, with one part for each method that has settings of its own."""
+
+OWN_STAGES = ("ships", "sahara")
+"""The scores that are stages of their own. Those of all others lie in folders of the stage `scores`."""
+
+
+def _none(_: Settings) -> int:
+    return 0
+
+
+class Method(NamedTuple):
+    """A way to choose n heads by scores.
+
+    `scores` names the scores: `ships`, `sahara`, or the method whose folder of the stage `scores` they lie in. They are
+    read in one of three ways, `chooses`:
+
+        prompt    each prompt has n heads of its own, those of highest score
+        data set  all prompts have the same n heads, those of highest (mean) score; another data set may choose them
+        group     all prompts have the same n heads, those that a search selected in its first n steps
+
+    With `contrasted` scores are compared with others of the same kind: those of benign prompts, or of a base model.
+    Prompts of a `benign` data set may be used where there is one, or needed. A method goes `by_margin` if it looks at
+    the first token of the answer, log P(refusal) - log P(answer): then the openings of refusals count as well.
+
+    The cost is in passes over each prompt: `sweeps` of all heads of the model, one a pass, which compute only what the
+    ablated head changes, and `passes`, whole ones, of which a gradient counts as three. Besides, there may be a sweep
+    over a sample of so many prompts, `sampled`.
+    """
+
+    scores: str
+    chooses: Literal["prompt", "data set", "group"]
+    unit: str
+    about: str
+    contrasted: bool = False
+    benign: Literal["none", "used", "needed"] = "none"
+    by_margin: bool = False
+    sweeps: Callable[[Settings], int] = _none
+    passes: Callable[[Settings, int], int] = lambda settings, heads: 0
+    sampled: Callable[[Settings], int] = _none
+
+    @property
+    def per_prompt(self) -> bool:
+        """Whether each prompt has heads of its own."""
+        return self.chooses == "prompt"
+
+    @property
+    def searches(self) -> bool:
+        """Whether scores come in steps, each of which selects a head."""
+        return self.chooses == "group"
+
+
+def masks_of(settings: Settings, heads: int) -> int:
+    """How many masks `knockouts` tries on a model with so many heads."""
+    wanted = settings["knockouts"].get("masks")
+    return int(wanted) if wanted else max(100, min(1000, 6 * heads))
+
+
+METHODS = {
+    "ships": Method(
+        *("ships", "prompt", "nats", "how far ablating the head moves a prompt's next token (KL)"),
+        benign="used",
+        sweeps=lambda settings: 1,
+    ),
+    "sahara": Method(
+        *("sahara", "group", "degrees", "how far ablating the group turns the states of the prompts"),
+        sweeps=lambda settings: settings["steps"],
+    ),
+    "top": Method(
+        *("ships", "data set", "nats", "the mean of Ships over the prompts"),
+        benign="used",
+        sweeps=lambda settings: 1,
+    ),
+    "contrast": Method(
+        *("ships", "data set", "nats", "the mean of Ships less that on benign prompts, or in a base model"),
+        contrasted=True,
+        benign="used",
+        sweeps=lambda settings: 1,
+    ),
+    "sahara_centred": Method(
+        *("sahara_centred", "group", "degrees", "Sahara on states less the plain model's mean"),
+        sweeps=lambda settings: settings["steps"],
+    ),
+    "refusal_direction": Method(
+        *("refusal_direction", "data set", "norm of states"),
+        "what the head writes along the direction from benign to harmful prompts",
+        benign="needed",
+        passes=lambda settings, heads: 2,
+    ),
+    "gradient": Method(
+        *("gradient", "data set", "nats", "the first-order change of refusing against answering under ablation"),
+        benign="needed",
+        by_margin=True,
+        passes=lambda settings, heads: 3,
+        sampled=lambda settings: settings["gradient"]["sample"],
+    ),
+    "knockouts": Method(
+        *("knockouts", "data set", "nats", "a Lasso of refusing against answering on random sets of ablated heads"),
+        benign="needed",
+        by_margin=True,
+        passes=masks_of,
+    ),
+    "mask": Method(
+        *("mask", "data set", "share", "how far gates that are learned to undo refusals ablate the head"),
+        benign="needed",
+        by_margin=True,
+        passes=lambda settings, heads: 6 * settings["mask"]["starts"] * settings["mask"]["steps"],
+    ),
+}
+"""The first word of the plans `{method}-{n}` -> how their heads are chosen."""
+
+SCORES = tuple(dict.fromkeys(method.scores for method in METHODS.values()))
+"""The names of all scores."""
