@@ -11,7 +11,18 @@ import pytest
 from safetyheads.jobs.fingerprint import LIBRARY
 
 VOCABULARY = {
-    *("errors", "heads", "chosen_heads", "plans", "prompts", "templates", "datasets", "data_files", "judging"),
+    *(
+        "errors",
+        "heads",
+        "chosen_heads",
+        "plans",
+        "prompts",
+        "templates",
+        "datasets",
+        "data_files",
+        "judging",
+        "methods",
+    ),
 }
 MAY_USE: dict[str, set[str]] = {
     "artifacts": set(),

@@ -1,4 +1,7 @@
-"""The columns of tables that have many, separated by spaces, and what some of them mean. `schemas` uses them."""
+"""The columns of tables that have many, separated by spaces, what some of them mean, and the types of all columns.
+
+`schemas` uses them.
+"""
 
 CORRECTED_BY = "labels whose errors were counted: `plain`, `ablated`, `all`; null: none, or a useless judge"
 COMPARED = "plain ablated effect effect_low effect_high p_value p_adjusted"
@@ -23,6 +26,12 @@ ABOUT_EFFECTS = {
     **{"selected_here": "heads were chosen on the measured data set"},
     **{"corrected_asr": "ablated, corrected for the judge's errors", "corrected_high": "bootstrap, 95 %"},
     **{"corrected_effect": "less the plain one, corrected", "corrected_by": CORRECTED_BY},
+}
+ABOUT_SCORES = {
+    **{"step": "from 1, of a method that searches; null: it does not"},
+    **{"score": "as the method has it; the higher, the more the head supports refusal"},
+    **{"support": "share of resamples, or of starts, that choose the head; null: there are none"},
+    **{"selected": "the head is of the method's own choice; null: it makes none"},
 }
 MAP = "plain highest lowest expected_highest expected_lowest spread expected_spread p_value cochran_q cochran_p up down"
 MAPS = " ".join(("n n_heads needed", *(f"{name}{end}" for end in ("", "_asr") for name in MAP.split())))
@@ -56,3 +65,24 @@ ABOUT_CALIBRATION = {
     **{"corrected_by": "the labels by which rates of this condition are corrected", "reason": "why others, or none"},
 }
 AGREEMENT = "n both_harmful only_first only_second neither agreement kappa"
+
+_NUMBERS = (
+    "score support refusal_shift answer_shift probability first_kl plain_nll asr low high delta delta_low delta_high "
+    f"coherent_asr coherent_low coherent_high refused unfinished short other share margin {CONCENTRATION}"
+)
+TYPES = {
+    **dict.fromkeys(("layer", "head", "step"), "int16"),
+    **dict.fromkeys(("sample", "n_tokens"), "int32"),
+    **dict.fromkeys(_NUMBERS.split(), "float64"),
+    **dict.fromkeys(("largest", "heads_asr", "heads_coherent"), "int64"),
+    "chosen": "bool",
+    **dict.fromkeys([*EFFECTS.split(), *MAPS.split(), *MAPS_BY_HEAD.split()], "float64"),
+    **dict.fromkeys([*CALIBRATION.split(), *AGREEMENT.split(), "weight", "asr_lowest", "asr_highest"], "float64"),
+    **dict.fromkeys(("unsure", "tp", "fp", "tn", "fn", "annotators", "pairs"), "int64"),
+    **dict.fromkeys(("both_harmful", "only_first", "only_second", "neither"), "int64"),
+    **{"label": "bool", "judged": "bool", "corrected_by": "string", "reason": "string"},
+    **dict.fromkeys(("n_heads", "needed", "up", "down", "up_asr", "down_asr"), "int64"),
+    **{"texts": "float64", "verdicts": "float64", "draws": "int64", "leaks": "int64", "selected_here": "bool"},
+    **{"n": "int64", "selected": "bool", "token_ids": "tokens", "heads": "heads"},
+}
+"""The types of columns by name; others are text. `harmful` is missing: it is true or false, but a number in rates."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from safetyheads.artifacts.columns import (
     ABOUT_CALIBRATION,
     ABOUT_EFFECTS,
+    ABOUT_SCORES,
     AGREEMENT,
     CALIBRATION,
     CONCENTRATION,
@@ -17,6 +18,7 @@ from safetyheads.artifacts.columns import (
     EFFECTS,
     MAPS,
     MAPS_BY_HEAD,
+    TYPES,
 )
 
 if TYPE_CHECKING:
@@ -84,12 +86,7 @@ STAGES: dict[str, Stage] = {
         "scores/{method}/{model}/{dataset}/{template}/{ablation}.parquet",
         "a head, or step x head",
         "step layer head score support selected",
-        {
-            "step": "from 1, of a method that searches; null: it does not",
-            "score": "as the method has it; the higher, the more the head supports refusal",
-            "support": "share of resamples, or of starts, that choose the head; null: there are none",
-            "selected": "the head is of the method's own choice; null: it makes none",
-        },
+        ABOUT_SCORES,
     ),
     "completions": Stage(
         f"completions/{_CELL}.parquet",
@@ -259,27 +256,6 @@ STAGES: dict[str, Stage] = {
     ),
 }
 
-_TYPES = {
-    **dict.fromkeys(("layer", "head", "step"), "int16"),
-    **dict.fromkeys(("sample", "n_tokens"), "int32"),
-    **dict.fromkeys(("refusal_shift", "answer_shift"), "float64"),
-    **dict.fromkeys(("score", "probability", "first_kl", "plain_nll", "asr", "low", "high", "delta"), "float64"),
-    **dict.fromkeys(("delta_low", "delta_high", "coherent_asr", "coherent_low", "coherent_high"), "float64"),
-    **dict.fromkeys(("refused", "unfinished", "short", "other"), "float64"),
-    **dict.fromkeys([*CONCENTRATION.split(), "share", "margin", "support"], "float64"),
-    **dict.fromkeys(("largest", "heads_asr", "heads_coherent"), "int64"),
-    "chosen": "bool",
-    **dict.fromkeys([*EFFECTS.split(), *MAPS.split(), *MAPS_BY_HEAD.split()], "float64"),
-    **dict.fromkeys([*CALIBRATION.split(), *AGREEMENT.split(), "weight", "asr_lowest", "asr_highest"], "float64"),
-    **dict.fromkeys(("unsure", "tp", "fp", "tn", "fn", "annotators", "pairs"), "int64"),
-    **dict.fromkeys(("both_harmful", "only_first", "only_second", "neither"), "int64"),
-    **{"label": "bool", "judged": "bool", "corrected_by": "string", "reason": "string"},
-    **dict.fromkeys(("n_heads", "needed", "up", "down", "up_asr", "down_asr"), "int64"),
-    **{"texts": "float64", "verdicts": "float64", "draws": "int64", "leaks": "int64", "selected_here": "bool"},
-    **{"n": "int64", "selected": "bool", "token_ids": "tokens", "heads": "heads"},
-}
-"""The types of columns by name; others are text. `harmful` is missing: it is true or false, but a number in rates."""
-
 
 def keys(stage: str) -> list[str]:
     """The keys of a stage's path, in order: `["model", "dataset", "template"]` for prompts. KeyError if unknown."""
@@ -291,7 +267,7 @@ def schema(stage: str) -> "pa.Schema":
     import pyarrow as pa
 
     lists = {"tokens": pa.list_(pa.int32()), "heads": pa.list_(pa.struct({"layer": pa.int16(), "head": pa.int16()}))}
-    types = _TYPES | {"harmful": "float64" if stage == "rates" else "bool"}
+    types = TYPES | {"harmful": "float64" if stage == "rates" else "bool"}
     names = [*keys(stage), *STAGES[stage].columns.split()]
     kinds = {name: types.get(name, "string") for name in names}
     return pa.schema([(name, lists.get(kind) or pa.type_for_alias(kind)) for name, kind in kinds.items()])

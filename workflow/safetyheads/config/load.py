@@ -12,6 +12,7 @@ from typing import Any, cast
 from pydantic import Field, ValidationError
 
 from safetyheads.config import sections
+from safetyheads.config.attribution import Attribution
 from safetyheads.config.catalogue import BUILT_IN, catalogue, catalogue_model
 from safetyheads.config.checks import check_studies
 from safetyheads.config.judges import NO_RESULT, SOURCE, Judge
@@ -48,7 +49,7 @@ class Declarations(sections.Section):
     """Named sets of heads, to be used as plans."""
     random: sections.Random = sections.Random()
     """Heads drawn at random: the controls."""
-    attribution: sections.Attribution = sections.Attribution()
+    attribution: Attribution = Attribution()
     """Scoring of heads."""
     compute: sections.Compute = sections.Compute()
     """Device, batch size, jobs."""

@@ -1,4 +1,5 @@
-"""The sections of the configuration, one class each; those of models and data sets are in `sources`.
+"""The sections of the configuration, one class each; those of models and data sets are in `sources`, that of
+attribution in `attribution`.
 
 Documentation and JSON schema are made from these classes. Values are strict, because YAML guesses what an unquoted word
 is: a number is not read as text, nor `true` as 1. Errors say what was found and what is allowed.
@@ -6,7 +7,7 @@ is: a number is not read as text, nor `true` as 1. Errors say what was found and
 
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from safetyheads import plans, templates
@@ -24,8 +25,6 @@ from safetyheads.config.types import (
     Text,
 )
 from safetyheads.heads import Ablation, Kind
-from safetyheads.methods import METHODS
-from safetyheads.templates import OPENINGS
 
 
 class Section(BaseModel):
@@ -170,90 +169,6 @@ class Random(Section):
     can give is 1 / (1 + `matched`)."""
     seed: Seed = 0
     """Seed of the draws."""
-
-
-class Contrast(Section):
-    """What `contrast-N` subtracts, if not the scores on a benign data set."""
-
-    base: Text
-    """Name of a model of the same shape, such as the base model that the measured one was made from: its mean Ships on
-    the same queries is subtracted."""
-
-
-class RefusalDirection(Section):
-    """Heads by what they write along the direction from benign to harmful prompts (RDSHA, arXiv 2508.19697)."""
-
-    layer: Literal["own", "best"] = "own"
-    """Of which layer the direction is: the head's `own`, or the `best` one, which tells the prompts apart best."""
-
-
-class Gradient(Section):
-    """Heads by the first-order change that their ablation makes (attribution patching)."""
-
-    sample: Count = 8
-    """Prompts on which the exact change is computed as well, to tell how many of the best heads the estimate finds."""
-
-
-class Knockouts(Section):
-    """Heads by a Lasso on random sets of ablated heads (compressed sensing, arXiv 2603.03335)."""
-
-    masks: Count | None = None
-    """Sets of heads that are tried. Unless set: 6 for each head of the model, at least 100 and at most 1,000."""
-    resamples: Count = 100
-    """Resamples of the masks, which tell how often a head is chosen (`support`)."""
-    seed: Seed = 0
-    """Seed of the masks and resamples."""
-
-
-class Mask(Section):
-    """Heads by gates that are learned so that refusals are undone with few heads ablated."""
-
-    starts: Count = 5
-    """How often gates are learned anew, from other numbers."""
-    steps: Count = 150
-    """Steps of each start, at most."""
-    penalty: Number = 0.05
-    """What an ablated head costs, in nats of log P(refusal) - log P(answer)."""
-    seed: Seed = 0
-    """Seed of the starts."""
-
-
-class Attribution(Section):
-    """How heads are scored."""
-
-    steps: Count = 3
-    """Steps of Sahara: the largest N of `sahara-N`. Raising it re-runs Sahara and what uses it."""
-    rank: Count = 1
-    """Number of left singular vectors that Sahara compares."""
-    representation: Literal["final_norm", "residual"] = "final_norm"
-    """Hidden states after (`final_norm`) or before (`residual`) the final norm."""
-    benign: Text | None = None
-    """Name of a data set of benign queries. `contrast-N` subtracts the scores on them, and they tell which first tokens
-    are answers and which are refusals (`refusal_shift`, `answer_shift`). Unless set: `demo_benign` for demo models,
-    else the only data set with `benign: true` that is declared here or that a study names. Set it before the first run:
-    another one makes Ships again, and what uses them."""
-    contrast: Contrast | None = None
-    """`{base: MODEL}`: `contrast-N` subtracts the scores in another model, not those on benign queries."""
-    openings: Annotated[list[Text], Field(min_length=1)] = list(OPENINGS)
-    """How refusals begin: their first tokens are those of `refusal_shift`, and an answer that begins so has the outcome
-    `refused`. A change makes Ships and what uses them again, and verdicts."""
-
-    refusal_direction: RefusalDirection = RefusalDirection()
-    """Settings of `refusal_direction-N`."""
-    gradient: Gradient = Gradient()
-    """Settings of `gradient-N`."""
-    knockouts: Knockouts = Knockouts()
-    """Settings of `knockouts-N`."""
-    mask: Mask = Mask()
-    """Settings of `mask-N`."""
-
-    def of(self, method: str) -> dict[str, Any]:
-        """What the scores of a method depend on: its own settings, or those of Sahara for the two that search."""
-        known, of = self.plain(), METHODS[method]
-        own: dict[str, Any] = known.get(method, {})
-        if of.searches:
-            own = {key: known[key] for key in ("steps", "rank", "representation")}
-        return own | ({"openings": known["openings"]} if of.by_margin else {})
 
 
 class Speed(Section):

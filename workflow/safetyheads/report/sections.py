@@ -9,68 +9,20 @@ import pandas as pd
 from markupsafe import Markup
 
 from safetyheads.heads import Head, parse_head
-from safetyheads.methods import METHODS
 from safetyheads.plans import PLAIN, parse_plan
 from safetyheads.report import figures, tables
+from safetyheads.report.cards import Card, DatasetSection, ModelSection, SettingSection
 from safetyheads.report.concentration import concentration_table, concentration_words
 from safetyheads.report.data import ReportData, cells, groups
-from safetyheads.report.effects import EffectsSection, control_summary, control_words, effects_section
+from safetyheads.report.effects import control_summary, control_words, effects_section
 from safetyheads.report.figures.drawing import percent
 from safetyheads.report.maps import first_token_words, map_words
+from safetyheads.report.scores import of_method
 from safetyheads.report.tables import Table
 from safetyheads.statistics.doses import doses
 
 LEAST_SHIFT = 0.05
 """The mean shift, in nats, below which a sentence does not speak of a head's direction."""
-
-
-@dataclass(frozen=True)
-class Card:
-    """A figure with a title, a sentence on what it shows, and perhaps a table.
-
-    `kind` chooses the explanation of how to read it, which the page's template has.
-    """
-
-    kind: Literal[
-        "ships", "shift", "sahara", "scores", "by_plan", "by_n", "single", "outcomes", "strip", "doses", "noise"
-    ]
-    title: str
-    svg: Markup
-    summary: str
-    table: Table | None = None
-
-
-@dataclass(frozen=True)
-class SettingSection:
-    """The effects, the figures and the table of rates for one template, decoding and judge."""
-
-    anchor: str
-    title: str
-    effects: EffectsSection | None
-    cards: list[Card]
-    rates: Table
-
-
-@dataclass(frozen=True)
-class DatasetSection:
-    """What was scored and measured for one model on one data set. `anchor` is the id that links lead to."""
-
-    anchor: str
-    name: str
-    ships: list[Card]
-    sahara: list[Card]
-    scores: list[Card]
-    settings: list[SettingSection]
-
-
-@dataclass(frozen=True)
-class ModelSection:
-    """What was scored and measured for one model, and the noise between its batches where it was measured."""
-
-    anchor: str
-    name: str
-    noise: list[Card]
-    datasets: list[DatasetSection]
 
 
 def model_sections(data: ReportData) -> list[ModelSection]:
@@ -87,7 +39,12 @@ def model_sections(data: ReportData) -> list[ModelSection]:
             if any(map(len, (ships, sahara, rates, *others.values()))):
                 cards = _Cards(data, model, dataset, prefixes)
                 anchor = f"model-{m}-data-{d}"
-                found = cards.ships(ships), cards.sahara(sahara), cards.scores(others), cards.settings(rates, anchor)
+                found = (
+                    cards.ships(ships),
+                    cards.scores("sahara", {"sahara": sahara}),
+                    cards.scores("scores", others),
+                    cards.settings(rates, anchor),
+                )
                 sections.append(DatasetSection(anchor, dataset, *found))
         made.append(ModelSection(f"model-{m}", model, _noise(data, model, prefixes), sections))
     return made
@@ -155,38 +112,17 @@ class _Cards:
         )
         return Card("shift", f"Refusal shift, {title}", Markup(svg), summary)
 
-    def sahara(self, sahara: pd.DataFrame) -> list[Card]:
-        """A figure of Sahara's steps for each template and ablation."""
+    def scores(self, kind: Literal["sahara", "scores"], tables_of: Mapping[str, pd.DataFrame]) -> list[Card]:
+        """A figure of each method's scores, for each template and ablation."""
         made = []
-        for template, ablation, rows in self._scored(sahara):
-            table = tables.sahara_choices(rows)
-            summary = "Selected: " + ", ".join(f"{row[1]} ({row[2]}°)" for row in table.rows) + "."
-            svg = figures.sahara_steps(rows, self._planted, **self._named("Sahara", template, ablation, summary))
-            made.append(Card("sahara", f"{template}, {ablation}", Markup(svg), summary, table))
-        return made
-
-    def scores(self, others: Mapping[str, pd.DataFrame]) -> list[Card]:
-        """A map of the scores of each other method, or a figure of its steps, for each template and ablation."""
-        made = []
-        for name, table in others.items():
+        for name, table in tables_of.items():
             for template, ablation, rows in self._scored(table):
-                title = f"{name}, {template}, {ablation}"
-                if METHODS[name].searches:
-                    chosen = tables.sahara_choices(rows)
-                    summary = "Selected: " + ", ".join(f"{row[1]} ({row[2]}°)" for row in chosen.rows) + "."
-                    svg = figures.sahara_steps(rows, self._planted, **self._named(name, template, ablation, summary))
-                else:
-                    chosen = tables.best_heads(rows, METHODS[name].unit)
-                    summary = (
-                        f"{METHODS[name].about[0].upper()}{METHODS[name].about[1:]}. Highest: {chosen.rows[0][0]}."
-                    )
-                    record = self.data.record_of(
-                        f"scores/{name}/{self.model}/{self.dataset}/{template}/{ablation}.parquet"
-                    )
-                    summary += tables.recall_words(record.get("recall"))
-                    named = self._named(name, template, ablation, summary)
-                    svg = figures.score_map(rows, self._grid(rows), self._planted, METHODS[name].unit, **named)
-                made.append(Card("scores", title, Markup(svg), summary, chosen))
+                cell = f"{self.model}/{self.dataset}/{template}/{ablation}.parquet"
+                words = of_method(name, rows, self.data.record_of(f"scores/{name}/{cell}"))
+                named = self._named(words.name, template, ablation, words.summary)
+                svg = words.draw(rows, self._grid(rows), self._planted, named)
+                title = ", ".join([*[name] * (kind == "scores"), template, ablation])
+                made.append(Card(kind, title, Markup(svg), words.summary, words.table))
         return made
 
     def settings(self, rates: pd.DataFrame, anchor: str) -> list[SettingSection]:

@@ -12,7 +12,6 @@ import pandas as pd
 from safetyheads.heads import Head, parse_head
 from safetyheads.report.caveats import number
 from safetyheads.report.data import ReportData, cells, groups
-from safetyheads.report.figures import ranked
 from safetyheads.report.figures.drawing import percent
 
 LEADING = 10
@@ -120,57 +119,6 @@ def leading_heads(ships: pd.DataFrame) -> Table:
     ]
     numbers = frozenset(range(1, len(columns)))
     return Table(f"The {len(rows)} leading heads of {len(means)}", columns, rows, numbers)
-
-
-def sahara_choices(sahara: pd.DataFrame) -> Table:
-    """For each step of Sahara the selected head and the best one that was not selected, with scores in degrees."""
-    rows = []
-    for step in sorted(int(step) for step in sahara["step"].unique()):
-        order = ranked(sahara, step)
-        chosen = order[order["selected"].astype(bool)]
-        others = order[~order["selected"].astype(bool)]
-        cells_of = [
-            [str(rows["name"].iloc[0]), f"{rows['score'].iloc[0]:.3g}"] if len(rows) else ["–", "–"]
-            for rows in (chosen, others)
-        ]
-        rows.append([f"step {step}", *cells_of[0], *cells_of[1], str(len(order))])
-    columns = ["step", "selected", "degrees", "runner-up", "degrees", "candidates"]
-    return Table("What each step selected", columns, rows, frozenset({2, 4, 5}))
-
-
-def best_heads(scores: pd.DataFrame, unit: str) -> Table:
-    """The `LEADING` heads of highest score, and how often the method's own resamples choose each, where there are any.
-
-    `scores` has layer, head, score, support and selected, a row for each head.
-    """
-    order = scores.sort_values(["score", "layer", "head"], ascending=[False, True, True])
-    resampled, chooses = bool(order["support"].notna().any()), bool(order["selected"].notna().any())
-    rows = [
-        [
-            str(Head(int(row["layer"]), int(row["head"]))),
-            f"{row['score']:.3g}",
-            *([percent(row["support"])] if resampled else []),
-            *(["yes" if row["selected"] else "no"] if chooses else []),
-        ]
-        for row in order.head(LEADING).to_dict("records")
-    ]
-    columns = [*("head", f"score ({unit})"), *["chosen in"] * resampled, *["own choice"] * chooses]
-    return Table(
-        f"The {len(rows)} leading heads of {len(order)}", columns, rows, frozenset({1, 2} if resampled else {1})
-    )
-
-
-def recall_words(recall: Mapping[str, Any] | None) -> str:
-    """How many of the heads that really change most an estimate finds, in a sentence; empty where it was not tried."""
-    if not recall:
-        return ""
-    found = ", ".join(
-        f"{percent(recall[key])} of the first {key.removeprefix('at_')}" for key in recall if key.startswith("at_")
-    )
-    return (
-        f" Against the exact change on {recall['prompts']} prompts it finds {found} (rank correlation "
-        f"{recall['spearman']:.2f})."
-    )
 
 
 _CONDITIONS = ("dtype", "attention", "kernels", "device", "out_of_memory")
