@@ -256,7 +256,7 @@ def study(**changes: Any) -> tuple[Scores, pd.DataFrame]:
     choices = [Choice(*CELL.values(), "top", n) for n in (1, 3, 5)]
     choices += [Choice("m", "other", "t", "ua", "top", 2)]
     first = {("m", "d", "t", "ua"): {"p_harmful": 0.9, "p_benign": 0.1, "auroc": 0.8}}
-    scores = Scores(ships, pd.DataFrame(), changes.get("choices", choices), first)
+    scores = Scores({"ships": ships}, changes.get("choices", choices), first)
     effects = [0.6, 0.5, 0.4, 0.3, 0.2, -0.1]
     by_head = pd.DataFrame([{**CELL, **JUDGED, "plan": "single", **head._asdict()} for head in all_heads(*GRID)])
     return scores, by_head.assign(effect=effects, effect_asr=effects[::-1])

@@ -67,6 +67,12 @@ CONTRACT: dict[str, dict[str, str]] = {
         "score": "double",
         "selected": "bool",
     },
+    "scores": {
+        **dict.fromkeys(("method", "model", "dataset", "template", "ablation"), "string"),
+        "step": "int16",
+        **HEAD,
+        **{"score": "double", "support": "double", "selected": "bool"},
+    },
     "completions": {
         **dict.fromkeys(
             ("model", "dataset", "template", "ablation", "plan", "decoding", "query_id", "variant"), "string"

@@ -11,6 +11,7 @@ from safetyheads.config.load import load_config
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.jobs.cells import PATHS, Cell, Cells
 from safetyheads.jobs.planning import hours, rates_to_be_gone
+from safetyheads.methods import SCORES
 
 
 def settings(**changes: Any) -> dict[str, Any]:
@@ -64,14 +65,16 @@ def test_paths_are_those_of_the_contract(cells: Cells) -> None:
     ("plan", "ablation", "found"),
     [
         ("none", "plain", {}),
-        ("ships-1", "scaling", {}),
+        ("ships-1", "scaling", {"chooses": ["prompt", False]}),
         ("mine", "scaling", {"heads": ["L01H02"]}),
         ("random-3", "scaling", {"random": {"draws": 5, "seed": 0}}),
-        ("top-2@other", "scaling", {}),
-        ("matched-ships-1", "scaling", {"random": {"matched": 20, "seed": 0}}),
+        ("top-2@other", "scaling", {"chooses": ["data set", False]}),
+        ("contrast-2", "scaling", {"chooses": ["data set", True]}),
+        ("knockouts-2", "scaling", {"chooses": ["data set", False]}),
+        ("matched-ships-1", "scaling", {"random": {"matched": 20, "seed": 0}, "chooses": ["prompt", False]}),
         ("matched-mine", "scaling", {"random": {"matched": 20, "seed": 0}, "heads": ["L01H02"]}),
         ("each-mine", "scaling", {"heads": ["L01H02"]}),
-        ("each-sahara-2", "scaling", {}),
+        ("each-sahara-2", "scaling", {"chooses": ["group", False]}),
     ],
 )
 def test_a_plan_depends_on_what_its_heads_follow_from_alone(
@@ -98,15 +101,16 @@ def test_a_plan_that_cannot_be_is_explained(plan: str, ablation: str, said: str,
 
 def test_completions_are_made_from_prompts_and_the_scores_of_their_plan(cells: Cells) -> None:
     assert set(cells.completion_inputs("none", "plain", "m", "d")) == {"model", "prompts"}
-    assert cells.completion_inputs("ships-1", "scaling", "m", "d")["ships"] == PATHS["ships"]
+    assert cells.completion_inputs("ships-1", "scaling", "m", "d")["scores"] == PATHS["ships"]
     for stage, plan in (
         *[("sahara", name) for name in ("sahara-2@other", "matched-sahara-2@other", "each-sahara-1@other")],
         *[("ships", name) for name in ("top-2@other", "matched-top-2@other", "each-top-2@other")],
+        *[("scores/gradient", name) for name in ("gradient-2@other", "matched-gradient-2@other")],
     ):
         inputs = cells.completion_inputs(plan, "scaling", "m", "d")
-        assert set(inputs) == {"model", "prompts", stage}
-        assert inputs[stage] == f"<results>/{stage}/{{model}}/other/{{template}}/{{ablation}}.parquet"
-    assert cells.completion_inputs("matched-ships-1", "scaling", "m", "d")["ships"] == PATHS["ships"]
+        assert set(inputs) == {"model", "prompts", "scores"}
+        assert inputs["scores"] == f"<results>/{stage}/{{model}}/other/{{template}}/{{ablation}}.parquet"
+    assert cells.completion_inputs("matched-ships-1", "scaling", "m", "d")["scores"] == PATHS["ships"]
     assert set(cells.completion_inputs("matched-mine", "scaling", "m", "d")) == {"model", "prompts"}
 
 
@@ -118,12 +122,16 @@ def test_completions_are_made_from_prompts_and_the_scores_of_their_plan(cells: C
         ("each-top-2@advbench", "ships", "advbench"),
         ("top-2", "ships", "jailbreakbench"),
         ("each-sahara-1", "sahara", "jailbreakbench"),
+        ("matched-mask-2@advbench", "mask", "advbench"),
+        ("sahara_centred-1", "sahara_centred", "jailbreakbench"),
     ],
 )
 def test_controls_and_maps_need_the_scores_of_the_plan_that_they_are_about(plan: str, stage: str, scored: str) -> None:
-    cells = Cells(load_config(settings(plans=[plan], datasets=["jailbreakbench"])))
+    cells = Cells(
+        load_config(settings(plans=[plan], datasets=["jailbreakbench"]) | {"attribution": {"benign": "alpaca"}})
+    )
     assert {cell.dataset for cell in cells.scored(stage)} == {scored}
-    assert cells.scored({"ships": "sahara", "sahara": "ships"}[stage]) == []
+    assert [scores for scores in SCORES if cells.scored(scores)] == [stage]
 
 
 PLANS = ["none", "ships-1", "top-2", "sahara-1", "sahara-1@xstest", "random-3", "mine", "single"]

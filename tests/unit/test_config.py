@@ -268,7 +268,12 @@ REFUSED = [
     ("studies.main.plans.1", "sahra-3", "studies.main.plans[1]", ["sahara-N", "Did you mean 'sahara-3'?"]),
     ("studies.main.plans.1", "min", "studies.main.plans[1]", ["head sets mine", "Did you mean 'mine'?"]),
     ("studies.main.plans.1", "sahara-0", "studies.main.plans[1]", ["'sahara-0'", "N is 1 or more"]),
-    ("studies.main.plans.1", "ships-2@advbench", "studies.main.plans[1]", ["Write ships-2, sahara-2@advbench or"]),
+    (
+        "studies.main.plans.1",
+        "ships-2@advbench",
+        "studies.main.plans[1]",
+        ["Write ships-2, or for example top-2@advbench"],
+    ),
     ("studies.main.plans.1", "top-2@advbnch", "studies.main.plans[1]", ["'advbnch'", "'advbench'?"]),
     ("studies.main.plans.1", "matched-top-2@advbnch", "studies.main.plans[1]", ["'advbnch'", "'advbench'?"]),
     ("studies.main.plans.1", "matched-min", "studies.main.plans[1]", ["with 'min', which is neither", "'mine'?"]),

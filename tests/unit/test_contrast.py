@@ -60,9 +60,9 @@ def test_what_heads_do_on_benign_queries_too_does_not_count() -> None:
     assert found["score"].tolist() == [0.0, 2.0, 0.0, 0.0, 0.0, -1.0]
     assert top_heads(harmful, 1) == (Head(0, 0),)
     for name in ("contrast-1", "contrast-1@other"):
-        chosen = assign(parse_plan(name), ["q-0", "q-1"], GRID, ships=harmful, less=benign)
+        chosen = assign(parse_plan(name), ["q-0", "q-1"], GRID, scores=harmful, less=benign)
         assert [one.heads for one in chosen] == [(Head(0, 1),)] * 2
-    assert assign(parse_plan("contrast-2"), ["q-0"], GRID, ships=harmful, less=benign)[0].heads == (
+    assert assign(parse_plan("contrast-2"), ["q-0"], GRID, scores=harmful, less=benign)[0].heads == (
         Head(0, 0),
         Head(0, 1),
     )
@@ -72,9 +72,9 @@ def test_what_heads_do_on_benign_queries_too_does_not_count() -> None:
 def test_nothing_subtracted_leaves_top_and_the_same_subtracted_leaves_nothing(scores: list[list[float]]) -> None:
     table = ships_of(scores)
     for n in (1, 3):
-        top = assign(parse_plan(f"top-{n}"), ["q-0"], GRID, ships=table)
+        top = assign(parse_plan(f"top-{n}"), ["q-0"], GRID, scores=table)
         less = table.assign(score=0.0)
-        assert [one.heads for one in assign(parse_plan(f"contrast-{n}"), ["q-0"], GRID, ships=table, less=less)] == [
+        assert [one.heads for one in assign(parse_plan(f"contrast-{n}"), ["q-0"], GRID, scores=table, less=less)] == [
             one.heads for one in top
         ]
     np.testing.assert_allclose(contrast(table, table)["score"], 0.0, atol=1e-12)
@@ -88,7 +88,7 @@ def test_a_contrast_with_a_model_of_another_shape_is_refused() -> None:
 
 def test_a_contrast_without_what_it_subtracts_is_refused() -> None:
     with pytest.raises(SafetyHeadsError, match="'contrast-1' needs the scores of ships that it subtracts"):
-        assign(parse_plan("contrast-1"), ["q-0"], GRID, ships=ships_of([[1.0] * 6]))
+        assign(parse_plan("contrast-1"), ["q-0"], GRID, scores=ships_of([[1.0] * 6]))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_what_is_subtracted(found: Config, subtracted: tuple[str, str]) -> None:
     assert {cell[:2] for cell in cells.scored("ships")} == {(name, dataset), subtracted}
     assert cells.contrasts() == {(name, dataset): subtracted}
     inputs = cells.completion_inputs("contrast-2", "undifferentiated", name, dataset)
-    assert inputs["ships"] == PATHS["ships"]
+    assert inputs["scores"] == PATHS["ships"]
     assert inputs["less"] == "<results>/ships/{}/{}/{{template}}/{{ablation}}.parquet".format(*subtracted)
 
 
@@ -167,13 +167,13 @@ def test_a_key_at_the_wrong_place_is_told_with_its_section() -> None:
 
 def test_no_benign_data_set_is_asked_for_where_no_plan_contrasts(tmp_path: Path) -> None:
     found = Cells(config(["ships-1"]))
-    assert set(found.ships_inputs("llama")) == {"model", "prompts"}
+    assert set(found.scores_inputs("ships", "llama")) == {"model", "prompts"}
     assert found.contrasts() == {}
 
 
 def test_ships_have_the_benign_prompts_for_their_signs() -> None:
     found = Cells(config(["ships-1"], datasets=BENIGN))
-    assert found.ships_inputs("llama")["benign"] == "<results>/prompts/{model}/harmless/{template}.parquet"
+    assert found.scores_inputs("ships", "llama")["benign"] == "<results>/prompts/{model}/harmless/{template}.parquet"
     assert {cell.dataset for cell in found.scored("ships")} == {"advbench"}
 
 

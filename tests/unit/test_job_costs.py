@@ -46,8 +46,8 @@ def test_the_work_grows_with_head_sets_samples_and_steps() -> None:
     assert computing(found, "single", "ten") / computing(found, "single", "five") == pytest.approx(2, rel=0.1)
     assert computing(found, "sahara-3") == computing(found, "ships-3") == computing(found, "none")
     assert computing(found, "top-3@advbench") == computing(found, "none")
-    ships, four = known(found.ships(*CELL)).seconds, known(found.sahara(*CELL)).seconds
-    seven = known(Estimates(config(attribution={"steps": 7})).sahara(*CELL)).seconds
+    ships, four = known(found.scores("ships", *CELL)).seconds, known(found.scores("sahara", *CELL)).seconds
+    seven = known(Estimates(config(attribution={"steps": 7})).scores("sahara", *CELL)).seconds
     assert four > ships
     assert seven - four == pytest.approx(four - ships), "a step of Sahara costs as much as Ships"
 
@@ -57,7 +57,7 @@ def test_checks_load_the_model_and_pass_it_a_thousand_tokens() -> None:
         known(Estimates(config(compute={"device": device})).checks(CELL[0])) for device in ("cuda", "cpu")
     )
     assert 30 + 13 < on_gpu.seconds < 30 + 14 + 5
-    assert on_gpu.host_memory == known(Estimates(config()).ships(*CELL)).host_memory
+    assert on_gpu.host_memory == known(Estimates(config()).scores("ships", *CELL)).host_memory
     operations = 2 * 6.6e9 * (790 + 8 * 33)
     assert on_cpu.seconds - 27 == pytest.approx(operations / 0.085e12, rel=0.5)
     assert on_cpu.host_memory > 4 * 6.7e9
@@ -105,7 +105,7 @@ def test_an_own_rate_is_the_whole_story() -> None:
         Estimates(config(compute={"speed": {"generation": rate, "scoring": 7, "start": 1}})) for rate in (0.1, 0.2)
     )
     assert computing(slow, "single") == pytest.approx(2 * computing(fast, "single"))
-    assert slow.ships(*CELL) == fast.ships(*CELL)
+    assert slow.scores("ships", *CELL) == fast.scores("ships", *CELL)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def test_unknown_sizes_are_none_and_one_shard(tmp_path: Path) -> None:
         )
     )
     for model, dataset in (("new", "advbench"), ("local", "advbench"), ("llama-2-7b-chat", "new")):
-        assert found.ships(model, dataset, "direct") is None
-        assert found.sahara(model, dataset, "direct") is None
+        assert found.scores("ships", model, dataset, "direct") is None
+        assert found.scores("sahara", model, dataset, "direct") is None
         assert found.completions(model, dataset, "direct", "single", "greedy") is None
         assert found.shards(model, dataset, "direct", "single", "greedy") == 1
 
@@ -142,7 +142,7 @@ def test_unknown_sizes_are_none_and_one_shard(tmp_path: Path) -> None:
 def test_a_repository_of_the_catalogue_is_known_by_any_name() -> None:
     declared = {"mine": {"repo": "meta-llama/Llama-2-7b-chat-hf", "revision": "main"}}
     found = Estimates(config(models=declared))
-    assert found.ships("mine", "advbench", "direct") == found.ships(*CELL)
+    assert found.scores("ships", "mine", "advbench", "direct") == found.scores("ships", *CELL)
 
 
 def test_explicit_shards_are_taken_as_they_are() -> None:

@@ -28,7 +28,7 @@ def requests() -> Requests:
 
 
 def test_memory_is_a_quarter_more_than_estimated_and_grows_with_attempts(requests: Requests) -> None:
-    job = requests.estimates.ships(*(KEYS[key] for key in ("model", "dataset", "template")))
+    job = requests.estimates.scores("ships", *(KEYS[key] for key in ("model", "dataset", "template")))
     assert job is not None
     assert requests.memory("ships", KEYS, 1) == round(1.25 * job.host_memory / 1e6)
     assert requests.memory("ships", KEYS, 3) == 3 * requests.memory("ships", KEYS, 1)

@@ -168,8 +168,8 @@ def parse_plan(name: str) -> Plan:
     word, n, source = match.groups()
     if source is not None and (word not in METHODS or METHODS[word].per_prompt):
         raise SafetyHeadsError(
-            f"{name!r}: only {' and '.join(f'{group}-N' for group in GROUPS)} take their heads from another data set; "
-            f"{word} plans do not. Write {word}-{n}, {' or '.join(f'{group}-{n}@{source}' for group in GROUPS)}."
+            f"{name!r}: only {', '.join(GROUPS)} choose their heads on a data set, which may be another one; {word} "
+            f"plans do not. Write {word}-{n}, or for example top-{n}@{source}."
         )
     return Plan(name, word, int(n), source)
 

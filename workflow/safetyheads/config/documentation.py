@@ -13,9 +13,11 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+from safetyheads.config.attribution import Attribution
 from safetyheads.config.catalogue import BUILT_IN, CatalogueDataset, CatalogueJudge, CatalogueModel, catalogue
 from safetyheads.config.schema import json_schema
 from safetyheads.config.sections import Section
+from safetyheads.methods import METHODS
 
 FOLDER = Path(__file__).parents[3] / "config"
 
@@ -41,6 +43,8 @@ def markdown() -> str:
                 return _table(("key", "meaning"), rows)
             case ("keys", name):
                 return _keys(schema["$defs"][name])
+            case ("methods", _):
+                return _methods()
             case ("catalogue", "models"):
                 return _models()
             case ("catalogue", "judges"):
@@ -92,6 +96,19 @@ def _yaml(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_yaml, value))}]"
     return value or '""' if isinstance(value, str) else json.dumps(value)
+
+
+def _methods() -> str:
+    """The methods of attribution, and their cost on a model of 1,024 heads as it is unless set otherwise."""
+    rows, settings = [], Attribution().plain()
+    for name, method in METHODS.items():
+        sweeps, passes = method.sweeps(settings), method.passes(settings, 1024)
+        cost = [f"{sweeps} {'sweep' if sweeps == 1 else 'sweeps'}"] if sweeps else []
+        cost += [f"{passes:,} passes"] if passes else []
+        cost += [f"1 sweep of {method.sampled(settings)} prompts"] if method.sampled(settings) else []
+        rows.append((f"`{name}`", method.about, method.unit, method.chooses, method.benign, ", ".join(cost)))
+    heading = ("method", "goes by", "unit", "chooses for", "benign data", "cost, 1,024 heads")
+    return _table(heading, rows)
 
 
 def _models() -> str:
