@@ -18,7 +18,7 @@ rule ships:
     params:
         ablation=given("ablation"),
         model=given("model", "attention"),
-        openings=settings.attribution.openings,
+        attribution=settings.attribution.of("ships"),
         dtype=dtype,
         code=code("ships"),
     message:

@@ -30,8 +30,8 @@ class Method(NamedTuple):
         group     all prompts have the same n heads, those that a search selected in its first n steps
 
     With `contrasted` scores are compared with others of the same kind: those of benign prompts, or of a base model.
-    Prompts of a `benign` data set may be used where there is one, or needed. A method goes `by_margin` if it looks at
-    the first token of the answer, log P(refusal) - log P(answer): then the openings of refusals count as well.
+    Prompts of a `benign` data set may be used where there is one, or needed. A method goes `by_first_token` if it looks
+    at whether the answer's first token is that of a refusal: then the openings of refusals count as well.
 
     The cost is in passes over each prompt: `sweeps` of all heads of the model, one a pass, which compute only what the
     ablated head changes, and `passes`, whole ones, of which a gradient counts as three. Besides, there may be a sweep
@@ -44,7 +44,7 @@ class Method(NamedTuple):
     about: str
     contrasted: bool = False
     benign: Literal["none", "used", "needed"] = "none"
-    by_margin: bool = False
+    by_first_token: bool = False
     sweeps: Callable[[Settings], int] = _none
     passes: Callable[[Settings, int], int] = lambda settings, heads: 0
     sampled: Callable[[Settings], int] = _none
@@ -70,6 +70,7 @@ METHODS = {
     "ships": Method(
         *("ships", "prompt", "nats", "how far ablating the head moves a prompt's next token (KL)"),
         benign="used",
+        by_first_token=True,
         sweeps=lambda settings: 1,
     ),
     "sahara": Method(
@@ -79,12 +80,14 @@ METHODS = {
     "top": Method(
         *("ships", "data set", "nats", "the mean of Ships over the prompts"),
         benign="used",
+        by_first_token=True,
         sweeps=lambda settings: 1,
     ),
     "contrast": Method(
         *("ships", "data set", "nats", "the mean of Ships less that on benign prompts, or in a base model"),
         contrasted=True,
         benign="used",
+        by_first_token=True,
         sweeps=lambda settings: 1,
     ),
     "sahara_centred": Method(
@@ -100,20 +103,20 @@ METHODS = {
     "gradient": Method(
         *("gradient", "data set", "nats", "the first-order change of refusing against answering under ablation"),
         benign="needed",
-        by_margin=True,
+        by_first_token=True,
         passes=lambda settings, heads: 3,
         sampled=lambda settings: settings["gradient"]["sample"],
     ),
     "knockouts": Method(
         *("knockouts", "data set", "nats", "a Lasso of refusing against answering on random sets of ablated heads"),
         benign="needed",
-        by_margin=True,
+        by_first_token=True,
         passes=masks_of,
     ),
     "mask": Method(
         *("mask", "data set", "share", "how far gates that are learned to undo refusals ablate the head"),
         benign="needed",
-        by_margin=True,
+        by_first_token=True,
         passes=lambda settings, heads: 6 * settings["mask"]["starts"] * settings["mask"]["steps"],
     ),
 }

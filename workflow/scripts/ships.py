@@ -7,7 +7,7 @@ from safetyheads.jobs.scoring import run
 
 
 def compute(job):
-    first, record = first_tokens_of(job, snakemake.params.openings)
+    first, record = first_tokens_of(job)
     how = {"token_budget": job.token_budget, "parts": job.parts}
     return ships(job.model, job.prompts, job.ablation, first=first, **how), record
 

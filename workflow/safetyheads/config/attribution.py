@@ -91,4 +91,4 @@ class Attribution(Section):
         own: dict[str, Any] = known.get(method, {})
         if of.searches:
             own = {key: known[key] for key in ("steps", "rank", "representation")}
-        return own | ({"openings": known["openings"]} if of.by_margin else {})
+        return own | ({"openings": known["openings"]} if of.by_first_token else {})

@@ -1,6 +1,5 @@
 """Which first tokens of an answer are refusals and which are answers, for the jobs of methods that go by them."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from safetyheads.attribution.refusal_shift import FirstTokens, first_tokens
@@ -9,10 +8,10 @@ from safetyheads.jobs.scoring import Job
 from safetyheads.templates import opening_tokens
 
 
-def first_tokens_of(job: Job, openings: Sequence[str]) -> tuple[FirstTokens, dict[str, Any]]:
+def first_tokens_of(job: Job) -> tuple[FirstTokens, dict[str, Any]]:
     """The first tokens by which a method goes, and what the record of its scores says of them."""
     tokenizer = tokenizer_of(job.config, job.name, job.sources["model"])
-    ids = opening_tokens(job.prompts["text"], openings, tokenizer)
+    ids = opening_tokens(job.prompts["text"], job.openings, tokenizer)
     first = first_tokens(job.model, job.prompts, job.benign, ids, token_budget=job.token_budget, parts=job.parts)
     benign = job.sources.get("benign")
     record = {**first.record(), "benign": benign.parent.name if benign else None}

@@ -1,6 +1,6 @@
 """What the jobs of all methods of attribution have in common: they read, load the model, keep parts, and write."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,9 @@ class Job(NamedTuple):
     benign: pd.DataFrame | None
     ablation: Ablation | None
     settings: Mapping[str, Any]
+    """The method's own."""
+    openings: Sequence[str]
+    """How refusals begin; empty for a method that does not go by that."""
     token_budget: int
     parts: Parts
     sources: Mapping[str, Path]
@@ -48,8 +51,10 @@ def run(snakemake: Any, method: str, compute: Callable[[Job], tuple[pd.DataFrame
         inputs = dict.fromkeys(path for key, path in sources.items() if key != "model")
         record = record_of(params, config.results, inputs=inputs, description=sources["model"], model=model)
         parts = Parts(output, determining(record, config, name), prompts, benign, budget)
-        ablation, settings = Ablation.of(params.ablation), params.get("attribution", {})
-        rows, found = compute(Job(model, prompts, benign, ablation, settings, budget, parts, sources, name, config))
+        own = dict(params.attribution)
+        openings, ablation = own.pop("openings", ()), Ablation.of(params.ablation)
+        job = Job(model, prompts, benign, ablation, own, openings, budget, parts, sources, name, config)
+        rows, found = compute(job)
         record |= {**found, "out_of_memory": smallest_piece(parts)}
         stage = method if method in STAGES else "scores"
         files.write(stage, output, rows, {"method": method, **snakemake.wildcards}, record)
