@@ -1,7 +1,8 @@
 """Score every head by gates that are learned to undo refusals with few heads ablated."""
 
-import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
 from safetyheads.attribution.mask import mask
+
+import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
 from safetyheads.jobs.first_tokens import first_tokens_of
 from safetyheads.jobs.scoring import run
 

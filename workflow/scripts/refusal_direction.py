@@ -1,7 +1,8 @@
 """Score every head by what it writes along the direction from benign to harmful prompts."""
 
-import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
 from safetyheads.attribution.refusal_direction import refusal_direction
+
+import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
 from safetyheads.jobs.scoring import run
 
 

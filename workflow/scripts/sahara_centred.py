@@ -1,7 +1,8 @@
 """Search the group of heads as Sahara does, on states less the plain model's mean."""
 
-import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
 from safetyheads.attribution.sahara_centred import sahara_centred
+
+import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
 from safetyheads.jobs.scoring import run
 
 

@@ -33,6 +33,17 @@ ABOUT_SCORES = {
     **{"support": "share of resamples, or of starts, that choose the head; null: there are none"},
     **{"selected": "the head is of the method's own choice; null: it makes none"},
 }
+_CHANGES = [
+    f"{name}_{end}"
+    for name in ("score", "refusal_shift", "to_query")
+    for end in ("clean", "attack", "change", "change_low", "change_high")
+]
+ATTACKS = " ".join(("model dataset ablation clean attack layer head n", *_CHANGES))
+ABOUT_ATTACKS = {
+    **{"clean": "template", "attack": "template", "n": "queries that both have", "score_clean": "mean Ships, nats"},
+    **{"score_change": "attack less clean", "score_change_high": "bootstrap over queries, 95 %"},
+    **{"refusal_shift_clean": "mean, nats; null: the model hardly refuses", "to_query_clean": "mean share"},
+}
 MAP = "plain highest lowest expected_highest expected_lowest spread expected_spread p_value cochran_q cochran_p up down"
 MAPS = " ".join(("n n_heads needed", *(f"{name}{end}" for end in ("", "_asr") for name in MAP.split())))
 MAP_HEAD = "plain ablated effect up down p_value p_adjusted"
@@ -73,7 +84,7 @@ _NUMBERS = (
 TYPES = {
     **dict.fromkeys(("layer", "head", "step"), "int16"),
     **dict.fromkeys(("sample", "n_tokens"), "int32"),
-    **dict.fromkeys(_NUMBERS.split(), "float64"),
+    **dict.fromkeys([*_NUMBERS.split(), "to_query", *_CHANGES], "float64"),
     **dict.fromkeys(("largest", "heads_asr", "heads_coherent"), "int64"),
     "chosen": "bool",
     **dict.fromkeys([*EFFECTS.split(), *MAPS.split(), *MAPS_BY_HEAD.split()], "float64"),

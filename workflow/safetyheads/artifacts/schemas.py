@@ -8,10 +8,12 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from safetyheads.artifacts.columns import (
+    ABOUT_ATTACKS,
     ABOUT_CALIBRATION,
     ABOUT_EFFECTS,
     ABOUT_SCORES,
     AGREEMENT,
+    ATTACKS,
     CALIBRATION,
     CONCENTRATION,
     CORRECTED_BY,
@@ -88,6 +90,13 @@ STAGES: dict[str, Stage] = {
         "step layer head score support selected",
         ABOUT_SCORES,
     ),
+    "attention": Stage(
+        "attention/{model}/{dataset}/{template}.parquet",
+        "prompt x head",
+        "query_id layer head to_query",
+        {"to_query": "share of the last position's attention on the tokens of the query"},
+    ),
+    "attacks": Stage("attacks.parquet", "a head of an attack template beside a clean one", f"{ATTACKS}", ABOUT_ATTACKS),
     "completions": Stage(
         f"completions/{_CELL}.parquet",
         "a completion",

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from safetyheads.config.sections import Section
-from safetyheads.config.types import Count, Number, Seed, Text
+from safetyheads.config.types import Count, Name, Number, Seed, Text
 from safetyheads.methods import METHODS
 from safetyheads.templates import OPENINGS
 
@@ -76,6 +76,9 @@ class Attribution(Section):
     """How refusals begin: their first tokens are those of `refusal_shift`, and an answer that begins so has the outcome
     `refused`. A change makes Ships and what uses them again, and verdicts."""
 
+    attacks: dict[Name, Name] = {}
+    """Templates that attack, each with the clean one that it is compared with: `{role_play: simple}`. Where a study has
+    both, `attacks.parquet` and the page tell what the attack changes of each head."""
     refusal_direction: RefusalDirection = RefusalDirection()
     """Settings of `refusal_direction-N`."""
     gradient: Gradient = Gradient()

@@ -175,10 +175,14 @@ def _attribution(config: "Declarations", values: Mapping[str, Any]) -> Iterator[
     for section, where, name in (
         ("datasets", "attribution.benign", config.attribution.benign),
         ("models", "attribution.contrast.base", _base(config)),
+        *(("templates", "attribution.attacks", name) for pair in config.attribution.attacks.items() for name in pair),
     ):
         known = _names(config, values, section)
         if name is not None and known is not None and name not in known:
             yield f"{where}: found {name!r}, which is not known; allowed: {_listed(known)}.{nearest(name, known)}"
+    for attack, clean in config.attribution.attacks.items():
+        if attack == clean:
+            yield f"attribution.attacks: found {attack!r} beside itself; allowed: two templates"
 
 
 def _base(config: "Declarations") -> str | None:

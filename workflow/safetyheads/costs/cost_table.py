@@ -3,10 +3,10 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from safetyheads.costs.job_costs import HOUR, Estimates
+from safetyheads.costs.job_costs import HOUR, Estimates, Job
 from safetyheads.methods import SCORES
 
-STAGES = ("checks", *SCORES, "completions", "judged")
+STAGES = ("checks", *SCORES, "attention", "completions", "judged")
 WORTH_TELLING = 900.0  # seconds: a shorter study is not announced
 WORTH_A_COLUMN = 180.0  # seconds of all checks: before they show as 0.1 hours, they are in the sum alone
 Scored = Iterable[tuple[str, str, str]]
@@ -31,11 +31,15 @@ def planned(
 ) -> list[Planned]:
     """The jobs of a study. A key has model, data set and template; that of completions has plan and decoding too.
 
-    `scores` has the keys, one for each job, by the name of the scores (`methods.SCORES`).
+    `scores` has the keys, one for each job, by the name of the scores (`methods.SCORES`), or `attention`.
     `judged` has the plans and decodings that a judge's model judges, by judge, model, data set and template. Each of
     the models is checked once.
     """
-    found = [(name, key[0], 1, estimates.scores(name, *key)) for name, keys in scores.items() for key in keys]
+    found: list[tuple[str, str, int, Job | None]] = []
+    for name, keys in scores.items():
+        for scored in keys:
+            job = estimates.attention(*scored) if name == "attention" else estimates.scores(name, *scored)
+            found.append((name, scored[0], 1, job))
     for key in completions:
         shards = estimates.shards(*key)
         found.append(("completions", key[0], shards, estimates.completions(*key, shards=shards)))

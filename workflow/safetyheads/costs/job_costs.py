@@ -76,6 +76,15 @@ class Estimates:
         states = 4 * shape.heads * shape.hidden * count if of.searches else 0  # of one layer, all prompts
         return self._job((sweep[0], took), states=states)
 
+    def attention(self, model: str, dataset: str, template: str) -> Job | None:
+        """The job of rule `attention`: one pass over each prompt."""
+        prompts = self._prompts(model, dataset, template)
+        if prompts is None:
+            return None
+        shape, count, tokens = prompts
+        passes = reading(shape, count, tokens, self.config.compute.token_budget, self._width(model))
+        return self._job(self._timed(passes, model, self.config.compute.speed.scoring))
+
     def completions(
         self, model: str, dataset: str, template: str, plan: str, decoding: str, shards: int = 1
     ) -> Job | None:

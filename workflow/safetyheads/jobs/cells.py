@@ -92,7 +92,27 @@ class Cells:
         with others there are also the cells of these others.
         """
         found = [cell.attributed for cell in self.all if parse_plan(cell.plan).scores == scores]
+        found += [cell for _, cell in self.attacked()] if scores == "ships" else []
         return found + [self.subtracted(cell) for cell in found if parse_plan(cell.plan).contrasted]
+
+    def attacked(self) -> list[tuple[tuple[str, ...], Cell]]:
+        """What is compared between an attack template and a clean one, with the cells of both templates.
+
+        A comparison is named as `statistics.attacks.Attacked` has it: model, data set, ablation, clean, attack.
+        A comparison is made where a study has both templates, for its models, ablations and the data sets on which
+        heads are chosen.
+        """
+        found = []
+        for study in self.config.studies.values():
+            for attack, clean in self.config.attribution.attacks.items():
+                if not {attack, clean} <= set(study.templates):
+                    continue
+                harmful = [name for name in study.datasets if not self.config.dataset(name).benign]
+                for model, dataset, ablation in product(study.models, harmful, study.ablations):
+                    one = (model, dataset, ablation, clean, attack)
+                    cell = Cell(model, dataset, clean, ablation, "", "", "")
+                    found += [(one, cell), (one, cell._replace(template=attack))]
+        return sorted(set(found))
 
     def score_paths(self) -> dict[str, list[str]]:
         """The paths of all scores that plans need, by the name of the scores, sorted and each once."""
@@ -220,6 +240,8 @@ class Cells:
         stages += ["calibration"] * bool(self.labelled()) + ["agreement"] * bool(self.by_several_judges())
         if any(cell.plan != "none" for cell in self.maps()):
             stages += ["maps", "maps_by_head"]
+        if self.attacked():
+            stages += ["attacks"]
         if self.choices():
             stages += ["concentration", "stability"]
         return {stage: PATHS[stage] for stage in stages}

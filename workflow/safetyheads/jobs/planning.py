@@ -18,11 +18,12 @@ SHOWN = 5
 def hours(config: Config, cells: Cells, *, on_gpu: bool) -> str | None:
     """The table of estimated hours by model and stage; None where they take minutes only."""
     estimates = Estimates(config, gpu=on_gpu)
-    scores = {name: sorted({cell[:4] for cell in cells.scored(name)}) for name in SCORES}
+    scores = {name: [cell[:3] for cell in sorted({cell[:4] for cell in cells.scored(name)})] for name in SCORES}
+    scores["attention"] = sorted({cell[:3] for _, cell in cells.attacked()})
     completions = {cell[:6] for cell in cells.all}
     jobs = planned(
         estimates,
-        {name: [key[:3] for key in keys] for name, keys in scores.items()},
+        scores,
         [(*key[:3], *key[4:]) for key in sorted(completions)],
         JudgeCells(cells).judged_plans(),
     )

@@ -103,6 +103,8 @@ class Requests:
         key = (keyed["model"], keyed["dataset"], keyed["template"])
         if stage == "judged":
             return self.estimates.judged(keyed["judge"], *key, self.answers[keyed["judge"], *key])
+        if stage == "attention":
+            return self.estimates.attention(*key)
         if stage.startswith("completions"):
             return self.estimates.completions(*key, keyed["plan"], keyed["decoding"], shards=self.shards(keyed))
         return self.estimates.scores(stage.removeprefix("scores_"), *key)

@@ -32,7 +32,7 @@ class Job(NamedTuple):
     token_budget: int
     parts: Parts
     sources: Mapping[str, Path]
-    """The files of `model`, `prompts` and `benign`."""
+    """The files of `model`, `prompts` and `benign`, and of the `queries` where a rule has them."""
     name: str
     """Of the model."""
     config: Config
@@ -43,16 +43,17 @@ def run(snakemake: Any, method: str, compute: Callable[[Job], tuple[pd.DataFrame
     with logged(snakemake.log[0]):
         output, config, params = Path(snakemake.output[0]), Config.model_validate(snakemake.config), snakemake.params
         name, given = snakemake.wildcards.model, snakemake.input
-        sources = {key: Path(given[key]) for key in ("model", "prompts", "benign") if given.get(key)}
-        read = {key: files.read(sources[key], ["query_id", "text", "token_ids"]) for key in sources if key != "model"}
-        prompts, benign, budget = read["prompts"], read.get("benign"), config.compute.token_budget
+        sources = {key: Path(given[key]) for key in ("model", "prompts", "benign", "queries") if given.get(key)}
+        columns, budget = ["query_id", "text", "token_ids"], config.compute.token_budget
+        prompts = files.read(sources["prompts"], columns)
+        benign = files.read(sources["benign"], columns) if "benign" in sources else None
         how = {"dtype": params.dtype, **params.model, "checks": given.checks}
         model = model_of(config, name, sources["model"], **how)
         inputs = dict.fromkeys(path for key, path in sources.items() if key != "model")
         record = record_of(params, config.results, inputs=inputs, description=sources["model"], model=model)
         parts = Parts(output, determining(record, config, name), prompts, benign, budget)
-        own = dict(params.attribution)
-        openings, ablation = own.pop("openings", ()), Ablation.of(params.ablation)
+        own = dict(params.get("attribution", {}))
+        openings, ablation = own.pop("openings", ()), Ablation.of(params.get("ablation", {}))
         job = Job(model, prompts, benign, ablation, own, openings, budget, parts, sources, name, config)
         rows, found = compute(job)
         record |= {**found, "out_of_memory": smallest_piece(parts)}

@@ -1,0 +1,74 @@
+"""How much each head's last position attends to each token of a prompt, by the eager attention of the model's family.
+
+Kernels such as sdpa do not tell the weights. The family's own eager code does, with all that belongs to it: windows,
+sinks, soft caps.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from safetyheads.engine.ablation import Attend
+from safetyheads.engine.reference_attention import EAGER, attending, implementation
+from safetyheads.errors import SafetyHeadsError
+
+
+def last_weights(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """The attention weights (B, layers, heads, T) of the last position, for prompts of token ids (B, T), in float32.
+
+    A row sums to 1, or to less where a head attends to a sink that is no token. Raises SafetyHeadsError for a model
+    whose family has no eager attention.
+    """
+    with attending(model, EAGER):
+        if implementation(model) != EAGER:
+            raise SafetyHeadsError(f"{type(model).__name__} has no eager attention, so its weights cannot be seen.")
+        base, seen = ALL_ATTENTION_FUNCTIONS[EAGER], _Seeing(ALL_ATTENTION_FUNCTIONS[EAGER])
+        AttentionInterface.register(EAGER, seen)
+        try:
+            with torch.inference_mode():
+                model(ids, use_cache=False, logits_to_keep=1)
+        finally:
+            AttentionInterface.register(EAGER, base)
+    return torch.stack([weights[..., : ids.shape[1]].to(ids.device) for weights in seen.weights], dim=1)
+
+
+class _Seeing:
+    """An attention function around another one that keeps the weights of the last position."""
+
+    def __init__(self, base: Attend) -> None:
+        self.base = base
+        self.weights: list[Tensor] = []  # (B, N, S) of each layer, in turn
+
+    def __call__(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        **kwargs: object,
+    ) -> tuple[Tensor, Tensor | None]:
+        output, weights = self.base(module, query, key, value, attention_mask, **kwargs)
+        if weights is None:
+            raise SafetyHeadsError(f"{type(module).__name__} does not tell its attention weights.")
+        self.weights.append(weights[:, :, -1].float())
+        return output, weights
+
+
+def query_tokens(ids: Sequence[int], query: str, decode: Callable[[Sequence[int]], str]) -> list[int]:
+    """The places of the tokens of a prompt that hold its query, in order.
+
+    `decode` gives the text of token ids. White space does not count, as tokenizers add it and take it away. Of several
+    places that hold the query the last counts, and a token that holds some other character, too, is one of the query's.
+    Raises SafetyHeadsError where the text of the ids does not hold the query.
+    """
+    ends = [len("".join(decode(ids[: at + 1]).split())) for at in range(len(ids))]
+    text, wanted = "".join(decode(ids).split()), "".join(query.split())
+    start = text.rfind(wanted)
+    if start < 0 or not wanted:
+        raise SafetyHeadsError(f"The token ids of a prompt do not hold its query {query!r}: the tokenizer changes it.")
+    begins = [0, *ends[:-1]]
+    return [at for at, (low, high) in enumerate(zip(begins, ends)) if low < start + len(wanted) and high > start]
