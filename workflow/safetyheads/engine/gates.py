@@ -25,6 +25,9 @@ from safetyheads.engine.positions import relax, stretching_ropes
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Ablation, Kind
 
+KEPT = 8
+"""A pass that is differentiated keeps what its layers have computed: so many times fewer tokens fit into a batch."""
+
 
 @contextmanager
 def gates(model: PreTrainedModel, ablation: Ablation, gates: Tensor) -> Iterator[None]:
