@@ -38,13 +38,15 @@ def sahara(
     steps: int,
     rank: int,
     representation: Representation,
+    centred: bool = False,
     token_budget: int,
     parts: Parts,
 ) -> pd.DataFrame:
     """Add the head of highest score to the group, `steps` times; of equal ones the lower layer, then the lower head.
 
     `prompts` has token_ids. Returns rows of step (from 1), layer, head, score (degrees, of the group so far with this
-    head) and selected. A head that was chosen in an earlier step has no row later.
+    head) and selected. A head that was chosen in an earlier step has no row later. With `centred`, all states are less
+    the plain model's mean over the prompts (see `sahara_centred`).
 
     One layer's states of all prompts are in memory at a time. The angles and gaps of each layer are a part, so that a
     job that is killed goes on after its last whole layer.
@@ -71,9 +73,11 @@ def sahara(
         return found
 
     def score(states: Tensor) -> np.ndarray:  # (candidates of a layer, prompts, d_model) -> (2, candidates)
-        return _angles_and_gaps(base, states, rank, device)
+        return _angles_and_gaps(base, states, centre, rank, device)
 
-    (base,), (gap,) = left_singular_vectors(sweep.plain(state)[None].double(), rank)
+    plain = sweep.plain(state).double()  # (prompts, d_model)
+    centre = plain.mean(dim=0) if centred else None
+    (base,), (gap,) = left_singular_vectors(_less(plain[None], centre), rank)
     if gap < GAP:
         log.warning("Plain model: sigma_%d / sigma_%d is %.3f; no angle is well defined.", rank, rank + 1, gap)
     group: HeadSet = ()
@@ -98,13 +102,23 @@ def sahara(
     return pd.concat(rows, ignore_index=True)
 
 
-def _angles_and_gaps(base: np.ndarray, states: Tensor, rank: int, device: torch.device) -> np.ndarray:
-    """The angle to `base` (prompts, rank) of each of C matrices (C, prompts, d_model), and its gap: (2, C)."""
+def _angles_and_gaps(
+    base: np.ndarray, states: Tensor, centre: Tensor | None, rank: int, device: torch.device
+) -> np.ndarray:
+    """The angle to `base` (prompts, rank) of each of C matrices (C, prompts, d_model), and its gap: (2, C).
+
+    The rows of the matrices are less `centre` (d_model,), if there is one.
+    """
     _, prompts, width = states.shape
     some = max(1, MEMORY // (8 * prompts * width))
-    found = [left_singular_vectors(part.to(device).double(), rank) for part in torch.split(states, some)]
+    found = [left_singular_vectors(_less(part.to(device).double(), centre), rank) for part in torch.split(states, some)]
     angles = [angle(base, vectors) for left, _ in found for vectors in left]
     return np.stack([angles, np.concatenate([gaps for _, gaps in found])])
+
+
+def _less(states: Tensor, centre: Tensor | None) -> Tensor:
+    """States (..., d_model) less a centre (d_model,)."""
+    return states if centre is None else states - centre.to(states.device)
 
 
 def left_singular_vectors(matrices: Tensor, rank: int) -> tuple[np.ndarray, np.ndarray]:

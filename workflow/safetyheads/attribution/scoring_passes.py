@@ -57,6 +57,46 @@ class Sweep:
             order += batch
         return torch.cat(made).cpu()[torch.tensor(order).argsort()]
 
+    def by_prompt(self, name: str, compute: Callable[[Tensor], Tensor], token_budget: int | None = None) -> np.ndarray:
+        """What `compute` makes of token ids (P, T) of one length, (P, ...), for all prompts: (prompts, ...).
+
+        A batch has at most `token_budget` tokens, those of the sweep if none are given. Each is kept as a part called
+        `name` and its number, and not computed again.
+        """
+        lengths = list(map(len, self.prompts))
+        return self._by_row(name, lengths, lambda rows: compute(self._ids(rows)), token_budget or self.token_budget)
+
+    def of_sets(self, name: str, sets: Sequence[HeadSet], measure: Callable[[Top], Tensor]) -> np.ndarray:
+        """Ablate each head set in whole passes over all prompts; return what is measured, (prompts, sets, ...).
+
+        `measure` takes what is kept, (R, ...), from the top of R rows. Rows of any prompts and sets share a batch. Each
+        batch is kept as a part called `name` and its number, and not computed again.
+        """
+        pairs = [(prompt, heads) for prompt in range(len(self.prompts)) for heads in sets]
+
+        def compute(rows: list[int]) -> Tensor:
+            self._check()
+            chosen = [pairs[row] for row in rows]
+            ids = self._ids([prompt for prompt, _ in chosen])
+            return measure(self.passes.whole(ids, self.ablation, [heads for _, heads in chosen]))
+
+        lengths = [len(self.prompts[prompt]) for prompt, _ in pairs]
+        made = self._by_row(name, lengths, compute, self.token_budget)
+        return made.reshape(len(self.prompts), len(sets), *made.shape[1:])
+
+    def _by_row(
+        self, name: str, lengths: Sequence[int], compute: Callable[[list[int]], Tensor], token_budget: int
+    ) -> np.ndarray:
+        """What `compute` gives for rows of these lengths, by their indices, in their order: (rows, ...)."""
+        batches, made = equal(lengths, token_budget), []
+        for number, batch in enumerate(tqdm(batches, desc=name, unit="batch")):
+            part = self.parts.load(f"{name}-{number:06d}")
+            if part is None:
+                part = torch.cat(self.whole.of(compute, batch)).cpu().numpy()
+                self.parts.save(f"{name}-{number:06d}", part)
+            made.append(part)
+        return np.concatenate(made)[np.concatenate(batches).argsort()]
+
     def by_block(
         self, name: str, candidates: Sequence[Head], measure: Measure
     ) -> Iterator[tuple[Block, Batch, np.ndarray]]:

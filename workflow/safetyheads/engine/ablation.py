@@ -27,6 +27,9 @@ from safetyheads.heads import Ablation, HeadSet, Kind
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
 """An attention function of transformers: (module, query, key, value, mask, ...) -> head outputs, weights."""
 
+Attention = Callable[..., tuple[Tensor, Tensor | None]]
+"""What takes the place of an attention function: (that function, module, query, key, value, mask, ...) -> the same."""
+
 States = tuple[Tensor, Tensor, Tensor]
 """Query (B, N, T, d), key and value states (B, N_kv, S, d)."""
 
@@ -71,6 +74,7 @@ _INSTALLED = "is_installed_for_ablation"
 
 _active: ContextVar[Rows | None] = ContextVar("safetyheads_rows", default=None)
 _exchange: ContextVar[Callable[..., States] | None] = ContextVar("safetyheads_exchange", default=None)
+_attention: ContextVar[Attention | None] = ContextVar("safetyheads_attention", default=None)
 
 
 @contextmanager
@@ -84,8 +88,7 @@ def ablate(
     `select`. All is over when the block ends, also by an error, and weights are never touched. Raises SafetyHeadsError
     for a nested block; the forward pass raises it if the batch has not one row for each head set.
     """
-    if _active.get() is not None:
-        raise SafetyHeadsError("Ablation blocks cannot be nested: end the first one before the next begins.")
+    check_no_block()
     if ablation is None and any(head_sets):
         raise SafetyHeadsError("Heads to ablate were given, but no ablation.")
     if ablation is not None and not _installed(model):
@@ -109,6 +112,36 @@ def exchange(states: Callable[..., States]) -> Iterator[None]:
         yield
     finally:
         _exchange.reset(token)
+
+
+@contextmanager
+def attend_by(model: PreTrainedModel, attention: Attention) -> Iterator[None]:
+    """Within the block, every layer of `model` attends by `attention`, which is given the function that it would use.
+
+    `attention` returns head outputs (B, T, N, d) and weights as that does. Raises SafetyHeadsError within a block of
+    `ablate` or of this function, and if the model is not installed for ablation.
+    """
+    check_no_block()
+    if not _installed(model):
+        raise SafetyHeadsError(f"{type(model).__name__} was not installed for ablation: call `install` first.")
+    mark = model.__dict__[_INSTALLED]
+
+    def of_model(attend: Attend, module: nn.Module, *states: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        if module.__dict__[_INSTALLED] is not mark:  # another model
+            return attend(module, *states, **kwargs)
+        return attention(attend, module, *states, **kwargs)
+
+    token = _attention.set(of_model)
+    try:
+        yield
+    finally:
+        _attention.reset(token)
+
+
+def check_no_block() -> None:
+    """Raise SafetyHeadsError within a block of `ablate` or `attend_by`."""
+    if _active.get() is not None or _attention.get() is not None:
+        raise SafetyHeadsError("Ablation blocks cannot be nested: end the first one before the next begins.")
 
 
 def install(model: PreTrainedModel) -> PreTrainedModel:
@@ -143,6 +176,8 @@ class _Around:
             return attend(module, query, key, value, attention_mask, **kwargs)
         if (other := _exchange.get()) is not None:
             query, key, value = other(module, query, key, value)
+        if (attention := _attention.get()) is not None:
+            return attention(attend, module, query, key, value, attention_mask, **kwargs)
         rows = _active.get()
         if rows is not None and module.__dict__[_INSTALLED] is not rows.model.__dict__[_INSTALLED]:
             rows = None  # the block is about another model
@@ -152,7 +187,7 @@ class _Around:
             return attend(module, query, key, value, attention_mask, **kwargs)
         if len(mask) != len(query) and not rows.every_row:
             raise SafetyHeadsError(f"{len(mask)} head sets were given for a batch of {len(query)} rows.")
-        return _attend_ablated(attend, rows.ablation, mask, module, query, key, value, attention_mask, **kwargs)
+        return attend_ablated(attend, rows.ablation, mask, module, query, key, value, attention_mask, **kwargs)
 
 
 def _installed(module: nn.Module) -> bool:
@@ -168,7 +203,7 @@ def _eager(module: nn.Module) -> Attend:
     raise SafetyHeadsError(f"{type(module).__name__} has no eager attention of its own.")
 
 
-def _attend_ablated(
+def attend_ablated(
     attend: Attend,
     ablation: Ablation,
     mask: Tensor,  # (B, N): which heads of which rows

@@ -1,0 +1,74 @@
+"""Every family goes through all methods of attribution, without a special case for any."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from members import installed, logits, prompts
+from registry import FAMILIES, HEADS, LAYERS, Family
+
+from safetyheads.artifacts.parts import Parts
+from safetyheads.attribution.gradient import gradient
+from safetyheads.attribution.refusal_direction import refusal_direction
+from safetyheads.attribution.refusal_shift import FirstTokens
+from safetyheads.engine.ablation import ablate
+from safetyheads.engine.contributions import contributions
+from safetyheads.heads import Ablation, Head, Kind, all_heads
+
+ABLATION = Ablation(Kind.UNDIFFERENTIATED, 0.05)
+FIRST = FirstTokens((7, 12, 30), (20, 31), 0.9, 0.1, 1.0)
+EVERY = list(all_heads(LAYERS, HEADS))
+
+every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+
+
+def frame(lengths: list[int], seed: int = 0) -> pd.DataFrame:
+    token_ids = prompts(lengths, seed)
+    return pd.DataFrame({"query_id": [f"q-{at}" for at in range(len(token_ids))], "token_ids": token_ids})
+
+
+@every_family
+def test_what_a_head_writes_is_what_its_removal_takes_from_the_output_of_its_attention(family: Family) -> None:
+    model, ids = installed(family), torch.tensor(prompts([7, 7]))
+    generator = torch.Generator().manual_seed(0)
+    seen: dict[int, torch.Tensor] = {}
+
+    def see(module: Any, _: Any, output: Any) -> None:
+        layer = getattr(module, "layer_idx", None)
+        if layer is not None and hasattr(module, "scaling"):
+            seen[layer] = (output[0] if isinstance(output, tuple) else output)[:, -1].double()
+
+    hooks = [module.register_forward_hook(see) for module in model.modules()]
+    width = model.config.hidden_size
+    directions = torch.randn(LAYERS, width, generator=generator, dtype=torch.float64)
+    logits(model, ids)
+    plain = dict(seen)
+    expected = np.zeros((2, LAYERS, HEADS))
+    for layer, head in EVERY:
+        with ablate(model, Ablation(Kind.SCALING, 1e-9), [(Head(layer, head),)] * 2):
+            logits(model, ids)
+        expected[:, layer, head] = ((plain[layer] - seen[layer]) @ directions[layer]).numpy()
+    for hook in hooks:
+        hook.remove()
+    found = contributions(model, directions, ids).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
+    assert np.abs(expected).max() > 0.01
+
+
+@every_family
+def test_it_goes_through_the_methods_that_differentiate(family: Family, tmp_path: Path) -> None:
+    model, harmful, benign = installed(family), frame([6, 4, 6]), frame([5, 6], seed=1)
+    slopes, record = gradient(
+        model, harmful, ABLATION, FIRST, sample=2, token_budget=300, parts=Parts(tmp_path / "gradient")
+    )
+    written = refusal_direction(
+        model, harmful, benign, layer="own", token_budget=300, parts=Parts(tmp_path / "direction")
+    )
+    for table in (slopes, written):
+        assert list(zip(table["layer"], table["head"])) == EVERY
+        assert np.isfinite(table["score"]).all()
+        assert table["score"].abs().max() > 1e-3
+    assert record["prompts"] == 2

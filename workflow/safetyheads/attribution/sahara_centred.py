@@ -1,0 +1,38 @@
+"""Sahara on centred states: all states less the plain model's mean over the prompts.
+
+Sahara's first singular vector is mostly the mean of all prompts' states, which hardly turns whatever is ablated. A
+group that moves all prompts alike leaves it where it is, however far it moves them; one that moves a tenth of them may
+turn it further than one that moves half. Without the plain mean what is left are differences between prompts, and what
+an ablation adds to them. It has to be the plain model's mean for plain and ablated states alike: their own mean would
+take a move of all prompts away with it.
+"""
+
+import pandas as pd
+from transformers import PreTrainedModel
+
+from safetyheads.artifacts.parts import Parts
+from safetyheads.attribution.sahara import Representation, sahara
+from safetyheads.heads import Ablation
+
+
+def sahara_centred(
+    model: PreTrainedModel,
+    prompts: pd.DataFrame,
+    ablation: Ablation | None,
+    *,
+    steps: int,
+    rank: int,
+    representation: Representation,
+    token_budget: int,
+    parts: Parts,
+) -> pd.DataFrame:
+    """Search a group of heads as `sahara` does, with its columns and errors, on centred states."""
+    return sahara(
+        *(model, prompts, ablation),
+        steps=steps,
+        rank=rank,
+        representation=representation,
+        centred=True,
+        token_budget=token_budget,
+        parts=parts,
+    )
