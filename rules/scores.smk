@@ -10,11 +10,13 @@ for method, of in METHODS.items():
             unpack(scores_inputs_of(method)),
             checks=checks_of,
         output:
-            scores_path(method),
+            PATHS["scores"],
         log:
-            f"<results>/logs/scores/{method}/{{model}}/{{dataset}}/{{template}}/{{ablation}}.log",
+            "<results>/logs/scores/{method}/{model}/{dataset}/{template}/{ablation}.log",
         benchmark:
-            f"<results>/benchmarks/scores/{method}/{{model}}/{{dataset}}/{{template}}/{{ablation}}.jsonl"
+            "<results>/benchmarks/scores/{method}/{model}/{dataset}/{template}/{ablation}.jsonl"
+        wildcard_constraints:
+            method=method,
         conda:
             ENVIRONMENT
         threads: settings.compute.threads
@@ -29,6 +31,6 @@ for method, of in METHODS.items():
             dtype=dtype,
             code=code(method),
         message:
-            f"{method}: {{wildcards.model}}, {{wildcards.dataset}} ({{wildcards.template}}, {{wildcards.ablation}})"
+            "{wildcards.method}: {wildcards.model}, {wildcards.dataset} ({wildcards.template}, {wildcards.ablation})"
         script:
-            f"../workflow/scripts/{method}.py"
+            "../workflow/scripts/{wildcards.method}.py"

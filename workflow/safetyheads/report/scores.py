@@ -85,12 +85,9 @@ def best_heads(scores: pd.DataFrame, unit: str) -> Table:
 
 def recall_words(recall: Mapping[str, Any] | None) -> str:
     """How many of the heads that really change most an estimate finds, in a sentence; empty where it was not tried."""
-    if not recall:
+    tried = {key: share for key, share in (recall or {}).items() if key.startswith("recall_at_") and share is not None}
+    if recall is None or not tried:
         return ""
-    found = ", ".join(
-        f"{percent(recall[key])} of the first {key.removeprefix('at_')}" for key in recall if key.startswith("at_")
-    )
-    return (
-        f" Against the exact change on {recall['prompts']} prompts it finds {found} (rank correlation "
-        f"{recall['spearman']:.2f})."
-    )
+    found = ", ".join(f"{percent(share)} of the first {key.removeprefix('recall_at_')}" for key, share in tried.items())
+    ranks = "" if recall["spearman"] is None else f" (rank correlation {recall['spearman']:.2f})"
+    return f" Of the heads by exact change on {recall['prompts']} prompts it finds {found}{ranks}."
