@@ -56,14 +56,15 @@ def judge_of(
     if adapter is not None:
         opened = merge_adapter(opened, adapter)
     tokenizer = load_tokenizer(folder, model["tokenizer"])
-    prompts = JudgePrompts(tokenizer, described["template"], Clip(**judge.clip.model_dump()) if judge.clip else None)
+    clip, lead = Clip(**judge.clip.model_dump()) if judge.clip else None, judge.lead or ("",)
+    prompts = JudgePrompts(tokenizer, described["template"], clip, leads=lead)
     made = Generative(
         opened,
         prompts,
         judge.answers or {},
         detects=judge.detects or "harm",
         threshold=judge.threshold,
-        lead=judge.lead or ("",),
+        lead=lead,
         context_length=model["context_length"],
     )
     _collect_garbage_again()
