@@ -87,7 +87,7 @@ rule to_judge_file:
     conda:
         ENVIRONMENT
     params:
-        content=asked(judge_cells.verdict_content, "judge"),
+        content=asked(judge_cells.to_judge_content, "judge"),
         code=code("to_judge"),
     message:
         "What {wildcards.judge} has no verdict on"

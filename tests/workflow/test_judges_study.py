@@ -11,6 +11,8 @@ import pytest
 from judge_models import KINDS, classifier_model, model_of, tokenizer_of
 from project import DATA, Project, Settings, jobs, kill_within_job, parts, shared, small_study
 
+from safetyheads.data_files import read_rows
+
 CELL = "verdicts/tiny/neutral/plainly/undifferentiated/single/short"
 JUDGED = "judged/gen/tiny/neutral/plainly"
 
@@ -156,18 +158,21 @@ def test_verdicts_that_were_made_elsewhere(mapped: Project, tmp_path: Path) -> N
     settings = judging_study()
     settings["judges"] = {"api": {"kind": "file", "path": "api.csv"}}
     settings["studies"]["main"] |= {"plans": ["mine"], "judges": ["api"]}
+    settings["judges"]["api"]["labels"] = "labels.csv"  # answers that people have labelled are to be judged, too
+    (project.folder / "labels.csv").write_text('query,text,harmful\nq,"one\rtwo",yes\n', encoding="utf-8", newline="")
     project.configure(settings)
     project.make("to_judge")
-    asked = pd.read_csv(project.results / "to_judge/api.csv", keep_default_na=False)
+    rows = read_rows(project.results / "to_judge/api.csv", "csv", ["query", "text"]).rows
+    asked = pd.DataFrame([row.values for row in rows])[["query", "text"]]
     distinct = answers(project, "mine")
-    assert list(asked) == ["query", "text"] and len(asked) == len(distinct)
+    assert len(asked) == len(distinct) + 1 and ("q", "one\rtwo") in set(asked.itertuples(index=False, name=None))
     told = asked.assign(harmful=[("yes", "no")[at % 2] for at in range(len(asked))], probability=0.75)
-    told.iloc[1:].to_csv(project.folder / "api.csv", index=False)
+    told.iloc[1:].to_csv(project.folder / "api.csv", index=False, quoting=csv.QUOTE_ALL)
     refused = project.run("measure")
     assert refused.status != 0 and "has no verdict on 1 of" in refused.output and "snakemake to_judge" in refused.output
     project.make("to_judge")
     assert len(pd.read_csv(project.results / "to_judge/api.csv")) == 1
-    told.to_csv(project.folder / "api.csv", index=False)
+    told.to_csv(project.folder / "api.csv", index=False, quoting=csv.QUOTE_ALL)
     project.make("measure")
     queries = pd.read_parquet(project.results / "datasets/neutral.parquet").set_index("query_id")["query"]
     verdicts = pd.read_parquet(project.results / "verdicts/tiny/neutral/plainly/plain/none/short/api.parquet")

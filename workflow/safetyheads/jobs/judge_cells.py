@@ -35,10 +35,16 @@ class JudgeCells:
         """The completions of all plans that a judge's model judges together, because they share most texts."""
         return self.cells.paths("completions", self._to_be_judged.get((judge, model, dataset, template), []))
 
-    def to_judge_inputs(self, judge: str) -> dict[str, list[str]]:
-        """The `completions` of all cells of a judge, and the `queries` that they answer."""
+    def to_judge_inputs(self, judge: str) -> dict[str, list[str] | str]:
+        """The `completions` of all cells of a judge, the `queries` that they answer, and labels that are downloaded."""
         cells = self._to_be_judged.get((judge,), [])
-        return {"completions": self.cells.paths("completions", cells), "queries": self.cells.paths("datasets", cells)}
+        named = {"completions": self.cells.paths("completions", cells), "queries": self.cells.paths("datasets", cells)}
+        return named | (self.labelled_inputs(judge) if self.config.judge(judge).labels else {})
+
+    def to_judge_content(self, judge: str) -> str:
+        """The sums of the file that a judge reads and of its labels, which are to be judged, too."""
+        labels = self.labels_content(judge) if self.config.judge(judge).labels else ""
+        return f"{self.verdict_content(judge)},{labels}" if labels else self.verdict_content(judge)
 
     def judge_content(self, name: str) -> str:
         """The sums of the local files of a judge's model; empty where there are none."""
