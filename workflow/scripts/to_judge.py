@@ -1,4 +1,4 @@
-"""Write the answers on which a judge that reads a file has no verdict, to be judged elsewhere: those with labels, too."""
+"""Write the answers on which a judge of the kind `file` has no verdict, those with labels too, as a CSV file."""
 
 import csv
 from pathlib import Path

@@ -36,8 +36,9 @@ class Judged:
         known = self.table.set_index(["query_id", "text_sha256"])[SAID]
         if missing := int((~keys.isin(known.index)).sum()):
             raise SafetyHeadsError(
-                f"{missing} of {len(answers)} answers were not judged by the judge's model. Delete its file in "
-                "results/judged and run again."
+                f"{missing} of {len(answers)} answers were not judged by the judge's model. It judges the plans and "
+                "decodings of the studies: add these to one that has the judge. If they are in one, delete the judge's "
+                "file in results/judged and run again."
             )
         return known.reindex(keys).set_axis(answers.index)
 
