@@ -303,7 +303,7 @@ def test_the_hours_are_told_for_what_is_planned(cells: Cells) -> None:
 
 def test_a_judge_that_no_study_has_is_told_before_anything_is_computed(cells: Cells) -> None:
     asked, known = JudgeCells(cells), ("llama-2-7b-chat", "advbench", "simple")
-    with pytest.raises(SafetyHeadsError, match="No study has the judge 'minos' on the answers of model llama-2-7b-chat"):
+    with pytest.raises(SafetyHeadsError, match="No study has the judge 'minos' on the answers of model llama-2-7b"):
         asked.judged_inputs("minos", *known)
     with pytest.raises(SafetyHeadsError, match="No study has the judge 'minos', so there is nothing"):
         asked.to_judge_inputs("minos")

@@ -302,6 +302,17 @@ def test_a_long_text_is_read_in_windows() -> None:
         classifier(window=20).rows(QUERY, text)
 
 
+@pytest.mark.parametrize("extra", range(0, 44, 3))
+def test_all_windows_are_about_as_long_and_none_is_a_part_of_another(extra: int) -> None:
+    judge = classifier(window=60)
+    ids = judge.prompts.tokenizer("hold it into the wind " * 40, add_special_tokens=False)["input_ids"]
+    text = str(judge.prompts.tokenizer.decode(ids[: 60 + extra]))
+    rows = judge.rows(QUERY, text)
+    lengths = list(map(len, rows))
+    assert len(rows) > 1 and min(lengths) > 50 and max(lengths) <= 60
+    assert str(judge.prompts.tokenizer.decode(rows[-1])).endswith(text[-20:])
+
+
 def test_a_label_that_the_classifier_does_not_have() -> None:
     judge = classifier()
     with pytest.raises(
