@@ -2,7 +2,7 @@ from pathlib import Path
 
 from safetyheads.jobs.judge_cells import JudgeCells
 
-KNOWN = str(Path(PATHS["judged"]).with_suffix(".known"))
+KNOWN = str(Path(PATHS["judged"]).with_name(".{template}.known"))
 judge_cells = JudgeCells(cells)
 judge_source = asked(settings.judge_source, "judge")
 judge_content = asked(judge_cells.judge_content, "judge")

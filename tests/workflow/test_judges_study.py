@@ -141,7 +141,7 @@ def test_a_killed_job_goes_on(mapped: Project, tmp_path: Path) -> None:
     project = mapped.copy(tmp_path / "project")
     whole = pd.read_parquet(project.results / f"{JUDGED}.parquet")
     (project.results / f"{JUDGED}.parquet").unlink()
-    (project.results / f"{JUDGED}.known").unlink()
+    (project.results / "judged/gen/tiny/neutral/.plainly.known").unlink()
     settings = judging_study()
     settings["compute"] = {"token_budget": 1}  # each answer is a batch of its own
     project.configure(settings)
