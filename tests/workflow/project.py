@@ -163,7 +163,7 @@ class Project:
         }
 
     def temporary_files(self) -> list[Path]:
-        """What should not outlive a job: files and folders below results with hidden names, but for what judges keep."""
+        """What should not outlive a job: files and folders below results with hidden names, but what judges keep."""
         kept = (path for path in self.results.rglob(".*") if path.suffix != ".known")
         return [path for path in kept if path.name != ".snakemake_timestamp"]
 
