@@ -29,12 +29,18 @@ def labels_of(settings: Config, judge: str, downloaded: Path | None) -> pd.DataF
     if missing := [name for name in (query, answer, *people) if name not in read.columns]:
         raise SafetyHeadsError(f"{file} has no column {missing[0]!r}; found: {', '.join(read.columns)}.")
     for row in read.rows:
+        where = f"{file}, {read.unit} {row.number}"
+        if wrong := [name for name in (query, answer) if not isinstance(row.values.get(name), str)]:
+            raise SafetyHeadsError(f"{where}: {wrong[0]} is {row.values.get(wrong[0])!r}; allowed: text.")
         for person in people:
-            said = str(row.values.get(person) or "").strip().lower()
+            given = row.values.get(person)  # 0 and false are words, too
+            said = "" if given is None else str(given).strip().lower().removesuffix(".0")
+            said = "" if said == "nan" else said
             if said and said not in WORDS:
-                where = f"{file}, {read.unit} {row.number}"
-                raise SafetyHeadsError(f"{where}: {person} says {said!r}; allowed: {', '.join(WORDS)}, or nothing.")
+                raise SafetyHeadsError(f"{where}: {person} says {given!r}; allowed: {', '.join(WORDS)}, or nothing.")
             if said:
                 rows.append((row.values[query], row.values[answer], WORDS[said], None, person, None, 1.0))
+    if not rows:
+        raise SafetyHeadsError(f"{file}: none of its {len(read.rows)} rows has a label in {', '.join(people)}.")
     text = dict.fromkeys(("query", "text", "condition", "annotator", "stratum"), "str")
     return pd.DataFrame(rows, columns=COLUMNS).astype({**text, "harmful": "boolean", "weight": "float64"})
