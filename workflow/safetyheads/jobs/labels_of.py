@@ -12,17 +12,24 @@ from safetyheads.judges.recorded import WORDS
 from safetyheads.models.download import verify
 
 
+def labels_file(settings: Config, judge: str, downloaded: Path | None) -> Path:
+    """The file with the labels of a judge: a CSV file, or that of a data set, `downloaded` unless it is the user's."""
+    named = str(settings.judge(judge).labels)
+    if named not in settings.known("datasets"):
+        return Path(named).expanduser()
+    return downloaded or Path(str(settings.dataset(named).path)).expanduser()
+
+
 def labels_of(settings: Config, judge: str, downloaded: Path | None) -> pd.DataFrame:
     """The labels of a judge, a row for each answer and annotator, with the columns of `judges.labels.read_labels`.
 
     They are in a CSV file, or in a data set with `answer`, whose file is `downloaded` unless it is the user's own.
     Raises SafetyHeadsError for a file that cannot be read.
     """
-    named = str(settings.judge(judge).labels)
+    named, file = str(settings.judge(judge).labels), labels_file(settings, judge, downloaded)
     if named not in settings.known("datasets"):
-        return read_labels(Path(named).expanduser())
+        return read_labels(file)
     data = settings.dataset(named)
-    file = downloaded or Path(str(data.path)).expanduser()
     verify(file, data.sha256, str(file))
     query, answer, people = str(data.query), str(data.answer), data.annotators or []
     read, rows = read_rows(file, data.file_format, [query, answer, *people]), []
