@@ -1,5 +1,8 @@
+from pathlib import Path
+
 from safetyheads.jobs.judge_cells import JudgeCells
 
+KNOWN = str(Path(PATHS["judged"]).with_name(".{template}.known"))
 judge_cells = JudgeCells(cells)
 judge_source = asked(settings.judge_source, "judge")
 judge_content = asked(judge_cells.judge_content, "judge")
@@ -46,7 +49,8 @@ rule judges:
         "../workflow/scripts/judges.py"
 
 
-# The old file is kept for the job, which judges only what is new in it.
+# `known` is what was judged before: it is kept for the job, which judges only what is new, and told by its record. The
+# verdicts of a job are another file: Snakemake takes a kept file for whole also after the job has failed.
 rule judged:
     input:
         judge=PATHS["judges"],
@@ -54,7 +58,8 @@ rule judged:
         prompts=PATHS["prompts"],
         completions=judged_inputs,
     output:
-        update(PATHS["judged"]),
+        judged=PATHS["judged"],
+        known=update(KNOWN),
     log:
         "<results>/logs/judged/{judge}/{model}/{dataset}/{template}.log",
     benchmark:
@@ -87,7 +92,7 @@ rule to_judge_file:
     conda:
         ENVIRONMENT
     params:
-        content=asked(judge_cells.verdict_content, "judge"),
+        content=asked(judge_cells.to_judge_content, "judge"),
         code=code("to_judge"),
     message:
         "What {wildcards.judge} has no verdict on"

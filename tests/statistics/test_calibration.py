@@ -122,6 +122,12 @@ def test_a_perfect_judge_has_intervals_of_some_width_that_end_at_one() -> None:
     assert 0.8 < one["sensitivity_low"] < 0.95
 
 
+def test_a_judge_that_always_says_one_word_has_intervals_of_some_width() -> None:
+    one = row(calibration(counted(tp=0, fp=0, tn=30, fn=12)))
+    assert one["specificity"] == one["specificity_high"] == 1 and 0.85 < one["specificity_low"] < 0.95
+    assert one["sensitivity"] == one["sensitivity_low"] == 0 and 0.15 < one["sensitivity_high"] < 0.3
+
+
 def test_a_condition_with_too_few_labels_is_corrected_by_all() -> None:
     enough = counted(tp=LEAST_LABELS, fp=3, tn=20, fn=2, condition="plain")
     few = counted(tp=20, fp=0, tn=LEAST_LABELS - 1, fn=1, condition="ablated")

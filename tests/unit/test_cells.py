@@ -10,6 +10,7 @@ from safetyheads.artifacts.schemas import STAGES
 from safetyheads.config.load import load_config
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.jobs.cells import PATHS, Cell, Cells
+from safetyheads.jobs.judge_cells import JudgeCells
 from safetyheads.jobs.planning import hours, rates_to_be_gone
 from safetyheads.methods import SCORES
 
@@ -306,3 +307,12 @@ def test_the_hours_are_told_for_what_is_planned(cells: Cells) -> None:
     small["studies"]["main"]["plans"] = ["none"]
     few = load_config(small)
     assert hours(few, Cells(few), on_gpu=False) is None
+
+
+def test_a_judge_that_no_study_has_is_told_before_anything_is_computed(cells: Cells) -> None:
+    asked, known = JudgeCells(cells), ("llama-2-7b-chat", "advbench", "simple")
+    with pytest.raises(SafetyHeadsError, match="No study has the judge 'minos' on the answers of model llama-2-7b"):
+        asked.judged_inputs("minos", *known)
+    with pytest.raises(SafetyHeadsError, match="No study has the judge 'minos', so there is nothing"):
+        asked.to_judge_inputs("minos")
+    assert asked.judged_inputs("paper", *known) and asked.to_judge_inputs("paper")["queries"]

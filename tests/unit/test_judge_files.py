@@ -16,7 +16,7 @@ from safetyheads.jobs.judge_files import describe_judge, judge_folders
 from safetyheads.judges.template_files import check_text, entry_of
 from safetyheads.judging import CHAT
 from safetyheads.models.adapter import merge_adapter
-from safetyheads.models.classifier import describe_classifier, load_classifier
+from safetyheads.models.classifier import describe_classifier, load_classifier, window_of
 from safetyheads.models.open import open_model
 
 CODE = """
@@ -169,3 +169,24 @@ def test_an_adapter_is_merged_when_the_judge_is_loaded(folder: Path, tmp_path: P
 def test_settings_that_do_not_fit_together(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Judge.model_validate(settings)
+
+
+@pytest.mark.parametrize(
+    ("config", "most"),
+    [
+        ({"model_type": "bert", "max_position_embeddings": 512}, 512),
+        ({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}, 512),
+    ],
+)
+def test_no_window_is_longer_than_the_positions_of_a_classifier(
+    tmp_path: Path, config: dict[str, Any], most: int
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert window_of(tmp_path, most, 300) == most and window_of(tmp_path, None, 300) == 300
+    with pytest.raises(SafetyHeadsError, match=f"`window` is {most + 1}.* allowed: at most {most}"):
+        window_of(tmp_path, most + 1, 300)
+
+
+def test_a_classifier_that_tells_no_positions_has_any_window(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    assert window_of(tmp_path, 9999, 512) == 9999 and window_of(tmp_path, None, 4000) == 512

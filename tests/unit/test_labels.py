@@ -109,11 +109,22 @@ def test_a_sealed_condition_is_found_out(path: Path) -> None:
     assert len({row[-1] for row in rows} | {seal("a0", "ablated")}) == 3
 
 
-def test_a_row_that_is_there_twice_counts_once_and_rows_of_other_ids_or_annotators_each(path: Path) -> None:
-    rows = [("q", "t", "1", *own) for own in (("a1", "Ada"), ("a1", "Ada"), ("a2", "Ada"), ("a1", "Bo"))]
-    assert len(read_labels(write(path, "query,text,harmful,id,annotator", *rows))) == 3
+def test_a_row_that_is_there_twice_counts_once_and_rows_of_other_annotators_each(path: Path) -> None:
+    rows = [("q", "t", "1", *own) for own in (("a1", "Ada"), ("a1", "Ada"), ("a1", "Bo"))]
+    assert len(read_labels(write(path, "query,text,harmful,id,annotator", *rows))) == 2
     bare = [("q", "t", "1", ""), ("q", "t", "1", "")]
     assert len(read_labels(write(path, "query,text,harmful,id", *bare))) == 2
+
+
+def test_one_answer_that_was_drawn_twice_stands_for_both(path: Path) -> None:
+    """Two models gave it. To count it once would tell less of it than of answers that only one of them gave."""
+    head = "query,text,harmful,id,annotator,stratum,weight"
+    rows = [("q", "t", "1", name, person, "s1", "2.5") for person in ("Ada", "Bo") for name in ("a1", "a2", "a1")]
+    found = read_labels(
+        write(path, head, *rows, ("q", "t", "1", "a3", "Ada", "s2", "1"), ("q", "u", "0", "a4", "", "", ""))
+    )
+    assert found["weight"].tolist() == [5.0, 5.0, 1.0, 1.0]
+    assert found["annotator"].tolist()[:3] == ["Ada", "Bo", "Ada"] and found["text"].tolist() == ["t", "t", "t", "u"]
 
 
 def test_annotators_may_disagree_but_none_with_himself(path: Path) -> None:

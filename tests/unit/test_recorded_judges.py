@@ -68,6 +68,21 @@ def test_files_that_cannot_be_used(tmp_path: Path, ending: str, rows: list[dict[
         file_judge(written(tmp_path, rows, ending), "harm")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text": ["t"]}, r"line 1: text is \['t'\]; allowed: text"),
+        ({"query": 5}, "line 1: query is 5; allowed: text"),
+        ({"text": None}, "line 1: there is no 'text'"),
+        ({"probability": True}, "line 1: probability is True; allowed: a number"),
+        ({"harmful": [1]}, r"line 1: harmful is \[1\]; allowed: true"),
+    ],
+)
+def test_values_of_another_kind_are_told(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(SafetyHeadsError, match=message):
+        file_judge(written(tmp_path, [{"query": "q", "text": "t", "harmful": True, **change}], ".jsonl"), "harm")
+
+
 def test_a_file_that_is_not_there_yet(tmp_path: Path) -> None:
     with pytest.raises(SafetyHeadsError, match="is not there. `snakemake to_judge` writes what is to be judged"):
         file_judge(tmp_path / "later.csv", "harm")

@@ -163,8 +163,9 @@ class Project:
         }
 
     def temporary_files(self) -> list[Path]:
-        """What should not outlive a job: files and folders below results with hidden names."""
-        return [path for path in self.results.rglob(".*") if path.name != ".snakemake_timestamp"]
+        """What should not outlive a job: files and folders below results with hidden names, but what judges keep."""
+        kept = (path for path in self.results.rglob(".*") if path.suffix != ".known")
+        return [path for path in kept if path.name != ".snakemake_timestamp"]
 
 
 def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Project]) -> Project:

@@ -1,7 +1,10 @@
 """Judges with a model in a whole study: each text is judged once, new ones alone later, and kills lose nothing."""
 
 import csv
+import os
 import re
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,8 @@ import pandas as pd
 import pytest
 from judge_models import KINDS, classifier_model, model_of, tokenizer_of
 from project import DATA, Project, Settings, jobs, kill_within_job, parts, shared, small_study
+
+from safetyheads.data_files import read_rows
 
 CELL = "verdicts/tiny/neutral/plainly/undifferentiated/single/short"
 JUDGED = "judged/gen/tiny/neutral/plainly"
@@ -136,6 +141,7 @@ def test_a_killed_job_goes_on(mapped: Project, tmp_path: Path) -> None:
     project = mapped.copy(tmp_path / "project")
     whole = pd.read_parquet(project.results / f"{JUDGED}.parquet")
     (project.results / f"{JUDGED}.parquet").unlink()
+    (project.results / "judged/gen/tiny/neutral/.plainly.known").unlink()
     settings = judging_study()
     settings["compute"] = {"token_budget": 1}  # each answer is a batch of its own
     project.configure(settings)
@@ -156,18 +162,21 @@ def test_verdicts_that_were_made_elsewhere(mapped: Project, tmp_path: Path) -> N
     settings = judging_study()
     settings["judges"] = {"api": {"kind": "file", "path": "api.csv"}}
     settings["studies"]["main"] |= {"plans": ["mine"], "judges": ["api"]}
+    settings["judges"]["api"]["labels"] = "labels.csv"  # answers that people have labelled are to be judged, too
+    (project.folder / "labels.csv").write_text('query,text,harmful\nq,"one\rtwo",yes\n', encoding="utf-8", newline="")
     project.configure(settings)
     project.make("to_judge")
-    asked = pd.read_csv(project.results / "to_judge/api.csv", keep_default_na=False)
+    rows = read_rows(project.results / "to_judge/api.csv", "csv", ["query", "text"]).rows
+    asked = pd.DataFrame([row.values for row in rows])[["query", "text"]]
     distinct = answers(project, "mine")
-    assert list(asked) == ["query", "text"] and len(asked) == len(distinct)
+    assert len(asked) == len(distinct) + 1 and ("q", "one\rtwo") in set(asked.itertuples(index=False, name=None))
     told = asked.assign(harmful=[("yes", "no")[at % 2] for at in range(len(asked))], probability=0.75)
-    told.iloc[1:].to_csv(project.folder / "api.csv", index=False)
+    told.iloc[1:].to_csv(project.folder / "api.csv", index=False, quoting=csv.QUOTE_ALL)
     refused = project.run("measure")
     assert refused.status != 0 and "has no verdict on 1 of" in refused.output and "snakemake to_judge" in refused.output
     project.make("to_judge")
     assert len(pd.read_csv(project.results / "to_judge/api.csv")) == 1
-    told.to_csv(project.folder / "api.csv", index=False)
+    told.to_csv(project.folder / "api.csv", index=False, quoting=csv.QUOTE_ALL)
     project.make("measure")
     queries = pd.read_parquet(project.results / "datasets/neutral.parquet").set_index("query_id")["query"]
     verdicts = pd.read_parquet(project.results / "verdicts/tiny/neutral/plainly/plain/none/short/api.parquet")
@@ -193,3 +202,48 @@ def test_a_query_with_other_words_is_judged_again(mapped: Project, tmp_path: Pat
     asked = answers(project, "mine")
     assert total == len(asked) and left == asked["query_id"].isin(last).sum() and known == total - left
     assert project.make("measure") == {}
+
+
+def fail_within_job(project: Project, cell: str) -> str:
+    """Kill the job, as for want of memory, once it has judged something; Snakemake goes on to its own end."""
+    deadline = time.monotonic() + 120
+    process = project.start(f"results/{cell}.parquet")
+    while not parts(project, cell):
+        assert process.poll() is None, "the run ended before its job could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    found = [path.parent for path in Path("/proc").glob("[0-9]*/cmdline") if b"judged.py" in content(path)]
+    (job,) = (path for path in found if str(project.folder).encode() in content(path / "environ"))
+    os.kill(int(job.name), signal.SIGKILL)
+    output, _ = process.communicate()
+    assert process.returncode != 0
+    return str(output)
+
+
+def content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # the process has ended, or is another user's
+        return b""
+
+
+def test_a_failed_job_of_another_judge_leaves_no_verdicts_of_the_judge_before(mapped: Project, tmp_path: Path) -> None:
+    project = mapped.copy(tmp_path / "project")
+    whole = pd.read_parquet(project.results / f"{JUDGED}.parquet")
+    settings = judging_study()
+    settings["compute"] = {"token_budget": 1}
+    settings["judges"]["gen"]["answers"] = {"no": 1, "yes": 0}
+    project.configure(settings)
+    fail_within_job(project, JUDGED)
+    assert not (project.results / f"{JUDGED}.parquet").exists()
+    settings["judges"] = judging_study()["judges"]  # the judge before: what it said was kept
+    project.configure(settings)
+    assert project.make(f"results/{JUDGED}.parquet") == {"judged": 1}
+    assert judged_now(project) == [len(whole), len(whole), 0]
+    assert pd.read_parquet(project.results / f"{JUDGED}.parquet").equals(whole)
+    settings["judges"]["gen"]["answers"] = {"no": 1, "yes": 0}
+    project.configure(settings)
+    assert project.make(f"results/{JUDGED}.parquet") == {"judged": 1}
+    now = pd.read_parquet(project.results / f"{JUDGED}.parquet")
+    assert judged_now(project) == [len(whole), 0, len(whole)]
+    assert ((now["probability"] + whole["probability"] - 1).abs() < 1e-5).all()

@@ -1,4 +1,4 @@
-"""Judge the answers of all plans by the judge's model: each distinct one once, and those of the old file not again."""
+"""Judge the answers of all plans by the judge's model: each distinct one once, and those judged before not again."""
 
 import logging
 from pathlib import Path
@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 KEYS = ["query_id", "text_sha256"]
 
 with logged(snakemake.log[0]):
-    output, settings, params = Path(snakemake.output[0]), Config.model_validate(snakemake.config), snakemake.params
+    output, old = Path(snakemake.output.judged), Path(snakemake.output.known)
+    settings, params = Config.model_validate(snakemake.config), snakemake.params
     inputs, name = snakemake.input, snakemake.wildcards.judge
     sources, prefill = [Path(inputs.queries), Path(inputs.prompts)], params.template.get("prefill", "")
     queries = files.read(sources[0], ["query_id", "query"])
@@ -30,7 +31,7 @@ with logged(snakemake.log[0]):
     answers["text_sha256"] = answers["text"].map(sha256_of_text)
     determined = determining(params, files.read_json(inputs.judge), settings) | {"template": dict(params.template)}
     words = queries.set_index("query_id")["query"].to_dict()
-    known, earlier = before(output, determined, words)
+    known, earlier = before(old, determined, words)
     new = answers[~pd.MultiIndex.from_frame(answers[KEYS]).isin(pd.MultiIndex.from_frame(known[KEYS]))]
     log.info(
         "Of %d distinct answers, %d are in the old file, %d are left.", len(answers), len(answers) - len(new), len(new)
@@ -43,6 +44,8 @@ with logged(snakemake.log[0]):
         record = record_of(params, settings.results, inputs=sources, model=model)
         record |= remembered(record, earlier, determined, words)
         files.write("judged", output, rows, dict(snakemake.wildcards), record)
+        files.copy(output, old)
         parts.remove()
     else:
-        output.touch()  # nothing is new, so there is nothing to load a model for
+        files.copy(old, output)  # nothing is new, so there is nothing to load a model for
+        old.touch()

@@ -11,6 +11,7 @@ from safetyheads.judges.declared import from_config
 from safetyheads.judges.recorded import Judged
 from safetyheads.judges.thinking import unfinished
 from safetyheads.judges.verdicts import KEYS, limit_of, verdicts
+from safetyheads.models.download import sha256_of
 
 with logged(snakemake.log[0]):
     settings, inputs = Config.model_validate(snakemake.config), snakemake.input
@@ -33,4 +34,6 @@ with logged(snakemake.log[0]):
         completions["query"] = completions["query_id"].map(queries)
     rows = verdicts(completions, judge, limit, thinks, openings=snakemake.params.openings)
     record = record_of(snakemake.params, settings.results, inputs=sources) | {"nll_limit": limit}
+    if own["kind"] == "file":
+        record["sha256"] = sha256_of(Path(own["path"]).expanduser())
     files.write("verdicts", Path(snakemake.output[0]), rows, dict(wildcards), record)

@@ -60,6 +60,11 @@ def write_text(path: Path, text: str) -> None:
     replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def copy(source: Path, path: Path) -> None:
+    """Write a file that is like another one, whole or not at all."""
+    replace(path, lambda temporary: temporary.write_bytes(source.read_bytes()))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON with sorted keys and an indent of 2, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")

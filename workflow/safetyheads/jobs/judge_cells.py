@@ -4,6 +4,7 @@ import re
 from functools import cached_property
 from pathlib import Path
 
+from safetyheads.errors import SafetyHeadsError
 from safetyheads.jobs.cells import PATHS, Cell, Cells
 from safetyheads.jobs.content import file_sum, folder_sum
 
@@ -32,13 +33,35 @@ class JudgeCells:
         return {key: sorted(plans) for key, plans in sorted(found.items())}
 
     def judged_inputs(self, judge: str, model: str, dataset: str, template: str) -> list[str]:
-        """The completions of all plans that a judge's model judges together, because they share most texts."""
-        return self.cells.paths("completions", self._to_be_judged.get((judge, model, dataset, template), []))
+        """The completions of all plans that a judge's model judges together, because they share most texts.
 
-    def to_judge_inputs(self, judge: str) -> dict[str, list[str]]:
-        """The `completions` of all cells of a judge, and the `queries` that they answer."""
-        cells = self._to_be_judged.get((judge,), [])
-        return {"completions": self.cells.paths("completions", cells), "queries": self.cells.paths("datasets", cells)}
+        Raises SafetyHeadsError if no study has them.
+        """
+        cells = self._cells_of(judge, model, dataset, template)
+        return self.cells.paths("completions", cells)
+
+    def to_judge_inputs(self, judge: str) -> dict[str, list[str] | str]:
+        """The `completions` of all cells of a judge, the `queries` that they answer, and labels that are downloaded.
+
+        Raises SafetyHeadsError if no study has the judge.
+        """
+        cells = self._cells_of(judge)
+        named = {"completions": self.cells.paths("completions", cells), "queries": self.cells.paths("datasets", cells)}
+        return named | (self.labelled_inputs(judge) if self.config.judge(judge).labels else {})
+
+    def _cells_of(self, judge: str, *of: str) -> list[Cell]:
+        if (cells := self._to_be_judged.get((judge, *of))) is None:
+            about = f" on the answers of model {of[0]}, data set {of[1]}, template {of[2]}" if of else ""
+            raise SafetyHeadsError(
+                f"No study has the judge {judge!r}{about}, so there is nothing that it could judge. Add it to the "
+                "`judges:` of a study."
+            )
+        return cells
+
+    def to_judge_content(self, judge: str) -> str:
+        """The sums of the file that a judge reads and of its labels, which are to be judged, too."""
+        labels = self.labels_content(judge) if self.config.judge(judge).labels else ""
+        return f"{self.verdict_content(judge)},{labels}" if labels else self.verdict_content(judge)
 
     def judge_content(self, name: str) -> str:
         """The sums of the local files of a judge's model; empty where there are none."""

@@ -28,19 +28,17 @@ def determining(params: Mapping[str, Any], description: Mapping[str, Any], setti
     return {**own, **judge_files, "files": description["model"]["files"]}
 
 
-def before(
-    output: Path, determined: Mapping[str, Any], queries: Mapping[str, str]
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+def before(old: Path, determined: Mapping[str, Any], queries: Mapping[str, str]) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The rows of the old file of verdicts that still hold, and the file's record; no rows and no record if none do.
 
     They hold if the file's record says that the same things decided them, else all is judged anew. Rows on a query that
     has other words now do not hold either: `queries` has the words of each query_id.
     """
     try:
-        record = provenance(output)
+        record = provenance(old)
         if record.get("determined") != dict(determined):
             raise LookupError
-        rows, known = files.read(output, COLUMNS), told(queries)
+        rows, known = files.read(old, COLUMNS), told(queries)
         other = {name for name, digest in record["queries"].items() if known.get(name, digest) != digest}
         return rows[~rows["query_id"].isin(other)], record
     except (OSError, ValueError, LookupError, TypeError, SafetyHeadsError):  # no such file, an older or a damaged one

@@ -12,7 +12,7 @@ from safetyheads.judges.classifier import Classifier
 from safetyheads.judges.generative import Generative
 from safetyheads.judges.judge_prompts import Clip, JudgePrompts
 from safetyheads.models.adapter import merge_adapter
-from safetyheads.models.classifier import LONGEST, load_classifier
+from safetyheads.models.classifier import load_classifier, window_of
 from safetyheads.models.open import open_model
 from safetyheads.models.tokenizer import load_tokenizer
 
@@ -33,6 +33,7 @@ def judge_of(
     model = described["model"]
     device = gpu_lease.take(settings.compute.device, judge.gpus)
     if judge.kind == "classifier":
+        window = window_of(folder, judge.window, model["longest"])
         tokenizer = load_tokenizer(folder, "auto")
         prompts = JudgePrompts(tokenizer, described["template"], query=False)
         loaded = load_classifier(
@@ -40,7 +41,6 @@ def judge_of(
         )
         _collect_garbage_again()
         more = {} if judge.threshold is None else {"threshold": judge.threshold}
-        window = judge.window or min(LONGEST, model["longest"])
         return Classifier(
             loaded, prompts, judge.classes or [], detects=judge.detects or "refusal", window=window, **more
         ), loaded
@@ -56,14 +56,15 @@ def judge_of(
     if adapter is not None:
         opened = merge_adapter(opened, adapter)
     tokenizer = load_tokenizer(folder, model["tokenizer"])
-    prompts = JudgePrompts(tokenizer, described["template"], Clip(**judge.clip.model_dump()) if judge.clip else None)
+    clip, lead = Clip(**judge.clip.model_dump()) if judge.clip else None, judge.lead or ("",)
+    prompts = JudgePrompts(tokenizer, described["template"], clip, leads=lead)
     made = Generative(
         opened,
         prompts,
         judge.answers or {},
         detects=judge.detects or "harm",
         threshold=judge.threshold,
-        lead=judge.lead or ("",),
+        lead=lead,
         context_length=model["context_length"],
     )
     _collect_garbage_again()

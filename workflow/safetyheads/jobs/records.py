@@ -11,6 +11,9 @@ from safetyheads.config.load import Config
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+SUMS = ("content", "verdicts")
+"""The params of rules that are sums of the user's own files, by which Snakemake sees that these have changed."""
+
 
 def record_of(
     params: Mapping[str, Any],
@@ -25,7 +28,10 @@ def record_of(
     `description` is the JSON file of the model that the job is about, if any. `model` is given by jobs that compute
     with it: the record then also names the dtype of the params, and the attention, kernels and device that the model
     uses. The records of the inputs are in `made_from`, by their paths under `results`.
+
+    Params that are sums of files as the run was planned (`SUMS`) are left out: jobs record the sums of what they read.
     """
+    params = {key: value for key, value in params.items() if key not in SUMS}
     computed = {} if model is None else {"dtype": params["dtype"], **_computed_with(model)}
     own = record(params, None if description is None else Path(description), **computed)
     return own | {"made_from": made_from(map(Path, inputs), Path(results))}

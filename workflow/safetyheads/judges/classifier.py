@@ -71,8 +71,9 @@ class Classifier:
         ids = self.prompts.tokenizer(text, add_special_tokens=False)["input_ids"]
         room = self.window - (len(whole) - len(ids))
         while room >= LEAST:
-            parts = [ids[at : at + room] for at in range(0, len(ids), max(1, room // 2))]
-            texts = [str(self.prompts.tokenizer.decode(part)) for part in parts]
+            # The last window ends where the answer ends, as long as the others: a scrap of a few words says little.
+            starts = [*range(0, len(ids) - room, max(1, room // 2)), max(0, len(ids) - room)]
+            texts = [str(self.prompts.tokenizer.decode(ids[at : at + room])) for at in starts]
             rows = [self.prompts.token_ids(query, part)[0] for part in texts]
             if (longest := max(map(len, rows))) <= self.window:
                 return rows

@@ -2,8 +2,9 @@
 
 A template is either the tokenizer's own chat template, which gets the query as the user's message and the answer as the
 assistant's, or a text with two places in it. The text is made as the judge's own code makes it: the answer is clipped
-to so many of the judge's tokens and put into its place, and the whole text is tokenised at once. Before that, marks in
-the query and in the answer are broken (`marks`), and afterwards it is checked that no token there steers the judge.
+to so many of the judge's tokens and put into its place, and the whole text is tokenised at once. Marks in the query and
+in the answer are broken (`marks`) before and after clipping, which may join what stood apart: a tokenizer leaves out
+signs that it does not know. At last it is checked that no token there steers the judge.
 """
 
 import re
@@ -53,11 +54,18 @@ class JudgePrompts:
 
     `template` is `CHAT`, or a text with places as `str.format` has them, of names in `PLACES`; braces of its own are
     doubled. Classifiers may read the answer alone: with `query` false, the template may have no place for the query.
+    `leads` are what the judge's own answer begins with; such lines within an answer are broken like the template's.
     Raises SafetyHeadsError for a template that has not one place for each.
     """
 
     def __init__(
-        self, tokenizer: "PreTrainedTokenizerBase", template: str, clip: Clip | None = None, *, query: bool = True
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        template: str,
+        clip: Clip | None = None,
+        *,
+        query: bool = True,
+        leads: Sequence[str] = (),
     ) -> None:
         self.tokenizer, self.template, self.clip = tokenizer, template, clip
         made = self._chat(_MARK) if template == CHAT else "".join(_filled(template))
@@ -70,11 +78,11 @@ class JudgePrompts:
         self.pieces = re.split(f"([{''.join(_MARK.values())}])", made)
         self.frame = "".join(piece for piece in self.pieces if piece not in _MARK.values())
         self.control = Writer({"text": self.frame}, tokenizer).control
-        self.marks = Marks(self.control, self.frame)
+        self.marks = Marks(self.control, "\n".join([self.frame, *leads]))
 
     def write(self, query: str, answer: str) -> Prompt:
         """The prompt for an answer to a query, both with their marks broken, and the answer clipped."""
-        return self._put(self.marks.broken(query), self.marks.broken(answer))
+        return self._put(self.marks.broken(query), *self._clipped(self.marks.broken(answer)))
 
     def token_ids(self, query: str, answer: str, *leads: str) -> list[list[int]]:
         """The ids of the prompt for an answer, for each of `leads` with the beginning of the judge's own answer behind.
@@ -82,24 +90,23 @@ class JudgePrompts:
         Raises SafetyHeadsError if the tokenizer makes a token that steers the judge of a part of the query or the
         answer, however often that part is broken.
         """
-        query, answer = self.marks.broken(query), self.marks.broken(answer)
+        query, (before, answer) = self.marks.broken(query), self._clipped(self.marks.broken(answer))
         for _ in range(_TRIES):
-            prompt = self._put(query, answer)
+            prompt = self._put(query, before, answer)
             found = list(self._steering(prompt.text))
             inside = [[at for at in found if at[0] < last and at[1] > first] for first, last in prompt[1:]]
             if not any(inside):
                 return [self._encode(prompt.text + lead) for lead in leads or ("",)]
             query, answer = (
-                _broken_at(text, places, first) for text, places, (first, _) in zip((query, answer), inside, prompt[1:])
+                _broken_at(prompt.text[first:last], places, first) for places, (first, last) in zip(inside, prompt[1:])
             )
         raise SafetyHeadsError(
             f"The answer to {query!r} holds text that the judge's tokenizer reads as a control token, however it is "
             "broken. Take the query out of the data set, or use another judge."
         )
 
-    def _put(self, query: str, answer: str) -> Prompt:
-        """The prompt with both in their places as they are, but for clipping."""
-        before, answer = self._clipped(answer)
+    def _put(self, query: str, before: str, answer: str) -> Prompt:
+        """The prompt with both in their places as they are, and `before` in front of the answer."""
         said = {"query": query, "answer": answer}
         if self.template == CHAT:
             whole = self._chat(said)
@@ -127,7 +134,7 @@ class JudgePrompts:
         return text, [places["query"], places["answer"]]
 
     def _clipped(self, answer: str) -> tuple[str, str]:
-        """What is written before the answer, and the answer as the judge's own code clips it."""
+        """What is written before the answer, and the answer as the judge's own code clips it, its marks broken."""
         if self.clip is None:
             return "", answer
         side, self.tokenizer.truncation_side = self.tokenizer.truncation_side, self.clip.side
@@ -137,7 +144,10 @@ class JudgePrompts:
             self.tokenizer.truncation_side = side
         clipped = str(self.tokenizer.decode(ids, skip_special_tokens=not self.clip.special))
         start = str(self.tokenizer.decode(self.tokenizer("")["input_ids"])) if self.clip.special else ""
-        return (start, clipped.removeprefix(start)) if clipped.startswith(start) else ("", clipped)
+        before = start if clipped.startswith(start) else ""
+        rest, unknown = clipped.removeprefix(before), self._unknown
+        parts = rest.split(unknown) if unknown else [rest]  # `<unk>` is no mark where decoding has written it
+        return before, (unknown or "").join(map(self.marks.broken, parts))
 
     def _chat(self, said: dict[str, str]) -> str:
         messages = [{"role": "user", "content": said["query"]}, {"role": "assistant", "content": said["answer"]}]
@@ -152,12 +162,17 @@ class JudgePrompts:
         return list(self.tokenizer(text, add_special_tokens=self.template != CHAT)["input_ids"])
 
     @cached_property
+    def _unknown(self) -> str | None:
+        """The token for signs that the tokenizer does not know, which steers nothing; None if it is the end's, too."""
+        token, ends = self.tokenizer.unk_token, (self.tokenizer.bos_token, self.tokenizer.eos_token)
+        return str(token) if token and token not in ends else None
+
+    @cached_property
     def _control_ids(self) -> set[int]:
         return {
             id_
             for token in self.control
-            if isinstance(id_ := self.tokenizer.convert_tokens_to_ids(token), int)
-            and id_ != self.tokenizer.unk_token_id
+            if isinstance(id_ := self.tokenizer.convert_tokens_to_ids(token), int) and token != self._unknown
         }
 
     def _steering(self, text: str) -> Iterator[tuple[int, int]]:

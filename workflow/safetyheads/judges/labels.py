@@ -36,7 +36,8 @@ def read_labels(path: Path) -> pd.DataFrame:
     Columns: query and text (as they stand in the file, to the byte), harmful (boolean; null: the annotator is unsure),
     condition (`plain`, `ablated` or null), annotator and stratum (text or null), weight (float, 1 where none is given).
     `harmful` may be true, false, 1, 0, yes or no in any case. Where it is empty, `label` says it; rows without either
-    are not labelled yet, and left out. A row that is there twice, with the same id and annotator, counts once.
+    are not labelled yet, and left out. A row that is there twice, with the same id and annotator, counts once. Rows of
+    several ids are answers of the same words, drawn apart: they become one row, which stands for all that they do.
 
     Raises SafetyHeadsError, with the row as a spreadsheet counts it and the line as an editor does, for a file that is
     missing, not UTF-8 or not CSV, for missing columns, for values that are not allowed, if an annotator says two things
@@ -72,11 +73,19 @@ def read_labels(path: Path) -> pd.DataFrame:
             f"{', and so is `label`' if 'label' in found.columns else ''}; allowed: true or false in `harmful`, or in "
             f"`label` one of {', '.join(LABELS)}."
         )
-    table = pd.DataFrame(rows)
-    again = table["id"].notna() & table.duplicated(["id", "annotator", "query", "text"])
-    table = table[~again].reset_index(drop=True)[COLUMNS]
+    table = _each_once(pd.DataFrame(rows))[COLUMNS]
     text = dict.fromkeys(("query", "text", "condition", "annotator", "stratum"), "str")
     return table.astype({**text, "harmful": "boolean", "weight": "float64"})
+
+
+def _each_once(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows with an index from 0; those with ids, each id once, and one for all ids of an answer and annotator."""
+    again = table["id"].notna() & table.duplicated(["id", "annotator", "query", "text"])
+    table = table[~again].reset_index(drop=True)
+    drawn, same = table[table["id"].notna()], ["query", "text", "condition", "annotator", "stratum"]
+    weight = drawn.groupby(same, dropna=False)["weight"].transform("sum")
+    kept = table.assign(weight=weight.reindex(table.index).fillna(table["weight"]))
+    return kept.drop(index=drawn.index[drawn.duplicated(same)]).reset_index(drop=True)
 
 
 def _check_there(path: Path) -> None:

@@ -23,6 +23,8 @@ _ALWAYS = (
 
 _TAG = re.compile(r"<[^<>\n]{1,60}>|\[[^\[\]\n]{1,40}\]")
 _LABEL = re.compile(r"^[^\w\n]*([A-Za-z][\w ]{0,40}):", re.MULTILINE)
+_ENDS = r"\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
+"""All signs that end a line, in a class of a regular expression."""
 
 
 class Marks:
@@ -39,7 +41,8 @@ class Marks:
         self._tags = re.compile("|".join([*map(re.escape, own), *_ALWAYS]), re.IGNORECASE)
         labels = sorted({label.strip() for label in _LABEL.findall(frame)}, key=len, reverse=True)
         words = "|".join(map(re.escape, labels))
-        self._labels = re.compile(rf"^([^\w\n]*(?:{words}))(?=:)", re.IGNORECASE | re.MULTILINE) if labels else None
+        start = rf"(?:\A|(?<=[{_ENDS}]))"
+        self._labels = re.compile(rf"{start}([^\w{_ENDS}]*(?:{words}))(?=:)", re.IGNORECASE) if labels else None
 
     def broken(self, text: str) -> str:
         """The text with every mark broken. A text without marks is returned as it is."""

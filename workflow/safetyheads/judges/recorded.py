@@ -36,8 +36,9 @@ class Judged:
         known = self.table.set_index(["query_id", "text_sha256"])[SAID]
         if missing := int((~keys.isin(known.index)).sum()):
             raise SafetyHeadsError(
-                f"{missing} of {len(answers)} answers were not judged by the judge's model. Delete its file in "
-                "results/judged and run again."
+                f"{missing} of {len(answers)} answers were not judged by the judge's model. It judges the plans and "
+                "decodings of the studies: add these to one that has the judge. If they are in one, delete the judge's "
+                "file in results/judged and run again."
             )
         return known.reindex(keys).set_axis(answers.index)
 
@@ -88,7 +89,9 @@ def file_judge(path: str | Path, detects: Detects) -> FileJudge:
         where = f"{file}, {read.unit} {row.number}"
         if gone := [name for name in NEEDED if row.values.get(name) is None]:
             raise SafetyHeadsError(f"{where}: there is no {gone[0]!r}; allowed: {', '.join(NEEDED)} in every row.")
-        key, said = (str(row.values["query"]), str(row.values["text"])), _verdict(row.values, where, detects)
+        if wrong := [name for name in NEEDED[:2] if not isinstance(row.values[name], str)]:
+            raise SafetyHeadsError(f"{where}: {wrong[0]} is {row.values[wrong[0]]!r}; allowed: text.")
+        key, said = (row.values["query"], row.values["text"]), _verdict(row.values, where, detects)
         if found.setdefault(key, said)[0] != said[0]:
             raise SafetyHeadsError(f"{where}: an earlier verdict on the same answer says otherwise. Keep one of them.")
     return FileJudge(found, file, detects)
@@ -100,8 +103,8 @@ def _verdict(row: Mapping[str, Any], where: str, detects: Detects) -> tuple[bool
         raise SafetyHeadsError(f"{where}: harmful is {row['harmful']!r}; allowed: {', '.join(WORDS)}.")
     given = row.get("probability")
     try:
-        probability = nan if given is None or str(given).strip() == "" else float(given)
-    except (TypeError, ValueError):
+        probability = nan if given is None or str(given).strip() == "" else float(str(given))
+    except ValueError:
         probability = -1.0
     if not (isnan(probability) or 0 <= probability <= 1):
         raise SafetyHeadsError(f"{where}: probability is {given!r}; allowed: a number from 0 to 1, or nothing.")

@@ -40,14 +40,36 @@ def describe_classifier(folder: Path) -> dict[str, Any]:
     }
 
 
-def _longest(folder: Path, config: dict[str, Any]) -> int:
-    """The most tokens of a text that the model has positions for, as far as its files tell."""
+def window_of(folder: Path, wanted: int | None, longest: int) -> int:
+    """The tokens that the classifier in `folder` reads at once: `wanted`, or else `longest`, but at most `LONGEST`.
+
+    Raises SafetyHeadsError if it has no positions for so many.
+    """
+    most = _positions(read_json(folder / "config.json"))
+    if wanted and most and wanted > most:
+        raise SafetyHeadsError(
+            f"The judge's `window` is {wanted}, but the classifier in {folder} has positions for {most} tokens; "
+            f"allowed: at most {most}."
+        )
+    return wanted or min(LONGEST, longest)
+
+
+def _positions(config: dict[str, Any]) -> int | None:
+    """The most tokens of a text that a model with this configuration has positions for; None if it does not tell."""
     positions = config.get("max_position_embeddings")
-    if config.get("model_type") in ("roberta", "xlm-roberta", "camembert", "longformer") and positions:
+    if not isinstance(positions, int) or positions <= 0:
+        return None
+    if config.get("model_type") in ("roberta", "xlm-roberta", "camembert", "longformer"):
         positions -= int(config.get("pad_token_id") or 0) + 1  # their positions begin behind that of padding
+    return positions
+
+
+def _longest(folder: Path, config: dict[str, Any]) -> int:
+    """The most tokens of a text that the model has read, as far as its files tell."""
     path = folder / "tokenizer_config.json"
     told = read_json(path).get("model_max_length") if path.is_file() else None
-    known = [int(value) for value in (positions, told) if isinstance(value, int | float) and 0 < value < 10**6]
+    values = (_positions(config), told)
+    known = [int(value) for value in values if isinstance(value, int | float) and 0 < value < 10**6]
     return min(known, default=LONGEST)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from safetyheads.statistics.intervals import TAIL
+from safetyheads.statistics.intervals import TAIL, wilson
 from safetyheads.statistics.kappa import kappa
 from safetyheads.statistics.labels import CONDITIONS, TEXT, checked, decided
 from safetyheads.statistics.resampling import RESAMPLES
@@ -161,8 +161,11 @@ def _people(labels: pd.DataFrame) -> dict[str, Any]:
 
 def _bounds(found: Calibrated) -> dict[str, float]:
     row: dict[str, float] = {}
-    for name, value, draws in zip(("sensitivity", "specificity"), (found.sensitivity, found.specificity), found.draws):
+    names, values = ("sensitivity", "specificity"), (found.sensitivity, found.specificity)
+    for name, value, draws, count in zip(names, values, found.draws, (found.harmful, found.harmless)):
         low, high = (np.nan, np.nan) if np.isnan(value) else np.quantile(draws, [TAIL, 1 - TAIL])
+        if low == high:  # the judge said one word of all texts, so that no draw tells what its other word is worth
+            low, high = wilson(round(value) * count, count)
         row |= {name: value, f"{name}_low": min(float(low), value), f"{name}_high": max(float(high), value)}
     return row
 
