@@ -25,7 +25,7 @@ from safetyheads.report.figures import drawing
 from safetyheads.report.headlines import headlines
 from safetyheads.report.planted import planted_checks
 from safetyheads.report.sections import model_sections
-from safetyheads.report.tables import LARGEST, leading_heads, rates_table
+from safetyheads.report.tables import LARGEST, conditions, leading_heads, rates_table
 from safetyheads.statistics.maps import maps as maps_of
 from safetyheads.statistics.rates import rates as rates_of
 
@@ -526,6 +526,15 @@ def test_a_pilot_is_told_where_the_data_set_is_described(pilot: dict[str, Any], 
     assert "is a pilot" not in build(data)
     made["queries"] = 40
     assert "is a pilot" not in build(replace(data, record=record)), "all of its queries were taken"
+
+
+def test_files_that_were_computed_alike_share_a_row() -> None:
+    data = demo()
+    files = ["ships/demo/d/t/a.parquet", "sahara/demo/d/t/a.parquet", "judged/judge/demo/d/t.parquet"]
+    record = {**data.record, "made_from": [{"record": COMPUTED, "files": files}]}
+    rows = conditions(replace(data, record=record)).rows
+    assert [(row[0], row[-1]) for row in rows] == [("demo", "2"), ("judge (judge)", "1")]
+    assert rows[0][1:-1] == rows[1][1:-1] and COMPUTED["dtype"] in rows[0]
 
 
 def test_a_benign_data_set_is_told_to_be_one_and_no_other() -> None:

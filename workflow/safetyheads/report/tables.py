@@ -131,7 +131,7 @@ def conditions(data: ReportData) -> Table:
         record = group["record"]
         if "device" in record:
             found = [*map(record.get, _CONDITIONS), *map(record["versions"].get, ("torch", "transformers"))]
-            words = (", ".join(map(str, value)) if isinstance(value, list) else str(value or "") for value in found)
+            words = [", ".join(map(str, value)) if isinstance(value, list) else str(value or "") for value in found]
             for path in group["files"]:
                 stage, name, *_ = path.removesuffix(".parquet").split("/")
                 files[f"{name} (judge)" if stage in ("judged", "labelled") else name, *words] += 1
