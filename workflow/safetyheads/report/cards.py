@@ -9,6 +9,12 @@ from safetyheads.report.effects import EffectsSection
 from safetyheads.report.tables import Table
 
 
+Kind = (
+    Literal["ships", "shift", "sahara", "scores", "attack"]
+    | Literal["by_plan", "by_n", "single", "outcomes", "strip", "doses", "noise"]
+)
+
+
 @dataclass(frozen=True)
 class Card:
     """A figure with a title, a sentence on what it shows, and perhaps a table.
@@ -17,7 +23,18 @@ class Card:
     """
 
     kind: Literal[
-        "ships", "shift", "sahara", "scores", "by_plan", "by_n", "single", "outcomes", "strip", "doses", "noise"
+        "ships",
+        "shift",
+        "sahara",
+        "scores",
+        "attack",
+        "by_plan",
+        "by_n",
+        "single",
+        "outcomes",
+        "strip",
+        "doses",
+        "noise",
     ]
     title: str
     svg: Markup
@@ -45,6 +62,7 @@ class DatasetSection:
     ships: list[Card]
     sahara: list[Card]
     scores: list[Card]
+    attacks: list[Card]
     settings: list[SettingSection]
 
 

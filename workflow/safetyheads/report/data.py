@@ -13,6 +13,7 @@ Settings = Mapping[str, Mapping[str, Any]]
 
 
 TABLES = (
+    "attacks",
     *("rates", "effects", "effects_by_category", "maps", "maps_by_head", "concentration", "stability", "noise"),
     *("calibration", "agreement"),
 )
@@ -48,6 +49,7 @@ class ReportData:
     concentration: pd.DataFrame = field(default_factory=_empty)
     stability: pd.DataFrame = field(default_factory=_empty)
     noise: pd.DataFrame = field(default_factory=_empty)
+    attacks: pd.DataFrame = field(default_factory=_empty)
     calibration: pd.DataFrame = field(default_factory=_empty)
     agreement: pd.DataFrame = field(default_factory=_empty)
     ships: pd.DataFrame = field(default_factory=_empty)

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from safetyheads.heads import Head, parse_head
 from safetyheads.plans import PLAIN, parse_plan
 from safetyheads.report import figures, tables
+from safetyheads.report.attacks import attack_cards
 from safetyheads.report.cards import Card, DatasetSection, ModelSection, SettingSection
 from safetyheads.report.concentration import concentration_table, concentration_words
 from safetyheads.report.data import ReportData, cells, groups
@@ -43,6 +44,7 @@ def model_sections(data: ReportData) -> list[ModelSection]:
                     cards.ships(ships),
                     cards.scores("sahara", {"sahara": sahara}),
                     cards.scores("scores", others),
+                    cards.attacks(cells(data.attacks, model=model, dataset=dataset)),
                     cards.settings(rates, anchor),
                 )
                 sections.append(DatasetSection(anchor, dataset, *found))
@@ -124,6 +126,9 @@ class _Cards:
                 title = ", ".join([*[name] * (kind == "scores"), template, ablation])
                 made.append(Card(kind, title, Markup(svg), words.summary, words.table))
         return made
+
+    def attacks(self, attacks: pd.DataFrame) -> list[Card]:
+        return attack_cards(attacks, self._grid, self._planted, self._named)
 
     def settings(self, rates: pd.DataFrame, anchor: str) -> list[SettingSection]:
         """A section for each template, decoding and judge with rates, in the studies' order."""

@@ -133,7 +133,8 @@ def conditions(data: ReportData) -> Table:
             found = [*map(record.get, _CONDITIONS), *map(record["versions"].get, ("torch", "transformers"))]
             words = [", ".join(map(str, value)) if isinstance(value, list) else str(value or "") for value in found]
             for path in group["files"]:
-                stage, name, *_ = path.removesuffix(".parquet").split("/")
+                stage, *keys = path.removesuffix(".parquet").split("/")
+                name = keys[1 if stage == "scores" else 0]  # the first key of scores is their method
                 files[f"{name} (judge)" if stage in ("judged", "labelled") else name, *words] += 1
     columns = ["model", *_CONDITIONS[:-1], "rows after out of memory", "torch", "transformers", "files"]
     return Table("Computed with", columns, [[*key, str(n)] for key, n in sorted(files.items())], frozenset({5, 8}))

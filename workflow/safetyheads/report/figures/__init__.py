@@ -8,7 +8,7 @@ screen reader says. `prefix` is put before the ids of a figure, so that several 
 from safetyheads.report.figures.asr import asr_by_n, asr_by_plan, best_single, lines
 from safetyheads.report.figures.doses import dose_curves
 from safetyheads.report.figures.judges import corrected_strip, kappa_matrix
-from safetyheads.report.figures.maps import score_map, shift_map, ships_map, single_map
+from safetyheads.report.figures.maps import change_map, score_map, shift_map, ships_map, single_map
 from safetyheads.report.figures.outcomes import attributed, control_strip, has_outcomes, noise_bars, outcome_bars
 from safetyheads.report.figures.steps import ranked, sahara_steps
 
@@ -17,6 +17,7 @@ __all__ = [
     "asr_by_plan",
     "attributed",
     "best_single",
+    "change_map",
     "control_strip",
     "corrected_strip",
     "dose_curves",

@@ -85,6 +85,24 @@ def score_map(
         return to_svg(figure, label, prefix, hints)
 
 
+def change_map(
+    attacks: pd.DataFrame,
+    grid: tuple[int, int],
+    planted: Sequence[str] = (),
+    *,
+    label: str = "Change of Ships by layer and head",
+    prefix: str = "attack",
+) -> str:
+    """A map of how far each head's mean Ships score changes from a clean template to an attack: below 0, it loses.
+
+    `attacks` has the columns layer, head, score_change and its interval. Heads whose interval excludes 0 are outlined.
+    All else is as in `score_map`.
+    """
+    low, high = attacks["score_change_low"], attacks["score_change_high"]
+    changes = attacks.assign(score=attacks["score_change"], selected=(low > 0) | (high < 0))
+    return score_map(changes, grid, planted, "nats, attack less clean", label=label, prefix=prefix)
+
+
 def shift_map(
     ships: pd.DataFrame,
     grid: tuple[int, int],
