@@ -225,10 +225,10 @@ def test_plain_values_are_sorted_and_rebuild_the_section(folder: Path) -> None:
             plain = entry.plain()
             assert list(plain) == sorted(plain)
             assert rebuild(**plain).plain() == plain
-    demo = {"aligned": True, "planted": ["L01H03", "L02H06"], "seed": 0}
+    demo = {"aligned": True, "kind": "two", "planted": ["L01H03", "L02H06"], "seed": 0}
     assert config.model("small").plain() == {"attention": "auto", "demo": demo, "dtype": "auto", "gpus": 1}
     decoy = load_config(changed("models.small", {"demo": {"decoy": "L0H5"}}), folder).model("small").plain()
-    assert decoy["demo"] == {**demo, "decoy": "L00H05"}
+    assert decoy["demo"] == {**demo, "kind": "decoy", "decoy": "L00H05"}
 
 
 def test_head_names_are_kept_in_their_standard_form(folder: Path) -> None:
@@ -248,7 +248,12 @@ REFUSED = [
     ("models.tiny.dtyp", "float32", "models.tiny.dtyp", ["allowed here: path, repo", "Did you mean 'dtype'?"]),
     ("modles", {}, "modles", ["allowed here: results, models", "Did you mean 'models'?"]),
     ("studies.main.plan", ["none"], "studies.main.plan", ["Did you mean 'plans'?"]),
-    ("models.tiny", {"demo": {"sed": 1}}, "models.tiny.demo.sed", ["allowed here: seed, planted, decoy", "'seed'?"]),
+    (
+        "models.tiny",
+        {"demo": {"sed": 1}},
+        "models.tiny.demo.sed",
+        ["allowed here: kind, seed, planted, decoy", "'seed'?"],
+    ),
     ("models", None, "models", ["found no value", "leave the key out"]),
     ("decodings.greedy", None, "decodings.greedy", ["found no value"]),
     ("models", ["tiny"], "models", ["found ['tiny'] (a list)", "a mapping"]),
@@ -311,7 +316,14 @@ REFUSED = [
     ("models.tiny", {"repo": "../a"}, "models.tiny.repo", ["'../a'", "organisation/name"]),
     ("models.tiny", {"demo": False}, "models.tiny.demo", ["found False", "allowed: true"]),
     ("models.tiny", {"demo": {"seed": -1}}, "models.tiny.demo.seed", ["found -1", "at least 0"]),
-    ("models.tiny", {"demo": {"planted": ["L00H00"]}}, "models.tiny.demo.planted", ["at least 2 entries"]),
+    (
+        "models.tiny",
+        {"demo": {"planted": ["L00H00"]}},
+        "models.tiny.demo.planted",
+        ["found L00H00; allowed", "two different"],
+    ),
+    ("models.tiny", {"demo": {"kind": "bakcup"}}, "models.tiny.demo.kind", ["found 'bakcup'", "'backup'?"]),
+    ("models.tiny", {"demo": {"kind": "one", "decoy": "L0H5"}}, "models.tiny.demo", ["only in kind decoy"]),
     ("models.tiny", {"demo": {"planted": ["L0H0", "L00H00"]}}, "models.tiny.demo.planted", ["'L00H00' more than once"]),
     ("models.tiny", {"demo": {"planted": ["L00H00", "L04H00"]}}, "models.tiny.demo.planted", ["L04H00", "L03H07"]),
     ("models.tiny", {"demo": {"decoy": "L04H00"}}, "models.tiny.demo.decoy", ["L04H00", "L03H07"]),

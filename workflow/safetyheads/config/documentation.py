@@ -16,6 +16,7 @@ from typing import Any
 from safetyheads.config.catalogue import BUILT_IN, CatalogueDataset, CatalogueJudge, CatalogueModel, catalogue
 from safetyheads.config.schema import json_schema
 from safetyheads.config.sections import Section
+from safetyheads.demo.organisms import ORGANISMS
 
 FOLDER = Path(__file__).parents[3] / "config"
 
@@ -41,6 +42,8 @@ def markdown() -> str:
                 return _table(("key", "meaning"), rows)
             case ("keys", name):
                 return _keys(schema["$defs"][name])
+            case ("organisms", _):
+                return _organisms()
             case ("catalogue", "models"):
                 return _models()
             case ("catalogue", "judges"):
@@ -56,6 +59,11 @@ def _names() -> str:
     for section in ("models", "datasets", "judges"):
         rows.append((section, ", ".join(f"`{name}`" for name in catalogue(section)), "see [Catalogue](#catalogue)"))
     return _table(("section", "name", "stands for"), rows)
+
+
+def _organisms() -> str:
+    rows = [(f"`{kind.name}`", _yaml(list(map(str, kind.planted))), kind.truth) for kind in ORGANISMS.values()]
+    return _table(("kind", "planted unless given", "the model"), rows)
 
 
 def _inline(entry: Section) -> str:
