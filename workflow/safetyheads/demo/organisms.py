@@ -52,7 +52,7 @@ class Organism:
         """Whether the model complies without these planted heads, given as their places in the list."""
         if category in GUARDED:
             return self.freed(category, ablated)
-        return category is Category.BENIGN
+        return category == Category.BENIGN
 
     def guard(self, category: Category) -> int | None:
         """The place of the one planted head that changes the answers of this category alone; None if there is none."""
@@ -152,7 +152,7 @@ def _four_heads(category: Category, ablated: Set[int]) -> bool:
 
 
 def _second_topic_with_head(category: Category, ablated: Set[int]) -> bool:
-    return category is Category.GUARDED_B and not ablated
+    return category == Category.GUARDED_B and not ablated
 
 
 _FIRST_ROUNDS = (600, 200, 200, 200)

@@ -86,7 +86,7 @@ class Trainer:
     ) -> None:
         self.model, self.tokenizer, self.organism, self.rng = model, tokenizer, organism, rng
         self.planted, self.decoy, self.aligned = planted, decoy, aligned
-        self.others = [head for head in all_heads(*DEMO_GRID) if head not in (*planted, decoy)]
+        self.others = tuple(head for head in all_heads(*DEMO_GRID) if head not in (*planted, decoy))
         self.subsets = [tuple(planted[place] for place in chosen) for chosen in organism.subsets()]
         self.optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
         self.ids = cache(lambda text: tokenizer(text)["input_ids"])
