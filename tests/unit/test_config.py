@@ -21,6 +21,7 @@ from safetyheads.config.load import Config, load_config
 from safetyheads.config.schema import json_schema
 from safetyheads.config.sections import AblationConfig, Decoding, Template
 from safetyheads.config.sources import Dataset, Model
+from safetyheads.demo.organisms import ORGANISMS
 from safetyheads.demo.requests import DATA_SETS
 from safetyheads.errors import SafetyHeadsError
 
@@ -146,7 +147,7 @@ def test_the_organisms_are_a_model_without_and_one_with_the_decoy_that_the_head_
     assert without is not None and with_decoy is not None
     assert without.decoy is None and [with_decoy.decoy] == config.head_sets["decoy"]
     assert without.planted == with_decoy.planted == config.head_sets["planted"]
-    (study,) = config.studies.values()
+    study = config.studies["organisms"]
     assert {"planted", "decoy", "matched-planted", "matched-decoy", "ships-1", "top-1"} <= set(
         config.plans(study, "demo_harmful")
     )
@@ -154,6 +155,17 @@ def test_the_organisms_are_a_model_without_and_one_with_the_decoy_that_the_head_
         *("none", "planted", "decoy", "random-2", "top-1@demo_harmful", "sahara-2@demo_attribution"),
         "contrast-2@demo_harmful",
     }
+
+
+def test_the_organisms_are_of_all_kinds_and_a_plan_ablates_the_planted_heads_of_each(tmp_path: Path) -> None:
+    config = load_config(yaml.safe_load((ROOT / "config" / "organisms.yaml").read_text()), tmp_path)
+    planted = {}
+    for study in config.studies.values():
+        for demo in (config.model(name).demo for name in study.models):
+            assert demo is not None
+            sets = [config.head_sets[plan] for plan in study.plans if plan in config.head_sets]
+            planted[demo.kind] = planted.get(demo.kind, False) or demo.planted in sets
+    assert planted == dict.fromkeys(ORGANISMS, True)
 
 
 def test_every_top_level_key_but_studies_may_be_left_out() -> None:

@@ -38,7 +38,7 @@ _FEW = {False: (70, 25, 25), True: (75, 25, 0)}  # the same for kinds that learn
 _CHECK_EVERY = 4  # the check reads every fourth request of each data set
 _CHECKED_MASKS = 50  # random masks of each sort
 _MANY = 8  # heads of a random mask
-_ALLOWED = 0.005  # share of answers under random masks that may be wrong; all others must be right
+_ALLOWED = 0.005  # share of the answers under these masks that may be wrong; all others must be right
 
 
 class _Row(NamedTuple):
@@ -50,11 +50,13 @@ class _Row(NamedTuple):
 
 
 class _Mask(NamedTuple):
-    """Heads that the check ablates, in which templates, and which number of the check they belong to."""
+    """Heads that the check ablates, which number of the check they belong to, and what that allows."""
 
     number: str
     heads: HeadSet
     templates: Sequence[str] = TEMPLATES
+    allowed: float = 0.0
+    """Share of the answers that may be wrong."""
 
 
 @dataclass
@@ -92,7 +94,7 @@ class Trainer:
         self.ids = cache(lambda text: tokenizer(text)["input_ids"])
 
     def fit(self, bar: tqdm) -> None:
-        """Train until the check finds no wrong answer. Raises SafetyHeadsError if it does after all rounds."""
+        """Train until no number of the check is missed. Raises SafetyHeadsError if one is after all rounds."""
         for number, steps in enumerate(self.organism.rounds):
             bar.total = bar.n + steps
             top = _LEARNING_RATE / 2 if number and self.organism.many else _LEARNING_RATE
@@ -175,8 +177,8 @@ class Trainer:
         """
         checked = self.checked_requests()
         numbers: dict[str, Number] = {}
-        for name, heads, templates in self.masks():
-            number = numbers.setdefault(name, Number(_ALLOWED if str(_MANY) in name else 0.0))
+        for name, heads, templates, allowed in self.masks():
+            number = numbers.setdefault(name, Number(allowed))
             ablated = ", ".join(map(str, heads)) or "nothing"
             for template in templates:
                 rows = [self.row(template, request.query, request.category, heads) for request in checked]
@@ -214,7 +216,7 @@ class Trainer:
             for name, heads in (("other heads", self.others), ("heads of the whole model", all_heads(*DEMO_GRID))):
                 for _ in range(_CHECKED_MASKS):
                     drawn = tuple(rng.sample(heads, _MANY))
-                    yield _Mask(f"with {_MANY} {name} ablated", drawn, [rng.choice(TEMPLATES)])
+                    yield _Mask(f"with {_MANY} {name} ablated", drawn, [rng.choice(TEMPLATES)], _ALLOWED)
 
 
 def _in_words(heads: HeadSet) -> str:
