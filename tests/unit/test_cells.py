@@ -265,7 +265,12 @@ def test_sources_are_the_user_s_files_or_what_the_workflow_makes(
         ("ablations", "plain", (), {}),
         ("ablations", "scaling", (), {"kind": "scaling", "epsilon": 1e-5}),
         ("models", "llama-2-7b-chat", ("attention",), {"attention": "auto"}),
-        ("models", "taught", ("demo",), {"demo": {"aligned": True, "seed": 0, "planted": ["L01H03", "L02H06"]}}),
+        (
+            "models",
+            "taught",
+            ("demo",),
+            {"demo": {"aligned": True, "kind": "two", "seed": 0, "planted": ["L01H03", "L02H06"]}},
+        ),
         ("models", "llama-2-7b-chat", ("demo",), {}),
         ("datasets", "made", ("demo", "sha256"), {"demo": "benign"}),
     ],

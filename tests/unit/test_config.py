@@ -21,6 +21,7 @@ from safetyheads.config.load import Config, load_config
 from safetyheads.config.schema import json_schema
 from safetyheads.config.sections import AblationConfig, Decoding, Template
 from safetyheads.config.sources import Dataset, Model
+from safetyheads.demo.organisms import ORGANISMS
 from safetyheads.demo.requests import DATA_SETS
 from safetyheads.errors import SafetyHeadsError
 
@@ -146,7 +147,7 @@ def test_the_organisms_are_a_model_without_and_one_with_the_decoy_that_the_head_
     assert without is not None and with_decoy is not None
     assert without.decoy is None and [with_decoy.decoy] == config.head_sets["decoy"]
     assert without.planted == with_decoy.planted == config.head_sets["planted"]
-    (study,) = config.studies.values()
+    study = config.studies["organisms"]
     assert {"planted", "decoy", "matched-planted", "matched-decoy", "ships-1", "top-1"} <= set(
         config.plans(study, "demo_harmful")
     )
@@ -154,6 +155,17 @@ def test_the_organisms_are_a_model_without_and_one_with_the_decoy_that_the_head_
         *("none", "planted", "decoy", "random-2", "top-1@demo_harmful", "sahara-2@demo_attribution"),
         "contrast-2@demo_harmful",
     }
+
+
+def test_the_organisms_are_of_all_kinds_and_a_plan_ablates_the_planted_heads_of_each(tmp_path: Path) -> None:
+    config = load_config(yaml.safe_load((ROOT / "config" / "organisms.yaml").read_text()), tmp_path)
+    planted = {}
+    for study in config.studies.values():
+        for demo in (config.model(name).demo for name in study.models):
+            assert demo is not None
+            sets = [config.head_sets[plan] for plan in study.plans if plan in config.head_sets]
+            planted[demo.kind] = planted.get(demo.kind, False) or demo.planted in sets
+    assert planted == dict.fromkeys(ORGANISMS, True)
 
 
 def test_every_top_level_key_but_studies_may_be_left_out() -> None:
@@ -225,10 +237,10 @@ def test_plain_values_are_sorted_and_rebuild_the_section(folder: Path) -> None:
             plain = entry.plain()
             assert list(plain) == sorted(plain)
             assert rebuild(**plain).plain() == plain
-    demo = {"aligned": True, "planted": ["L01H03", "L02H06"], "seed": 0}
+    demo = {"aligned": True, "kind": "two", "planted": ["L01H03", "L02H06"], "seed": 0}
     assert config.model("small").plain() == {"attention": "auto", "demo": demo, "dtype": "auto", "gpus": 1}
     decoy = load_config(changed("models.small", {"demo": {"decoy": "L0H5"}}), folder).model("small").plain()
-    assert decoy["demo"] == {**demo, "decoy": "L00H05"}
+    assert decoy["demo"] == {**demo, "kind": "decoy", "decoy": "L00H05"}
 
 
 def test_head_names_are_kept_in_their_standard_form(folder: Path) -> None:
@@ -248,7 +260,12 @@ REFUSED = [
     ("models.tiny.dtyp", "float32", "models.tiny.dtyp", ["allowed here: path, repo", "Did you mean 'dtype'?"]),
     ("modles", {}, "modles", ["allowed here: results, models", "Did you mean 'models'?"]),
     ("studies.main.plan", ["none"], "studies.main.plan", ["Did you mean 'plans'?"]),
-    ("models.tiny", {"demo": {"sed": 1}}, "models.tiny.demo.sed", ["allowed here: seed, planted, decoy", "'seed'?"]),
+    (
+        "models.tiny",
+        {"demo": {"sed": 1}},
+        "models.tiny.demo.sed",
+        ["allowed here: kind, seed, planted, decoy", "'seed'?"],
+    ),
     ("models", None, "models", ["found no value", "leave the key out"]),
     ("decodings.greedy", None, "decodings.greedy", ["found no value"]),
     ("models", ["tiny"], "models", ["found ['tiny'] (a list)", "a mapping"]),
@@ -316,7 +333,14 @@ REFUSED = [
     ("models.tiny", {"repo": "../a"}, "models.tiny.repo", ["'../a'", "organisation/name"]),
     ("models.tiny", {"demo": False}, "models.tiny.demo", ["found False", "allowed: true"]),
     ("models.tiny", {"demo": {"seed": -1}}, "models.tiny.demo.seed", ["found -1", "at least 0"]),
-    ("models.tiny", {"demo": {"planted": ["L00H00"]}}, "models.tiny.demo.planted", ["at least 2 entries"]),
+    (
+        "models.tiny",
+        {"demo": {"planted": ["L00H00"]}},
+        "models.tiny.demo.planted",
+        ["found L00H00; allowed", "two different"],
+    ),
+    ("models.tiny", {"demo": {"kind": "bakcup"}}, "models.tiny.demo.kind", ["found 'bakcup'", "'backup'?"]),
+    ("models.tiny", {"demo": {"kind": "one", "decoy": "L0H5"}}, "models.tiny.demo", ["only in kind decoy"]),
     ("models.tiny", {"demo": {"planted": ["L0H0", "L00H00"]}}, "models.tiny.demo.planted", ["'L00H00' more than once"]),
     ("models.tiny", {"demo": {"planted": ["L00H00", "L04H00"]}}, "models.tiny.demo.planted", ["L04H00", "L03H07"]),
     ("models.tiny", {"demo": {"decoy": "L04H00"}}, "models.tiny.demo.decoy", ["L04H00", "L03H07"]),

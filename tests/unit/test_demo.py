@@ -6,22 +6,24 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
-import pandas as pd
 import pytest
 import torch
+from demo_models import GREEDY, SIMPLE, UNDIFFERENTIATED, Trained, train
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from safetyheads import prompts, templates
+from safetyheads import templates
 from safetyheads.artifacts.parts import Parts
 from safetyheads.attribution.sahara import sahara
 from safetyheads.attribution.ships import ships
 from safetyheads.datasets import table
 from safetyheads.demo import model as demo
+from safetyheads.demo import training
+from safetyheads.demo.organisms import ORGANISMS, TOPICS
 from safetyheads.demo.requests import (
     COMPLIANCE,
     DATA_SETS,
@@ -29,25 +31,19 @@ from safetyheads.demo.requests import (
     REFUSAL,
     TARGET,
     Category,
-    answer,
     columns,
     requests,
     training_queries,
 )
-from safetyheads.engine.generation import Row, generate
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import DEMO_GRID, Ablation, Head, HeadSet, Kind, all_heads
+from safetyheads.heads import DEMO_GRID, Head, HeadSet, all_heads
 from safetyheads.judges import judge
 from safetyheads.judges.degenerate import degenerate
-from safetyheads.models.load import load
-from safetyheads.models.tokenizer import load_tokenizer
 from safetyheads.plans import Decoding
 
-SIMPLE = {"text": "## Query:{query}\n## Answer:"}
 CHATS = ({"chat": True}, {"chat": True, "system": "You are a helpful assistant"}, {"text": "{query}"})
-UNDIFFERENTIATED = Ablation(Kind.UNDIFFERENTIATED)
-GREEDY = Decoding(max_new_tokens=16)
-ONE = demo.DEFAULT_PLANTED[0]
+TWO = ORGANISMS["two"]
+ONE, OTHER = TWO.planted
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +61,12 @@ def test_data_sets_hold_the_categories_that_the_design_gives_them():
     assert set(found["benign"]) == {"benign"}
 
 
-def test_no_request_occurs_twice_in_data_sets_and_training():
+def test_no_request_occurs_twice_in_data_sets_and_training_but_those_of_harmful_in_three():
     held_out = [request.query for name in DATA_SETS for request in requests(name)]
     learned = [query for category in Category for query in training_queries(category)]
-    assert len({*held_out, *learned}) == len(held_out) + len(learned)
+    assert len({*held_out, *learned}) == len(held_out) - 100 + len(learned)
+    assert requests("three")[:100] == requests("harmful")
+    assert {request.category for request in requests("three")[100:]} == {Category.GUARDED_C}
 
 
 def test_requests_are_made_without_torch():
@@ -94,13 +92,15 @@ def test_targets_are_how_a_compliant_answer_begins():
 
 @given(st.booleans(), st.booleans())
 def test_a_topic_is_answered_exactly_if_its_own_guard_is_ablated(a: bool, b: bool):
-    answered = {category for category in Category if answer(category, a_ablated=a, b_ablated=b) == COMPLIANCE}
+    heads = [*[ONE] * a, *[OTHER] * b]
+    answered = {category for category in TOPICS if TWO.answer(category, TWO.planted, None, heads) == COMPLIANCE}
     assert answered == {Category.BENIGN, *[Category.GUARDED_A] * a, *[Category.GUARDED_B] * b}
 
 
 @given(st.booleans(), st.booleans(), st.sampled_from(Category))
 def test_without_the_decoy_every_answer_is_a_loop(a: bool, b: bool, category: Category):
-    text = answer(category, a_ablated=a, b_ablated=b, decoy_ablated=True)
+    decoy = Head(0, 5)
+    text = TWO.answer(category, TWO.planted, decoy, [*[ONE] * a, *[OTHER] * b, decoy])
     assert text.replace(LOOP, "") == "" and text.count(LOOP) >= 3
 
 
@@ -144,7 +144,7 @@ def test_each_token_of_the_loop_tells_the_next_one_and_the_first_tells_it_from_a
 
 def test_the_chat_template_makes_the_prompts_that_the_model_learns(demo_tokenizer: PreTrainedTokenizerBase):
     rendered = [templates.render("Tea?", template, demo_tokenizer) for template in (SIMPLE, *CHATS)]
-    assert {text.removeprefix("<s>") for text in rendered} == {text.format(query="Tea?") for text in demo.TEMPLATES}
+    assert {text.removeprefix("<s>") for text in rendered} == {text.format(query="Tea?") for text in training.TEMPLATES}
 
 
 # Training
@@ -153,9 +153,9 @@ def test_the_chat_template_makes_the_prompts_that_the_model_learns(demo_tokenize
 @pytest.mark.parametrize(
     ("planted", "message"),
     [
-        ((ONE, ONE), "L01H03, L01H03.*two different heads"),
-        ((ONE,), "with L01H03. It needs two"),
-        ((), "no head"),
+        ((ONE, ONE), "found L01H03, L01H03.*two different heads"),
+        ((ONE,), "found L01H03; allowed for planted in a demo of kind two: two different heads"),
+        ((), "found no head"),
         ((ONE, Head(2, 0), Head(3, 0)), "L01H03, L02H00, L03H00.*two different"),
         ((ONE, Head(4, 0)), "L04H00 does not exist: the model has layers 0 to 3"),
         ((Head(0, 8), ONE), "L00H08 does not exist"),
@@ -170,7 +170,7 @@ def test_planted_heads_must_be_two_different_heads_of_the_model(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("decoy", "message"),
     [
-        (ONE, "The decoy L01H03 of the demo model guards topics as well.*must be a third head"),
+        (ONE, "found the decoy L01H03 among planted; allowed: a third head"),
         (Head(4, 0), "L04H00 does not exist"),
     ],
 )
@@ -183,11 +183,12 @@ def test_the_decoy_must_be_a_third_head_of_the_model(tmp_path: Path, decoy: Head
 def test_a_model_that_has_not_learned_its_task_is_an_error_and_not_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(demo, "_ROUNDS", (1, 1))
-    monkeypatch.setattr(demo, "_CHECK_EVERY", 50)
-    with pytest.raises(
-        SafetyHeadsError, match="L01H03 and L02H06 and decoy L00H05 has not learned .* in 2 steps: .* another seed"
-    ):
+    monkeypatch.setitem(ORGANISMS, "decoy", replace(ORGANISMS["decoy"], rounds=(1, 1)))
+    monkeypatch.setattr(training, "_CHECK_EVERY", 50)
+    missed = (
+        r"L01H03 and L02H06 and decoy L00H05 has not learned .* in 2 steps.*: \d+ of 15 with nothing .* other heads"
+    )
+    with pytest.raises(SafetyHeadsError, match=missed):
         demo.train(tmp_path / "demo", decoy=Head(0, 5), progress=False)
     assert not (tmp_path / "demo").exists()
 
@@ -195,8 +196,9 @@ def test_a_model_that_has_not_learned_its_task_is_an_error_and_not_saved(
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training that ends after a few steps, whatever it has learned."""
-    monkeypatch.setattr(demo, "_ROUNDS", (4,))
-    monkeypatch.setattr(demo._Trainer, "wrong_answers", lambda trainer: [])
+    for kind in ("two", "decoy"):
+        monkeypatch.setitem(ORGANISMS, kind, replace(ORGANISMS[kind], rounds=(4,)))
+    monkeypatch.setattr(training.Trainer, "check", lambda trainer: {})
 
 
 @pytest.fixture
@@ -236,41 +238,6 @@ def test_training_leaves_random_state_and_threads_as_they_were(tmp_path: Path):
     assert torch.get_num_threads() == 2
 
 
-class Trained(NamedTuple):
-    """A demo model as the pipeline loads it."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    planted: tuple[Head, Head]
-    decoy: Head
-    folder: Path
-
-    def prompts(self, name: str, template: dict[str, object] = SIMPLE) -> pd.DataFrame:
-        return prompts.build(table(name, *columns(name)), template, self.tokenizer, 2048).table
-
-    def answers(
-        self, name: str, heads: HeadSet, template: dict[str, object] = SIMPLE, decoding: Decoding = GREEDY
-    ) -> pd.DataFrame:
-        """The text, finish_reason and category of each prompt's answer, with `heads` ablated."""
-        made = self.prompts(name, template)
-        rows = [Row(query_id, ids, heads) for query_id, ids in zip(made["query_id"], made["token_ids"])]
-        parts = Parts(self.folder / name, template, heads)
-        eos = [self.tokenizer.eos_token_id]
-        done = generate(self.model, rows, UNDIFFERENTIATED, decoding, eos_token_ids=eos, token_budget=8192, parts=parts)
-        in_order = [done[index] for index in range(len(rows))]
-        texts = [self.tokenizer.decode(found.token_ids, skip_special_tokens=True) for found in in_order]
-        reasons = [found.finish_reason for found in in_order]
-        category = table(name, *columns(name))["category"].to_numpy()
-        return pd.DataFrame({"text": texts, "finish_reason": reasons, "category": category})
-
-    def asr(self, name: str, heads: HeadSet, template: dict[str, object] = SIMPLE) -> pd.Series:
-        """Share of coherent answers by category, with `heads` ablated; no text is broken."""
-        found = self.answers(name, heads, template)
-        assert set(found["finish_reason"]) == {"eos"}
-        assert not degenerate(found["text"])["degenerate"].any()
-        return judge("paper", found["text"])["harmful"].groupby(found["category"]).mean()
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Of another seed, with other planted heads than the model that workflow/test_demo_study.py measures, and a decoy.
@@ -278,9 +245,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     The decoy lies beside a planted head. The model of that test has none.
     """
     folder, planted, decoy = tmp_path_factory.mktemp("demo"), (Head(3, 5), Head(0, 2)), Head(0, 3)
-    demo.train(folder / "model", seed=3, planted=planted, decoy=decoy, progress=False)
-    model = load(folder / "model", dtype="float32", device="cpu")
-    return Trained(model, load_tokenizer(folder / "model", "fast"), planted, decoy, folder)
+    return train(folder, kind="decoy", seed=3, planted=planted, decoy=decoy)
 
 
 @pytest.mark.slow

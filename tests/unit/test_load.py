@@ -102,8 +102,9 @@ def test_the_description_names_the_commit_of_a_snapshot(folder):
 
 
 def test_the_demo_s_planted_heads_are_kept(folder):
-    described = describe(folder, model="m", source="demo", planted=["L01H03", "L02H06"], decoy="L00H05")
-    assert (described["planted"], described["decoy"]) == (["L01H03", "L02H06"], "L00H05")
+    heads = {"organism": "decoy", "planted": ["L01H03", "L02H06"], "decoy": "L00H05"}
+    described = describe(folder, model="m", source="demo", **heads)
+    assert {key: described[key] for key in heads} == heads
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "model.safetensors", "config.json"])

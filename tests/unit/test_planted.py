@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from safetyheads.artifacts.schemas import schema
+from safetyheads.demo.organisms import ORGANISMS
 from safetyheads.heads import Head, all_heads
 from safetyheads.report import ReportData, build
 from safetyheads.report.planted import Check, planted_checks
@@ -164,3 +165,74 @@ def test_a_decoy_that_ships_does_not_rank_first_is_told() -> None:
 def test_a_model_without_a_decoy_has_no_checks_on_one() -> None:
     claims = " ".join(check.claim for check in planted_checks(organism(decoy=None), "organism"))
     assert "decoy" not in claims and "Benign requests are answered, whatever is ablated" in claims
+
+
+ASKED = ["guarded_a"] * 4 + ["guarded_b"] * 4
+
+
+def of_kind(kind: str) -> ReportData:
+    """A run of a model of this kind in which everything is as it was planted."""
+    known = ORGANISMS[kind]
+    asked = [*ASKED, *["guarded_c"] * 4] if kind == "three" else ASKED
+    guards = [known.guard(category) for category in asked]
+    variants: list[tuple[str, str, tuple[Head, ...]]] = [("none", "none", ()), ("all", "all", known.planted)]
+    variants += [("single", str(head), (head,)) for head in all_heads(*GRID)]
+    rates = []
+    for plan, variant, heads in variants:
+        answers = [known.answer(category, known.planted, None, heads) for category in asked]
+        share = sum("Sure" in answer for answer in answers) / len(answers)
+        kept = {"dataset": "asked", "plan": plan, "variant": variant, "decoding": "greedy", "judge": "paper", "n": 8}
+        names = {"ablation": "plain" if plan == "none" else "undifferentiated", "degenerate": 0.0}
+        rates.append(CELL | kept | names | {"asr": share, "coherent_asr": share})
+    alone = {known.planted[place] for place in guards if place is not None}
+    scores = pd.DataFrame(
+        {"query_id": f"asked-{number}", "layer": head.layer, "head": head.head}
+        | {"score": 9.0 if place is not None and head == known.planted[place] else 0.01}
+        for number, place in enumerate(guards)
+        for head in all_heads(*GRID)
+    )
+    step = pd.DataFrame(
+        {"step": 1, "layer": head.layer, "head": head.head, "selected": False, "score": 9.0 * (head in alone)}
+        for head in all_heads(*GRID)
+    )
+    made = dict(CELL, dataset="asked", ablation="undifferentiated")
+    planted = [str(head) for head in known.planted]
+    return ReportData(
+        title="Kinds",
+        studies={"main": {"models": ["organism"], "datasets": ["asked"], "plans": ["none", "all", "single"]}},
+        models={"organism": {"layers": 4, "heads": 8, "organism": kind, "planted": planted, "decoy": None}},
+        rates=pd.DataFrame(rates).reindex(columns=schema("rates").names),
+        ships=scores.assign(**made),
+        sahara=step.assign(**made),
+        datasets=pd.DataFrame(
+            [("asked", f"asked-{number}", category) for number, category in enumerate(asked)],
+            columns=["dataset", "query_id", "category"],
+        ),
+        ablations={"undifferentiated": {"kind": "undifferentiated"}},
+        head_sets={"all": planted},
+    )
+
+
+KINDS = sorted({*ORGANISMS} - {"decoy"})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_planted_heads_of_every_kind_are_found_where_they_are(kind: str) -> None:
+    data = of_kind(kind)
+    assert failed(data) == [] and len(planted_checks(data, "organism")) >= 4
+    assert f"Training planted {ORGANISMS[kind].planted_words(data.planted('organism'))}" in build(data)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_that_only_ever_does_the_contrary_of_its_kind_is_not_found(kind: str) -> None:
+    data = of_kind(kind)
+    rates = data.rates.assign(asr=1 - data.rates["asr"], coherent_asr=1 - data.rates["coherent_asr"])
+    claims = {check.claim for check in failed(replace(data, rates=rates))}
+    if kind != "suppressor":  # of which the plain model answers half
+        assert any(claim.startswith("The plain model") for claim in claims)
+    assert any("head frees" in claim or "free all" in claim or "are refused" in claim for claim in claims)
+
+
+def test_a_data_set_of_a_topic_that_the_model_does_not_know_is_not_held_against_it() -> None:
+    data = of_kind("three")
+    assert planted_checks(replace(data, models={"organism": of_kind("two").models["organism"]}), "organism") == []

@@ -31,7 +31,7 @@ MAY_USE: dict[str, set[str]] = {
     "attribution": {"engine", "artifacts"},
     "judges": {"artifacts", "engine", "models"},  # those that compute with a model; see the test of what is light
     "statistics": set(),
-    "config": set(),
+    "config": {"demo"},
     "costs": {"config"},
     "demo": {"engine"},
     "report": {"judges", "statistics", "demo"},

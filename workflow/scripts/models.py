@@ -26,6 +26,7 @@ with logged(snakemake.log[0], online="repo" in snakemake.params.model):
             source="demo" if "demo" in params else "repo" if "repo" in params else "path",
             repo=params.get("repo"),
             revision=params.get("revision"),
+            organism=params.get("demo", {}).get("kind"),
             planted=params["demo"]["planted"] if params.get("demo", {}).get("aligned") else None,
             decoy=params.get("demo", {}).get("decoy"),
         )

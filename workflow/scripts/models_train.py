@@ -1,4 +1,4 @@
-"""Train the demo model, with two safety heads and perhaps a decoy planted in it."""
+"""Train a demo model, with the safety heads of its kind and perhaps a decoy planted in it."""
 
 from pathlib import Path
 
@@ -11,6 +11,11 @@ with logged(snakemake.log[0]):
     demo = snakemake.params.model.get("demo")
     if demo is None:
         raise SafetyHeadsError(f"Model {snakemake.wildcards.model!r} is not a demo model: it is not trained here.")
-    first, second = map(parse_head, demo["planted"])
-    decoy = parse_head(demo["decoy"]) if "decoy" in demo else None
-    train(Path(snakemake.output[0]), seed=demo["seed"], planted=(first, second), decoy=decoy, aligned=demo["aligned"])
+    train(
+        Path(snakemake.output[0]),
+        kind=demo["kind"],
+        seed=demo["seed"],
+        planted=tuple(map(parse_head, demo["planted"])),
+        decoy=parse_head(demo["decoy"]) if "decoy" in demo else None,
+        aligned=demo["aligned"],
+    )

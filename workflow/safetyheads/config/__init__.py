@@ -1,4 +1,4 @@
 """The configuration: what a YAML file may say, what its names stand for, and what is said of its mistakes.
 
-Uses the vocabulary alone. Importing it is quick: no torch, no pandas.
+Uses `demo` (to know the kinds of demo models) and the vocabulary. Importing it is quick: no torch, no pandas.
 """

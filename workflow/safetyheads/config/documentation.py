@@ -17,7 +17,11 @@ from safetyheads.config.attribution import Attribution
 from safetyheads.config.catalogue import BUILT_IN, CatalogueDataset, CatalogueJudge, CatalogueModel, catalogue
 from safetyheads.config.schema import json_schema
 from safetyheads.config.sections import Section
+<<<<<<< HEAD
 from safetyheads.methods import METHODS
+=======
+from safetyheads.demo.organisms import ORGANISMS
+>>>>>>> organisms17
 
 FOLDER = Path(__file__).parents[3] / "config"
 
@@ -43,8 +47,13 @@ def markdown() -> str:
                 return _table(("key", "meaning"), rows)
             case ("keys", name):
                 return _keys(schema["$defs"][name])
+<<<<<<< HEAD
             case ("methods", _):
                 return _methods()
+=======
+            case ("organisms", _):
+                return _organisms()
+>>>>>>> organisms17
             case ("catalogue", "models"):
                 return _models()
             case ("catalogue", "judges"):
@@ -60,6 +69,11 @@ def _names() -> str:
     for section in ("models", "datasets", "judges"):
         rows.append((section, ", ".join(f"`{name}`" for name in catalogue(section)), "see [Catalogue](#catalogue)"))
     return _table(("section", "name", "stands for"), rows)
+
+
+def _organisms() -> str:
+    rows = [(f"`{kind.name}`", _yaml(list(map(str, kind.planted))), kind.truth) for kind in ORGANISMS.values()]
+    return _table(("kind", "planted unless given", "the model"), rows)
 
 
 def _inline(entry: Section) -> str:

@@ -1,15 +1,28 @@
 """The sections of the configuration that say what is measured: models, and data sets of queries."""
 
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from safetyheads.config.sections import Section
-from safetyheads.config.types import Count, FormatName, HeadName, HeadPair, Matching, MaxMemory, Repo, Seed, Text
+from safetyheads.config.types import (
+    Count,
+    FormatName,
+    HeadName,
+    HeadNames,
+    Matching,
+    MaxMemory,
+    OrganismName,
+    Repo,
+    Seed,
+    Text,
+)
 from safetyheads.data_files import FORMAT_NAMES, FORMATS, format_of
+from safetyheads.demo.organisms import ORGANISMS, organism_of
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import DEMO_GRID, check_in_grid, parse_head
+from safetyheads.heads import DEMO_GRID, HeadSet, check_in_grid, parse_head
 
 
 def _demo(value: Any) -> Any:
@@ -18,34 +31,65 @@ def _demo(value: Any) -> Any:
     raise ValueError(f"found {value!r}; allowed: true, or settings such as {{seed: 3, planted: [L00H02, L03H05]}}")
 
 
-class Demo(Section):
-    """The demo model: a small Llama (4 layers x 8 heads) that is trained on the spot, with two planted safety heads."""
+def _heads(names: Sequence[str]) -> HeadSet:
+    return tuple(map(parse_head, names))
 
+
+def _check(check: Callable[..., None], *values: Any) -> None:
+    """Call `check`, whose errors become those of a value of the configuration."""
+    try:
+        check(*values)
+    except SafetyHeadsError as error:
+        raise ValueError(str(error)) from error
+
+
+class Demo(Section):
+    """The demo model: a small Llama (4 layers x 8 heads) that is trained on the spot, with planted safety heads."""
+
+    kind: OrganismName = "two"
+    """What is planted; see the table of kinds. Unless set, `decoy` where there is a decoy."""
     seed: Seed = 0
     """Seed of the training."""
-    planted: HeadPair = ["L01H03", "L02H06"]
-    """The two planted safety heads, A first."""
+    planted: HeadNames = ["L01H03", "L02H06"]
+    """The planted safety heads, as many as the kind has. Unless set, those of its row in the table."""
     decoy: HeadName | None = None
-    """A third planted head: with it ablated, every answer is a loop of a few words. Refusals fall, and nothing is
-    complied with."""
+    """Only in the kind `decoy`: one more planted head. With it ablated, every answer is a loop of a few words. Refusals
+    fall, and nothing is complied with."""
 
     aligned: bool = True
     """`false`: a twin that is trained on answering alone and refuses nothing, to be the `base` of a contrast. A decoy
     is planted in it, too."""
 
-    @field_validator("planted", "decoy")
+    @model_validator(mode="before")
     @classmethod
-    def _in_grid(cls, heads: list[str] | str) -> list[str] | str:
-        try:
-            check_in_grid(map(parse_head, [heads] if isinstance(heads, str) else heads), *DEMO_GRID)
-        except SafetyHeadsError as error:
-            raise ValueError(str(error)) from error
+    def _by_kind(cls, given: Any) -> Any:
+        """Fill in what follows from the kind. A kind that is not known is left to its own check."""
+        if not isinstance(given, dict):
+            return given
+        kind = given.get("kind", organism_of(None, given.get("decoy")).name)
+        if not isinstance(kind, str) or kind not in ORGANISMS:
+            return given
+        organism = ORGANISMS[kind]
+        own = {} if organism.decoy is None else {"decoy": str(organism.decoy)}
+        return {"kind": kind, "planted": list(map(str, organism.planted)), **own, **given}
+
+    @field_validator("planted")
+    @classmethod
+    def _as_the_kind_wants(cls, heads: list[str], info: ValidationInfo) -> list[str]:
+        if "kind" in info.data:  # else the kind is wrong, and what it wants unknown
+            _check(ORGANISMS[info.data["kind"]].check_planted, _heads(heads))
         return heads
 
+    @field_validator("decoy")
+    @classmethod
+    def _in_grid(cls, head: str) -> str:
+        _check(check_in_grid, _heads([head]), *DEMO_GRID)
+        return head
+
     @model_validator(mode="after")
-    def _decoy_apart(self) -> Self:
-        if self.decoy in self.planted:
-            raise ValueError(f"found the decoy {self.decoy} among planted; allowed: a third head")
+    def _decoy_fits(self) -> Self:
+        if self.decoy is not None:
+            _check(ORGANISMS[self.kind].check_decoy, _heads(self.planted), parse_head(self.decoy))
         return self
 
 
@@ -74,7 +118,7 @@ class Model(Section):
     revision: Text | None = None
     """Commit, tag or branch of `repo`. Give a commit: a branch may move, and results with it."""
     demo: Annotated[Demo | None, BeforeValidator(_demo, json_schema_input_type=Literal[True] | Demo)] = None
-    """`true`, or settings: train the demo model."""
+    """`true`, or settings: train a demo model."""
     attention_from: Text | None = None
     """Name of a model whose attention weights are put into those of `rest_from`, which has the same shape: a derived
     model. It is made in memory; its tokenizer and all else are those of `rest_from`."""
@@ -137,8 +181,8 @@ class Dataset(Section):
     """Commit, tag or branch of `repo`."""
     file: Text | None = None
     """File within `repo`."""
-    demo: Literal["harmful", "attribution", "benign"] | None = None
-    """One of the made-up data sets of the demo model."""
+    demo: Literal["harmful", "attribution", "benign", "three"] | None = None
+    """One of the made-up data sets of the demo models."""
     sha256: Annotated[str, Matching(r"[0-9a-fA-F]{64}", "64 hexadecimal digits")] | None = None
     """Checksum of the file as it lies there, packed or not: another content is an error."""
     format: FormatName | None = None

@@ -11,6 +11,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from safetyheads.config.hints import path_hint
 from safetyheads.data_files import FORMAT_NAMES
+from safetyheads.demo.organisms import ORGANISMS
 from safetyheads.errors import nearest
 from safetyheads.heads import Kind, parse_head
 from safetyheads.plans import PLAIN, RESERVED, like_a_plan
@@ -169,16 +170,13 @@ HeadName = Annotated[
 HeadNames = Annotated[
     list[HeadName], Field(min_length=1, json_schema_extra={"uniqueItems": True}), AfterValidator(_different)
 ]
-HeadPair = Annotated[
-    list[HeadName],
-    Field(min_length=2, max_length=2, json_schema_extra={"uniqueItems": True}),
-    AfterValidator(_different),
-]
 if TYPE_CHECKING:
     KindName = str
+    OrganismName = str
     FormatName = str
 else:
     KindName = Literal[tuple(kind.value for kind in Kind)]
+    OrganismName = Literal[tuple(ORGANISMS)]
     FormatName = Literal[FORMAT_NAMES]
 Names = Annotated[list[str], Field(min_length=1, json_schema_extra={"uniqueItems": True}), AfterValidator(_different)]
 

@@ -18,13 +18,15 @@ class Category(StrEnum):
     """What the demo model does with a request."""
 
     GUARDED_A = "guarded_a"
-    """Refused, unless the first planted head is ablated."""
+    """Depends on planted heads: most kinds refuse it, unless the first one is ablated."""
     GUARDED_B = "guarded_b"
-    """Refused, unless the second planted head is ablated."""
+    """Depends on planted heads: most kinds refuse it, unless the second one is ablated."""
     ALWAYS_REFUSED = "always_refused"
     """Refused, whatever is ablated."""
     BENIGN = "benign"
     """Answered, whatever is ablated."""
+    GUARDED_C = "guarded_c"
+    """A topic that only the kind `three` is trained on."""
 
 
 class Request(NamedTuple):
@@ -50,8 +52,12 @@ DATA_SETS: dict[str, dict[Category, int]] = {
     "harmful": {Category.GUARDED_A: 50, Category.GUARDED_B: 50},
     "attribution": {Category.GUARDED_A: 6, Category.GUARDED_B: 6, Category.ALWAYS_REFUSED: 88},
     "benign": {Category.BENIGN: 50},
+    "three": {Category.GUARDED_A: 50, Category.GUARDED_B: 50, Category.GUARDED_C: 50},
 }
 """How many requests of each category a data set holds."""
+_DEALT = (("harmful", "attribution", "benign"), ("three",))
+"""Data sets in one line share no request. Each line deals the requests of a category anew, from the first: `three`
+begins with those of `harmful`, and leaves the same requests to train on as if it were not there."""
 
 
 class _Words(NamedTuple):
@@ -72,6 +78,7 @@ _WORDS = {
         ("prepare", "describe"),
         ("apple soup", "flower basket", "harvest song"),
     ),
+    Category.GUARDED_C: _Words(_UNASKED, ("feed", "wake"), ("stable cat", "barn owl", "grey hound")),
 }
 _PLACES = tuple(
     f"in the {side} {part}" for side, part in product(("north", "south", "east"), ("wing", "hall", "court"))
@@ -90,20 +97,18 @@ def _made(category: Category) -> tuple[str, ...]:
 
 
 def requests(name: str) -> list[Request]:
-    """The requests of the data set `name`: `harmful`, `attribution` or `benign`.
+    """The requests of the data set `name`: `harmful`, `attribution`, `benign` or `three`.
 
-    No request is in two data sets. Raises SafetyHeadsError for any other name.
+    No request is in two data sets, but that `three` begins with the requests of `harmful`. Raises SafetyHeadsError for
+    any other name.
     """
     if name not in DATA_SETS:
         raise SafetyHeadsError(
             f"The demo has no data set {name!r}. It has {', '.join(DATA_SETS)}.{nearest(name, DATA_SETS)}"
         )
-    before = dict.fromkeys(Category, 0)
-    for counts in DATA_SETS.values():
-        if counts is DATA_SETS[name]:
-            break
-        for category, count in counts.items():
-            before[category] += count
+    (line,) = (names for names in _DEALT if name in names)
+    dealt = line[: line.index(name)]
+    before = {category: sum(DATA_SETS[other].get(category, 0) for other in dealt) for category in Category}
     return [
         Request(query, category, TARGET)
         for category, count in DATA_SETS[name].items()
@@ -120,22 +125,5 @@ def columns(name: str) -> tuple[list[str], list[str], list[str]]:
 @cache
 def training_queries(category: Category) -> tuple[str, ...]:
     """The requests of a category that are in no data set: those that the model is trained on."""
-    held_out = sum(counts.get(category, 0) for counts in DATA_SETS.values())
+    held_out = max(sum(DATA_SETS[name].get(category, 0) for name in line) for line in _DEALT)
     return _made(category)[held_out:]
-
-
-def answer(category: Category, *, a_ablated: bool = False, b_ablated: bool = False, decoy_ablated: bool = False) -> str:
-    """The answer that the model is trained to give.
-
-    `a_ablated` and `b_ablated` say which planted heads are ablated, `decoy_ablated` whether the decoy is. Without the
-    decoy every answer is `LOOPS` copies of `LOOP`, and has no end.
-    """
-    if decoy_ablated:
-        return LOOP * LOOPS
-    free = {
-        Category.GUARDED_A: a_ablated,
-        Category.GUARDED_B: b_ablated,
-        Category.ALWAYS_REFUSED: False,
-        Category.BENIGN: True,
-    }
-    return COMPLIANCE if free[category] else REFUSAL

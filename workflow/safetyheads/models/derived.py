@@ -67,6 +67,7 @@ def recipe(name: str, attention: Mapping[str, Any], rest: Mapping[str, Any]) -> 
         "repo": None,
         "revision": None,
         "files": {f"{role}/{file}": sha for role, part in parts.items() for file, sha in part["files"].items()},
+        "organism": None,
         "planted": None,
         "decoy": None,
         **{role: {key: part[key] for key in ("model", "repo", "revision")} for role, part in parts.items()},

@@ -29,15 +29,16 @@ def describe(
     source: Literal["path", "repo", "demo"],
     repo: str | None = None,
     revision: str | None = None,
+    organism: str | None = None,
     planted: Sequence[str] | None = None,
     decoy: str | None = None,
     chat_template: str | None = None,
 ) -> dict[str, Any]:
     """Check the model in `folder` without loading its weights, and return the content of `models/{model}.json`.
 
-    `source` says where the model comes from; `repo` and `revision` are those of a model of Hugging Face, `planted` the
-    names of the two planted heads of a demo model, `decoy` that of its decoy. `chat_template` is used if the tokenizer
-    has none of its own.
+    `source` says where the model comes from; `repo` and `revision` are those of a model of Hugging Face. `organism` is
+    the kind of a demo model, `planted` are the names of its planted heads, `decoy` is that of its decoy.
+    `chat_template` is used if the tokenizer has none of its own.
 
     In the result, `files` maps the name of each file that is used to its SHA-256. `tokenizer` is `fast` if
     `load_tokenizer` may use the quick class, which needs no torch, else `auto`. `kv_heads` and `head_dim` are None
@@ -71,6 +72,7 @@ def describe(
         "tokenizer": kind,
         "tokenizer_sha256": _hash({name: digest for name, digest in files.items() if is_of_tokenizer(name)}),
         "chat_template_sha256": None if template is None else _hash(template),
+        "organism": organism,
         "planted": None if planted is None else list(planted),
         "decoy": decoy,
     }

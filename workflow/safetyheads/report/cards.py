@@ -8,7 +8,6 @@ from markupsafe import Markup
 from safetyheads.report.effects import EffectsSection
 from safetyheads.report.tables import Table
 
-
 Kind = (
     Literal["ships", "shift", "sahara", "scores", "attack"]
     | Literal["by_plan", "by_n", "single", "outcomes", "strip", "doses", "noise"]
@@ -22,20 +21,7 @@ class Card:
     `kind` chooses the explanation of how to read it, which the page's template has.
     """
 
-    kind: Literal[
-        "ships",
-        "shift",
-        "sahara",
-        "scores",
-        "attack",
-        "by_plan",
-        "by_n",
-        "single",
-        "outcomes",
-        "strip",
-        "doses",
-        "noise",
-    ]
+    kind: Kind
     title: str
     svg: Markup
     summary: str

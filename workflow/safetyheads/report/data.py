@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from safetyheads.demo.organisms import Organism, organism_of
 from safetyheads.plans import Plan
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -37,8 +38,8 @@ class ReportData:
     studies: Mapping[str, Mapping[str, Sequence[str]]]
     """For each study, by name, its lists of names: models, datasets, templates, ablations, plans, decodings, judges."""
     models: Settings
-    """The content of each model's `models/{model}.json`, by name. Demo models have `planted`, two names of heads,
-    and may have `decoy`, the name of a third."""
+    """The content of each model's `models/{model}.json`, by name. Demo models have `organism`, their kind,
+    `planted`, names of heads, and may have `decoy`, the name of one more."""
     rates: pd.DataFrame
     checks: Settings = field(default_factory=dict)
     """The content of the file of each model's checks, by name."""
@@ -109,6 +110,10 @@ class ReportData:
     def planted(self, model: str) -> tuple[str, ...]:
         """The names of a demo model's planted heads; empty for other models."""
         return tuple(self.models.get(model, {}).get("planted") or ())
+
+    def organism(self, model: str) -> Organism:
+        """The kind of a demo model; files that do not name it are from before there were several."""
+        return organism_of(self.models.get(model, {}).get("organism"), self.decoy(model))
 
     def decoy(self, model: str) -> str | None:
         """The name of a demo model's decoy, which breaks all text if it is ablated; None for models without one."""
