@@ -17,11 +17,8 @@ from safetyheads.config.attribution import Attribution
 from safetyheads.config.catalogue import BUILT_IN, CatalogueDataset, CatalogueJudge, CatalogueModel, catalogue
 from safetyheads.config.schema import json_schema
 from safetyheads.config.sections import Section
-<<<<<<< HEAD
-from safetyheads.methods import METHODS
-=======
 from safetyheads.demo.organisms import ORGANISMS
->>>>>>> organisms17
+from safetyheads.methods import METHODS
 
 FOLDER = Path(__file__).parents[3] / "config"
 
@@ -47,13 +44,10 @@ def markdown() -> str:
                 return _table(("key", "meaning"), rows)
             case ("keys", name):
                 return _keys(schema["$defs"][name])
-<<<<<<< HEAD
             case ("methods", _):
                 return _methods()
-=======
             case ("organisms", _):
                 return _organisms()
->>>>>>> organisms17
             case ("catalogue", "models"):
                 return _models()
             case ("catalogue", "judges"):
