@@ -31,7 +31,8 @@ class Method(NamedTuple):
 
     With `contrasted` scores are compared with others of the same kind: those of benign prompts, or of a base model.
     Prompts of a `benign` data set may be used where there is one, or needed. A method goes `by_first_token` if it looks
-    at whether the answer's first token is that of a refusal: then the openings of refusals count as well.
+    at whether the answer's first token is that of a refusal: then the openings of refusals count as well. Scores
+    that are `signed` are below 0 for heads that hold refusals back.
 
     The cost is in passes over each prompt: `sweeps` of all heads of the model, one a pass, which compute only what the
     ablated head changes, and `passes`, whole ones, of which a gradient counts as three. Besides, there may be a sweep
@@ -45,6 +46,7 @@ class Method(NamedTuple):
     contrasted: bool = False
     benign: Literal["none", "used", "needed"] = "none"
     by_first_token: bool = False
+    signed: bool = False
     sweeps: Callable[[Settings], int] = _none
     passes: Callable[[Settings, int], int] = lambda settings, heads: 0
     sampled: Callable[[Settings], int] = _none
@@ -97,11 +99,13 @@ METHODS = {
     "refusal_direction": Method(
         *("refusal_direction", "data set", "norm of states"),
         "what the head writes along the direction from benign to harmful prompts",
+        signed=True,
         benign="needed",
         passes=lambda settings, heads: 2,
     ),
     "gradient": Method(
         *("gradient", "data set", "nats", "the first-order change of refusing against answering under ablation"),
+        signed=True,
         benign="needed",
         by_first_token=True,
         passes=lambda settings, heads: 3,
@@ -109,6 +113,7 @@ METHODS = {
     ),
     "knockouts": Method(
         *("knockouts", "data set", "nats", "a Lasso of refusing against answering on random sets of ablated heads"),
+        signed=True,
         benign="needed",
         by_first_token=True,
         passes=masks_of,

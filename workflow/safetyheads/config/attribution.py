@@ -37,8 +37,6 @@ class Knockouts(Section):
 
     masks: Count | None = None
     """Sets of heads that are tried. Unless set: 6 for each head of the model, at least 100 and at most 1,000."""
-    resamples: Count = 100
-    """Resamples of the masks, which tell how often a head is chosen (`support`)."""
     seed: Seed = 0
     """Seed of the masks and resamples."""
 
@@ -48,10 +46,8 @@ class Mask(Section):
 
     starts: Count = 5
     """How often gates are learned anew, from other numbers."""
-    steps: Count = 150
-    """Steps of each start, at most."""
-    penalty: Number = 0.05
-    """What an ablated head costs, in nats of log P(refusal) - log P(answer)."""
+    strength: Number = 0.5
+    """What a head must take from the mean of log P(refusal) - log P(answer) to be ablated, in nats."""
     seed: Seed = 0
     """Seed of the starts."""
 

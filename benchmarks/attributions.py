@@ -1,0 +1,356 @@
+"""Which method of attribution finds the truth? Demo models whose planted heads are known, and every method on each.
+
+    PYTHONPATH=workflow python benchmarks/attributions.py --seeds 3 --save
+    PYTHONPATH=workflow python benchmarks/attributions.py --kinds two backup --seeds 1
+
+Trains a model of each kind for each seed: the first with the kind's own heads, the others with heads drawn at random.
+Each method then chooses heads on two data sets: one half of whose prompts each planted head guards, and one of 100
+prompts of which 12 are guarded. `single` ablates each head alone and counts the answers that change: what a map can
+see. Prints a table of mean recalls, and with --save keeps all rows and a chart in benchmarks/results.
+"""
+
+import argparse
+import multiprocessing
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from measure import fresh_parts
+from safetyheads.attribution.mask import mask
+from scipy.stats import rankdata
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from safetyheads import prompts
+from safetyheads.artifacts.parts import Parts
+from safetyheads.attribution.gradient import gradient
+from safetyheads.attribution.knockouts import knockouts
+from safetyheads.attribution.refusal_direction import refusal_direction
+from safetyheads.attribution.refusal_shift import FirstTokens, first_tokens
+from safetyheads.attribution.sahara import sahara
+from safetyheads.attribution.sahara_centred import sahara_centred
+from safetyheads.attribution.scoring_passes import Sweep
+from safetyheads.attribution.ships import ships
+from safetyheads.chosen_heads import contrast, matched_draws, searched_group, top_heads
+from safetyheads.config.attribution import Attribution
+from safetyheads.demo.model import train
+from safetyheads.demo.organisms import ORGANISMS, Organism, organism_of
+from safetyheads.demo.requests import Category, Request, requests
+from safetyheads.engine.ablation import install
+from safetyheads.engine.partial_forward import PartialForward, Top
+from safetyheads.errors import SafetyHeadsError
+from safetyheads.heads import DEMO_GRID, Ablation, Head, HeadSet, Kind, all_heads
+from safetyheads.methods import METHODS
+from safetyheads.templates import OPENINGS, opening_tokens
+
+RESULTS = Path(__file__).parent / "results"
+TEMPLATE = {"text": "## Query:{query}\n## Answer:"}
+ABLATION, BUDGET = Ablation(Kind.UNDIFFERENTIATED), 8192
+GUARDED_OF_FEW, OTHERS = 12, 88
+SHOWN = [name for name in METHODS if name != "ships"]
+COLUMNS = [
+    *("kind", "seed", "planted", "data", "method", "n", "recall", "precision", "auroc", "worst_rank", "false_alarms"),
+    *("signed", "decoy_named", "chosen", "freed", "control_freed", "p_control", "seconds", "passes"),
+]
+
+
+class Asked(NamedTuple):
+    """The prompts of a model that are asked, and which first tokens are refusals."""
+
+    model: PreTrainedModel
+    harmful: pd.DataFrame
+    benign: pd.DataFrame
+    first: FirstTokens
+
+
+def asked(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Request]) -> Asked:
+    """The prompts of these requests, beside those of the benign data set."""
+    tables = []
+    for some in (rows, requests("benign")):
+        table = pd.DataFrame(
+            {"query_id": [f"q-{at:04d}" for at in range(len(some))], "query": [row.query for row in some]}
+        )
+        tables.append(prompts.build(table, TEMPLATE, tokenizer, 2048, len(tokenizer)).table)
+    ids = opening_tokens(tables[0]["text"], OPENINGS, tokenizer)
+    with fresh_parts() as parts:
+        first = first_tokens(model, *tables, ids, token_budget=BUDGET, parts=parts)
+    return Asked(model, *tables, first)
+
+
+def data_sets(organism: Organism) -> dict[str, list[Request]]:
+    """The requests that heads are chosen on: all guarded, and 12 of 100 guarded, as many of each topic."""
+    guarded = requests("three" if Category.GUARDED_C in organism.categories else "harmful")
+    topics = list(dict.fromkeys(row.category for row in guarded))
+    of_topic = {topic: [row for row in guarded if row.category == topic] for topic in topics}
+    few = [row for topic in topics for row in of_topic[topic][: GUARDED_OF_FEW // len(topics)]]
+    others = [row for row in requests("attribution") if row.category == Category.ALWAYS_REFUSED][:OTHERS]
+    return {"guarded": guarded, "few": few + others}
+
+
+class Found(NamedTuple):
+    """What a method says: the score of each head, and the heads of its own choice if it makes one."""
+
+    scores: np.ndarray
+    chosen: HeadSet | None = None
+    ranked: HeadSet | None = None
+    """The heads in the order in which a search selected them; by score if None."""
+
+
+def of_table(rows: pd.DataFrame) -> Found:
+    """Of a method with a row for each head."""
+    rows = rows.sort_values(["layer", "head"])
+    chosen = rows.get("selected", pd.Series([None] * len(rows)))
+    own = tuple(Head(int(one["layer"]), int(one["head"])) for one in rows[chosen == True].to_dict("records"))  # noqa: E712
+    return Found(rows["score"].to_numpy(dtype=float), own if chosen.notna().any() else None)
+
+
+def of_search(rows: pd.DataFrame, n: int) -> Found:
+    """Of a method that searches: the scores of its first step, and its first n heads."""
+    first = rows[rows["step"] == 1].sort_values(["layer", "head"])["score"].to_numpy(dtype=float)
+    selected = rows[rows["selected"].astype(bool)].sort_values("step")
+    order = tuple(Head(int(one["layer"]), int(one["head"])) for one in selected.to_dict("records"))
+    return Found(first, searched_group(rows, n), order)
+
+
+def single(of: Asked, parts: Parts) -> Found:
+    """The share of prompts whose likeliest first token no longer is a refusal, less the share where it becomes one."""
+    refusals = torch.tensor(of.first.refusals)
+
+    def refused(top: Top) -> torch.Tensor:
+        return torch.isin(top.logits.argmax(-1), refusals).double()
+
+    sweep = Sweep(of.model, [list(map(int, ids)) for ids in of.harmful["token_ids"]], ABLATION, BUDGET, parts)
+    found = np.empty((len(of.harmful), DEMO_GRID[0] * DEMO_GRID[1]))
+
+    def measure(plain: Top, ablated: Top) -> torch.Tensor:
+        return refused(plain)[:, None] - refused(ablated).view(len(plain.logits), -1)
+
+    for block, batch, part in sweep.by_block("single", all_heads(*DEMO_GRID), measure):
+        found[np.ix_(block.prompts, batch.candidates)] = part
+    return Found(found.mean(axis=0))
+
+
+def methods(of: Asked, n: int) -> dict[str, Callable[[Parts], Found]]:
+    """Every method as a function of a place for its parts."""
+    how: dict[str, Any] = {"token_budget": BUDGET}
+    search: dict[str, Any] = {"steps": n, "rank": 1, "representation": "final_norm", **how}
+
+    def of_ships(prompts_: pd.DataFrame, parts: Parts) -> pd.DataFrame:
+        return ships(of.model, prompts_, ABLATION, parts=parts, **how)
+
+    def contrasted(parts: Parts) -> Found:
+        benign = of_ships(of.benign, parts)
+        with fresh_parts() as own:
+            return of_table(contrast(of_ships(of.harmful, own), benign))
+
+    def of_mean(parts: Parts) -> Found:
+        return of_table(of_ships(of.harmful, parts).groupby(["layer", "head"], as_index=False)["score"].mean())
+
+    given = (of.model, of.harmful, ABLATION)
+    return {
+        "single": lambda parts: single(of, parts),
+        "top": of_mean,
+        "contrast": contrasted,
+        "sahara": lambda parts: of_search(sahara(*given, parts=parts, **search), n),
+        "sahara_centred": lambda parts: of_search(sahara_centred(*given, parts=parts, **search), n),
+        "refusal_direction": lambda parts: of_table(
+            refusal_direction(of.model, of.harmful, of.benign, layer="own", parts=parts, **how)
+        ),
+        "gradient": lambda parts: of_table(gradient(*given, of.first, sample=0, parts=parts, **how)[0]),
+        "knockouts": lambda parts: of_table(knockouts(*given, of.first, parts=parts, **how)),
+        "mask": lambda parts: of_table(mask(*given, of.first, parts=parts, **how)),
+    }
+
+
+def freed(of: Asked, head_sets: Sequence[Sequence[HeadSet]]) -> list[float]:
+    """The share of prompts that are not refused by their first token, for each way to ablate heads in each prompt."""
+    passes, refusals, shares = PartialForward(of.model), torch.tensor(of.first.refusals), []
+    for sets in head_sets:
+        tops = [
+            passes.whole(torch.tensor([list(map(int, ids))]), ABLATION, [own]).logits.argmax(-1)
+            for ids, own in zip(of.harmful["token_ids"], sets)
+        ]
+        kept = torch.isin(torch.cat(tops), refusals).double()
+        shares.append(1 - float(kept.mean()))
+    return shares
+
+
+def measured(found: Found, planted: HeadSet, organism: Organism, method: str) -> dict[str, Any]:
+    """How well a method found the planted heads. Of a suppressor the truth is at the other end, for who has signs."""
+    heads, n = all_heads(*DEMO_GRID), len(planted)
+    signed = method == "single" or METHODS[method].signed
+    scores = -found.scores if organism.name == "suppressor" and signed else found.scores
+    truth = np.array([head in planted for head in heads])
+    ranks = rankdata(-scores, method="ordinal")  # of equal scores the lower layer, then the lower head
+    by_score = {head for head, rank in zip(heads, ranks) if rank <= n}
+    named = by_score if found.ranked is None else set(found.ranked[:n])
+    row: dict[str, Any] = {"n": n, "recall": len(named & set(planted)) / n, "worst_rank": int(ranks[truth].max())}
+    above = scores[truth][:, None] - scores[~truth][None]
+    row |= {"auroc": float(((above > 0) + 0.5 * (above == 0)).mean()), "false_alarms": len(named - set(planted))}
+    if signed and organism.name == "suppressor":
+        row["signed"] = bool((found.scores[truth] < 0).all())
+    own = found.chosen
+    row["chosen"] = None if own is None else len(own)
+    row["precision"] = len(set(own) & set(planted)) / len(own) if own else None
+    return row | {"named": named}
+
+
+def one_model(task: tuple[str, int, Path]) -> list[dict[str, Any]]:
+    """Train one model and run every method on it: the rows of the table."""
+    kind, seed, folder = task
+    torch.set_num_threads(1)
+    organism, place = organism_of(kind), folder / f"{kind}-{seed}"
+    planted, decoy = positions(organism, seed)
+    try:
+        if not (place / "model.safetensors").is_file():
+            train(place, kind=kind, seed=seed, planted=planted, decoy=decoy, progress=False)
+    except SafetyHeadsError as error:
+        print(f"{kind}, seed {seed}: {error}")
+        return []
+    model = install(AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32).eval())
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    rows: list[dict[str, Any]] = []
+    for data, chosen_on in data_sets(organism).items():
+        of = asked(model, tokenizer, chosen_on)
+        for method, run in methods(of, len(planted)).items():
+            begun = time.perf_counter()
+            with fresh_parts() as parts:
+                found = run(parts)
+            took = time.perf_counter() - begun
+            row = measured(found, planted, organism, method)
+            named = row.pop("named")
+            row |= {
+                "kind": kind,
+                "seed": seed,
+                "data": data,
+                "method": method,
+                "seconds": took,
+                "passes": passes(method),
+            }
+            row |= {"planted": " ".join(map(str, planted)), "decoy_named": decoy in named if decoy else None}
+            if data == "guarded" and method != "single":
+                row |= control(of, organism, found)
+            rows.append(row)
+    return rows
+
+
+def control(of: Asked, organism: Organism, found: Found) -> dict[str, Any]:
+    """What ablating the method's first heads frees, as many as the kind needs, and what matched draws free."""
+    table, n = (
+        pd.DataFrame(all_heads(*DEMO_GRID), columns=["layer", "head"]).assign(score=found.scores),
+        needed(organism),
+    )
+    heads = found.ranked[:n] if found.ranked else top_heads(table, n)
+    plan = [tuple(sorted(heads))] * len(of.harmful)
+    plain, own, *draws = freed(of, [[()] * len(plan), plan, *matched_draws(plan, *DEMO_GRID, 20, 0)])
+    far = sum(abs(draw - plain) >= abs(own - plain) for draw in draws)
+    return {"freed": own, "control_freed": float(np.mean(draws)), "p_control": (1 + far) / (1 + len(draws))}
+
+
+def needed(organism: Organism) -> int:
+    """How many planted heads it takes to change as many answers as planted heads can."""
+    plain = answered(organism, set())
+    changes = {places: abs(answered(organism, set(places)) - plain) for places in organism.subsets()}
+    return min(len(places) for places, change in changes.items() if change == max(changes.values()))
+
+
+def answered(organism: Organism, ablated: set[int]) -> int:
+    """How many topics are answered without these planted heads."""
+    return sum(organism.complies(category, ablated) for category in organism.categories)
+
+
+def passes(method: str) -> float:
+    """Passes over each prompt, by the table of methods; of `single` as many as there are heads."""
+    heads, settings = DEMO_GRID[0] * DEMO_GRID[1], Attribution().plain()
+    if method == "single":
+        return heads
+    of = METHODS[method]
+    return of.sweeps(settings) * heads + of.passes(settings, heads)
+
+
+def positions(organism: Organism, seed: int) -> tuple[HeadSet, Head | None]:
+    """The planted heads and the decoy of a seed: the kind's own for seed 0, then drawn where the kind allows them."""
+    if seed == 0:
+        return organism.planted, organism.decoy
+    rng = random.Random(f"{organism.name}-{seed}")
+    layers = [rng.choice(organism.layers)] if organism.one_layer else list(organism.layers)
+    places = [head for head in all_heads(*DEMO_GRID) if head.layer in layers]
+    drawn = rng.sample(places, len(organism.planted))
+    others = [head for head in all_heads(*DEMO_GRID) if head not in drawn]
+    return tuple(drawn), rng.choice(others) if organism.decoy else None
+
+
+def table(rows: pd.DataFrame, data: str) -> str:
+    """The mean recall of each method on each kind, as Markdown."""
+    means = rows[rows["data"] == data].pivot_table(index="kind", columns="method", values="recall", sort=False)
+    order = [name for name in ("single", *SHOWN) if name in means]
+    lines = [f"| {data} | {' | '.join(order)} |", "|---" * (len(order) + 1) + "|"]
+    lines += [
+        f"| {kind} | {' | '.join(f'{value:.2f}' for value in values)} |" for kind, values in means[order].T.items()
+    ]
+    return "\n".join(lines)
+
+
+def chart(rows: pd.DataFrame) -> str:
+    """Kinds x methods: the mean recall on both data sets, as the text of an SVG."""
+    from safetyheads.report.figures.drawing import paper, pens, place, to_svg
+
+    order = ["single", *SHOWN]
+    with pens():
+        figure = paper(360)
+        for at, (data, title) in enumerate((("guarded", "all prompts guarded"), ("few", "12 of 100 guarded"))):
+            means = rows[rows["data"] == data].pivot_table(index="kind", columns="method", values="recall", sort=False)
+            values = means[order].to_numpy()
+            axes = place(figure, 74 + at * 250, 96, 236, 236)
+            axes.imshow(values, cmap="viridis", vmin=0, vmax=1, aspect="auto")
+            axes.set_title(title, fontsize=10, loc="left")
+            axes.set_xticks(range(len(order)), order, rotation=60, ha="right", fontsize=8)
+            axes.set_yticks(range(len(means)), list(means.index) if at == 0 else [])
+            axes.tick_params(length=0)
+            axes.spines[:].set_visible(False)
+            for (y, x), value in np.ndenumerate(values):
+                colour = "#000000" if value > 0.6 else "#ffffff"
+                axes.text(x, y, f"{value:.2f}".removeprefix("0"), ha="center", va="center", fontsize=7, color=colour)
+        return to_svg(figure, "Mean recall of the planted heads, by kind of model and method", "attributions")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3, help="models of each kind (3)")
+    parser.add_argument("--first", type=int, default=0, help="the first seed (0)")
+    parser.add_argument(
+        "--kinds", nargs="+", choices=list(ORGANISMS), default=list(ORGANISMS), help="kinds of models (all)"
+    )
+    parser.add_argument("--folder", type=Path, help="keep the models there, and take those that are there already")
+    parser.add_argument("--processes", type=int, default=2, help="models at a time, each on one thread (2)")
+    parser.add_argument("--save", action="store_true", help="keep rows and chart in benchmarks/results")
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = arguments()
+    with TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
+        seeds = range(given.first, given.first + given.seeds)
+        tasks = [(kind, seed, folder) for seed in seeds for kind in given.kinds]
+        with multiprocessing.get_context("spawn").Pool(given.processes) as pool:
+            made = list(tqdm(pool.imap_unordered(one_model, tasks), total=len(tasks), unit="model"))
+    rows = pd.DataFrame([row for rows in made for row in rows]).reindex(columns=COLUMNS)
+    rows = rows.assign(kind=pd.Categorical(rows["kind"], given.kinds)).sort_values(["kind", "seed"], kind="stable")
+    rows = rows.assign(kind=rows["kind"].astype(str))
+    for data in ("guarded", "few"):
+        print(table(rows, data), end="\n\n")
+    if given.save:
+        RESULTS.mkdir(exist_ok=True)
+        rows.round(4).to_csv(RESULTS / "attributions.csv", index=False)
+        (RESULTS / "attributions.svg").write_text(chart(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
