@@ -7,13 +7,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from members import installed, logits, prompts
+from members import SETS, installed, logits, prompts
 from registry import FAMILIES, HEADS, LAYERS, Family
 
 from safetyheads.artifacts.parts import Parts
+from safetyheads.attribution import mask as mask_module
 from safetyheads.attribution.gradient import gradient
+from safetyheads.attribution.knockouts import knockouts
+from safetyheads.attribution.mask import mask
 from safetyheads.attribution.refusal_direction import refusal_direction
+from safetyheads.attribution.refusal_margin import refusal_margin
 from safetyheads.attribution.refusal_shift import FirstTokens
+from safetyheads.attribution.sahara_centred import sahara_centred
+from safetyheads.attribution.scoring_passes import Sweep
 from safetyheads.engine.ablation import ablate
 from safetyheads.engine.contributions import contributions
 from safetyheads.heads import Ablation, Head, Kind, all_heads
@@ -72,3 +78,37 @@ def test_it_goes_through_the_methods_that_differentiate(family: Family, tmp_path
         assert np.isfinite(table["score"]).all()
         assert table["score"].abs().max() > 1e-3
     assert record["prompts"] == 2
+
+
+@every_family
+def test_it_goes_through_the_methods_that_ablate_many_heads_at_once(
+    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mask_module, "STEPS", 4)
+    model, harmful = installed(family), frame([6, 4, 6])
+    given: Any = {"token_budget": 300}
+    made = knockouts(model, harmful, ABLATION, FIRST, masks=12, **given, parts=Parts(tmp_path / "knockouts"))
+    learned = mask(model, harmful, ABLATION, FIRST, starts=2, **given, parts=Parts(tmp_path / "mask"))
+    for table in (made, learned):
+        assert list(zip(table["layer"], table["head"])) == EVERY
+        assert np.isfinite(table[["score", "support"]]).all(axis=None)
+        assert table["support"].between(0, 1).all()
+        assert table["selected"].dtype == bool
+    margin, token_ids = refusal_margin(FIRST), harmful["token_ids"].tolist()
+    found = Sweep(model, token_ids, ABLATION, 300, Parts(tmp_path / "sets")).of_sets(
+        "sets", SETS, lambda top: margin(top.logits)
+    )
+    with ablate(model, ABLATION, SETS):
+        expected = [margin(logits(model, torch.tensor([ids] * len(SETS)))[:, -1]).numpy() for ids in token_ids]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    assert np.ptp(found, axis=1).min() > 1e-3
+    steps = sahara_centred(
+        *(model, harmful, ABLATION),
+        steps=1,
+        rank=1,
+        representation="final_norm",
+        **given,
+        parts=Parts(tmp_path / "sahara"),
+    )
+    assert list(zip(steps["layer"], steps["head"])) == EVERY
+    assert steps["score"].max() > 0.01

@@ -20,11 +20,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from safetyheads.artifacts.parts import Parts
-from safetyheads.attribution.refusal_margin import Margin, refusal_margin
+from safetyheads.attribution.refusal_margin import Margin, refusal_margin, slopes
 from safetyheads.attribution.refusal_shift import FirstTokens
 from safetyheads.attribution.scoring_passes import Sweep
 from safetyheads.engine.decoder import grid
-from safetyheads.engine.gates import KEPT, gates, last_logits
+from safetyheads.engine.gates import KEPT
 from safetyheads.engine.partial_forward import Top
 from safetyheads.heads import Ablation, all_heads
 
@@ -58,28 +58,20 @@ def gradient(
     margin, (layers, heads) = refusal_margin(first), grid(model)
     token_ids = [list(map(int, ids)) for ids in prompts["token_ids"]]
     sweep = Sweep(model, token_ids, ablation, token_budget, parts)
-    slopes = sweep.by_prompt(
-        "Gradient", lambda ids: slopes_at_one(model, ids, ablation, margin), max(1, token_budget // KEPT)
-    )
-    slopes = slopes.reshape(len(token_ids), layers * heads).astype(np.float64)
-    table = pd.DataFrame(all_heads(layers, heads), columns=["layer", "head"]).assign(score=slopes.mean(axis=0))
+
+    def at_one(ids: Tensor) -> Tensor:  # (P, layers, heads)
+        return slopes(model, ablation, margin, ids, torch.ones(len(ids), layers, heads))
+
+    made = sweep.by_prompt("Gradient", at_one, max(1, token_budget // KEPT))
+    found = made.reshape(len(token_ids), layers * heads).astype(np.float64)
+    table = pd.DataFrame(all_heads(layers, heads), columns=["layer", "head"]).assign(score=found.mean(axis=0))
     chosen = np.unique(np.linspace(0, len(token_ids) - 1, min(sample, len(token_ids))).round().astype(int))
     if not len(chosen):
         return table, {}
     sampled = Sweep(model, [token_ids[at] for at in chosen], ablation, token_budget, parts)
-    agreed = {"prompts": len(chosen), **agreement(slopes[chosen].mean(axis=0), exact(sampled, margin).mean(axis=0))}
+    agreed = {"prompts": len(chosen), **agreement(found[chosen].mean(axis=0), exact(sampled, margin).mean(axis=0))}
     log.info("Gradient beside exact scores: %s", ", ".join(f"{name} {value}" for name, value in agreed.items()))
     return table, agreed
-
-
-def slopes_at_one(model: PreTrainedModel, ids: Tensor, ablation: Ablation, margin: Margin) -> Tensor:
-    """The gradient (P, layers, heads) of each prompt's margin with respect to its gates at 1; token ids are (P, T)."""
-    with torch.enable_grad():
-        plain = torch.ones(len(ids), *grid(model), device=ids.device, requires_grad=True)
-        with gates(model, ablation, plain):
-            total = margin(last_logits(model, ids)).sum()
-        (slopes,) = torch.autograd.grad(total, plain)
-    return slopes
 
 
 def exact(sweep: Sweep, margin: Margin) -> np.ndarray:

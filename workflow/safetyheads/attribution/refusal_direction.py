@@ -78,7 +78,8 @@ def directions(harmful: np.ndarray, benign: np.ndarray) -> np.ndarray:
             f"Harmful and benign prompts have the same mean state behind layer {int(lengths.argmin())}: there is no "
             "refusal direction. Are they the same prompts?"
         )
-    return between / lengths
+    unit: np.ndarray = between / lengths
+    return unit
 
 
 def separation(harmful: np.ndarray, benign: np.ndarray) -> np.ndarray:

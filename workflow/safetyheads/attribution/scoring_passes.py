@@ -52,7 +52,7 @@ class Sweep:
         self._check()
         made, order = [], []
         for batch in equal(list(map(len, self.prompts)), self.token_budget):
-            tops = self.whole.of(lambda some: self.passes.whole(self._ids(some), None, [()] * len(some)), batch)
+            tops = self.whole.of(lambda some: self.passes.whole(self.ids(some), None, [()] * len(some)), batch)
             made.append(measure(_joined(tops)))
             order += batch
         return torch.cat(made).cpu()[torch.tensor(order).argsort()]
@@ -64,7 +64,7 @@ class Sweep:
         `name` and its number, and not computed again.
         """
         lengths = list(map(len, self.prompts))
-        return self._by_row(name, lengths, lambda rows: compute(self._ids(rows)), token_budget or self.token_budget)
+        return self._by_row(name, lengths, lambda rows: compute(self.ids(rows)), token_budget or self.token_budget)
 
     def of_sets(self, name: str, sets: Sequence[HeadSet], measure: Callable[[Top], Tensor]) -> np.ndarray:
         """Ablate each head set in whole passes over all prompts; return what is measured, (prompts, sets, ...).
@@ -77,7 +77,7 @@ class Sweep:
         def compute(rows: list[int]) -> Tensor:
             self._check()
             chosen = [pairs[row] for row in rows]
-            ids = self._ids([prompt for prompt, _ in chosen])
+            ids = self.ids([prompt for prompt, _ in chosen])
             return measure(self.passes.whole(ids, self.ablation, [heads for _, heads in chosen]))
 
         lengths = [len(self.prompts[prompt]) for prompt, _ in pairs]
@@ -174,23 +174,21 @@ class Sweep:
         """A plain pass over the prompts of a block, to resume at every layer of its batches; and its top."""
         self._check()
         layers = {batch.layer for batch in block.batches}
-        made = self.whole.of(
-            lambda some: self.passes.keep(self._ids(some), self.ablation, layers=layers), block.prompts
-        )
-        return _joined_kept([kept for kept, _ in made], self._ids(block.prompts)), _joined([top for _, top in made])
+        made = self.whole.of(lambda some: self.passes.keep(self.ids(some), self.ablation, layers=layers), block.prompts)
+        return _joined_kept([kept for kept, _ in made], self.ids(block.prompts)), _joined([top for _, top in made])
 
     def _keep_up_to(self, layer: int, block: Block, group: HeadSet) -> Kept:
         """A pass over the prompts of a block with the group ablated, to resume at one layer."""
         self._check()
         made = self.whole.of(
-            lambda some: self.passes.keep_up_to(self._ids(some), self.ablation, group, layer), block.prompts
+            lambda some: self.passes.keep_up_to(self.ids(some), self.ablation, group, layer), block.prompts
         )
-        return _joined_kept(made, self._ids(block.prompts))
+        return _joined_kept(made, self.ids(block.prompts))
 
     def _check(self) -> None:
         check_shortcuts(self.passes, max(self.prompts, key=len))
 
-    def _ids(self, prompts: Sequence[int]) -> Tensor:
+    def ids(self, prompts: Sequence[int]) -> Tensor:
         """The token ids (P, T) of prompts of one length, by their indices."""
         return torch.tensor([list(self.prompts[index]) for index in prompts], device=input_device(self.passes.model))
 
