@@ -11,6 +11,7 @@ see. Prints a table of mean recalls, and with --save keeps all rows and a chart 
 
 import argparse
 import multiprocessing
+import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +23,6 @@ import numpy as np
 import pandas as pd
 import torch
 from measure import fresh_parts
-from safetyheads.attribution.mask import mask
 from scipy.stats import rankdata
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -31,6 +31,7 @@ from safetyheads import prompts
 from safetyheads.artifacts.parts import Parts
 from safetyheads.attribution.gradient import gradient
 from safetyheads.attribution.knockouts import knockouts
+from safetyheads.attribution.mask import mask
 from safetyheads.attribution.refusal_direction import refusal_direction
 from safetyheads.attribution.refusal_shift import FirstTokens, first_tokens
 from safetyheads.attribution.sahara import sahara
@@ -53,7 +54,7 @@ RESULTS = Path(__file__).parent / "results"
 TEMPLATE = {"text": "## Query:{query}\n## Answer:"}
 ABLATION, BUDGET = Ablation(Kind.UNDIFFERENTIATED), 8192
 GUARDED_OF_FEW, OTHERS = 12, 88
-SHOWN = [name for name in METHODS if name != "ships"]
+SHOWN = ["single", *(name for name in METHODS if name != "ships")]
 COLUMNS = [
     *("kind", "seed", "planted", "data", "method", "n", "recall", "precision", "auroc", "worst_rank", "false_alarms"),
     *("signed", "decoy_named", "chosen", "freed", "control_freed", "p_control", "seconds", "passes"),
@@ -271,7 +272,7 @@ def passes(method: str) -> float:
     if method == "single":
         return heads
     of = METHODS[method]
-    return of.sweeps(settings) * heads + of.passes(settings, heads)
+    return of.sweeps(settings) * heads + of.passes(settings, heads, 100) / 100
 
 
 def positions(organism: Organism, seed: int) -> tuple[HeadSet, Head | None]:
@@ -289,7 +290,7 @@ def positions(organism: Organism, seed: int) -> tuple[HeadSet, Head | None]:
 def table(rows: pd.DataFrame, data: str) -> str:
     """The mean recall of each method on each kind, as Markdown."""
     means = rows[rows["data"] == data].pivot_table(index="kind", columns="method", values="recall", sort=False)
-    order = [name for name in ("single", *SHOWN) if name in means]
+    order = [name for name in SHOWN if name in means]
     lines = [f"| {data} | {' | '.join(order)} |", "|---" * (len(order) + 1) + "|"]
     lines += [
         f"| {kind} | {' | '.join(f'{value:.2f}' for value in values)} |" for kind, values in means[order].T.items()
@@ -301,7 +302,7 @@ def chart(rows: pd.DataFrame) -> str:
     """Kinds x methods: the mean recall on both data sets, as the text of an SVG."""
     from safetyheads.report.figures.drawing import paper, pens, place, to_svg
 
-    order = ["single", *SHOWN]
+    order = SHOWN
     with pens():
         figure = paper(360)
         for at, (data, title) in enumerate((("guarded", "all prompts guarded"), ("few", "12 of 100 guarded"))):
@@ -339,6 +340,7 @@ def main() -> None:
         folder = given.folder or Path(temporary)
         seeds = range(given.first, given.first + given.seeds)
         tasks = [(kind, seed, folder) for seed in seeds for kind in given.kinds]
+        os.environ["TQDM_DISABLE"] = "1"  # in the processes that follow
         with multiprocessing.get_context("spawn").Pool(given.processes) as pool:
             made = list(tqdm(pool.imap_unordered(one_model, tasks), total=len(tasks), unit="model"))
     rows = pd.DataFrame([row for rows in made for row in rows]).reindex(columns=COLUMNS)

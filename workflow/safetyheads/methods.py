@@ -14,6 +14,9 @@ Settings = Mapping[str, Any]
 OWN_STAGES = ("ships", "sahara")
 """The scores that are stages of their own. Those of all others lie in folders of the stage `scores`."""
 
+MASK_STEPS, MASK_ROWS = 200, 32
+"""The most steps of a start of `mask`, and the prompts of each."""
+
 
 def _none(_: Settings) -> int:
     return 0
@@ -34,9 +37,9 @@ class Method(NamedTuple):
     at whether the answer's first token is that of a refusal: then the openings of refusals count as well. Scores
     that are `signed` are below 0 for heads that hold refusals back.
 
-    The cost is in passes over each prompt: `sweeps` of all heads of the model, one a pass, which compute only what the
-    ablated head changes, and `passes`, whole ones, of which a gradient counts as three. Besides, there may be a sweep
-    over a sample of so many prompts, `sampled`.
+    The cost: `sweeps` ablate each head of the model on its own, once for each prompt, and compute only what that
+    changes; there may be one more over a sample of so many prompts, `sampled`. `passes` are whole passes over one
+    prompt, by the numbers of heads and of prompts; with its way back, for a gradient, one counts as three.
     """
 
     scores: str
@@ -48,7 +51,7 @@ class Method(NamedTuple):
     by_first_token: bool = False
     signed: bool = False
     sweeps: Callable[[Settings], int] = _none
-    passes: Callable[[Settings, int], int] = lambda settings, heads: 0
+    passes: Callable[[Settings, int, int], int] = lambda settings, heads, prompts: 0
     sampled: Callable[[Settings], int] = _none
 
     @property
@@ -101,14 +104,14 @@ METHODS = {
         "what the head writes along the direction from benign to harmful prompts",
         signed=True,
         benign="needed",
-        passes=lambda settings, heads: 2,
+        passes=lambda settings, heads, prompts: 2 * prompts,
     ),
     "gradient": Method(
         *("gradient", "data set", "nats", "the first-order change of refusing against answering under ablation"),
         signed=True,
         benign="needed",
         by_first_token=True,
-        passes=lambda settings, heads: 3,
+        passes=lambda settings, heads, prompts: 3 * prompts,
         sampled=lambda settings: settings["gradient"]["sample"],
     ),
     "knockouts": Method(
@@ -116,13 +119,13 @@ METHODS = {
         signed=True,
         benign="needed",
         by_first_token=True,
-        passes=masks_of,
+        passes=lambda settings, heads, prompts: masks_of(settings, heads) * prompts,
     ),
     "mask": Method(
         *("mask", "data set", "share", "how far gates that are learned to undo refusals ablate the head"),
         benign="needed",
         by_first_token=True,
-        passes=lambda settings, heads: 6 * settings["mask"]["starts"] * settings["mask"]["steps"],
+        passes=lambda settings, heads, prompts: 3 * settings["mask"]["starts"] * MASK_STEPS * min(MASK_ROWS, prompts),
     ),
 }
 """The first word of the plans `{method}-{n}` -> how their heads are chosen."""

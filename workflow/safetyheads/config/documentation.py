@@ -107,15 +107,15 @@ def _yaml(value: Any) -> str:
 
 
 def _methods() -> str:
-    """The methods of attribution, and their cost on a model of 1,024 heads as it is unless set otherwise."""
+    """The methods of attribution, and their cost for each of 100 prompts on a model of 1,024 heads."""
     rows, settings = [], Attribution().plain()
     for name, method in METHODS.items():
-        sweeps, passes = method.sweeps(settings), method.passes(settings, 1024)
+        sweeps, passes = method.sweeps(settings), method.passes(settings, 1024, 100) // 100
         cost = [f"{sweeps} {'sweep' if sweeps == 1 else 'sweeps'}"] if sweeps else []
         cost += [f"{passes:,} passes"] if passes else []
         cost += [f"1 sweep of {method.sampled(settings)} prompts"] if method.sampled(settings) else []
         rows.append((f"`{name}`", method.about, method.unit, method.chooses, method.benign, ", ".join(cost)))
-    heading = ("method", "goes by", "unit", "chooses for", "benign data", "cost, 1,024 heads")
+    heading = ("method", "goes by", "unit", "chooses for", "benign data", "cost, 1,024 heads, 100 prompts")
     return _table(heading, rows)
 
 

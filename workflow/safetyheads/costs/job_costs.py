@@ -70,8 +70,8 @@ class Estimates:
             return None
         of, (shape, count, tokens), settings = METHODS[method], prompts, self.config.attribution.plain()
         took = sweep[1] * (of.sweeps(settings) + min(1.0, of.sampled(settings) / max(1, count)))
-        if times := of.passes(settings, shape.layers * shape.heads):
-            passes = reading(shape, count * times, tokens, self.config.compute.token_budget, self._width(model))
+        if whole := of.passes(settings, shape.layers * shape.heads, count):
+            passes = reading(shape, whole, tokens, self.config.compute.token_budget, self._width(model))
             took += self._timed(passes, model, self.config.compute.speed.scoring)[1]
         states = 4 * shape.heads * shape.hidden * count if of.searches else 0  # of one layer, all prompts
         return self._job((sweep[0], took), states=states)
