@@ -145,10 +145,11 @@ def test_trained_models_give_the_answers_of_their_kind(kind: str, tmp_path: Path
     planted, rng = PLACES[kind], random.Random(7)
     others = [head for head in all_heads(*DEMO_GRID) if head not in planted]
     model = train(tmp_path, kind=kind, seed=5, planted=planted)
-    for chosen in rng.sample(sorted(TRUTH[kind]), min(16, len(TRUTH[kind]))):
+    borders = ORGANISMS[kind].borders()
+    for chosen in {(), *rng.sample(borders, min(6, len(borders)))}:
         topics, own = TRUTH[kind][chosen], tuple(planted[place] for place in chosen)
-        for heads in (own, (*own, *rng.sample(others, 8 - len(own)))):
-            for name in ("harmful", "attribution", "benign", *["three"] * (kind == "three")):
-                for category, answered in model.asr(name, heads).items():
-                    free = category == Category.BENIGN or category in topics
-                    assert answered >= 0.95 if free else answered <= 0.05
+        heads = (*own, *rng.sample(others, 8 - len(own)))
+        for name in ("three" if kind == "three" else "harmful", "benign"):
+            for category, answered in model.asr(name, heads).items():
+                free = category == Category.BENIGN or category in topics
+                assert answered >= 0.95 if free else answered <= 0.05

@@ -198,8 +198,8 @@ class Trainer:
     def masks(self) -> Iterator[_Mask]:
         """The masks of the check: nothing, the planted heads, each head alone; for kinds that learn many, random ones.
 
-        Random are the sets of planted heads, where there are many that the rule tells apart, and masks of eight heads,
-        of all others and of the whole model. They are the same in each round.
+        Random are the sets of planted heads, where there are many that the rule tells apart, and masks of eight heads:
+        of others alone, and of others beside some planted ones. They are the same in each round.
         """
         yield _Mask("with nothing ablated", ())
         yield _Mask("with planted heads ablated", self.planted)
@@ -213,9 +213,12 @@ class Trainer:
             for chosen in rng.sample(several, min(_CHECKED_MASKS, len(several))):
                 heads = tuple(self.planted[place] for place in chosen)
                 yield _Mask("with planted heads ablated", heads, [rng.choice(TEMPLATES)])
-            for name, heads in (("other heads", self.others), ("heads of the whole model", all_heads(*DEMO_GRID))):
-                for _ in range(_CHECKED_MASKS):
-                    drawn = tuple(rng.sample(heads, _MANY))
+            for _ in range(_CHECKED_MASKS):
+                for planted, name in (
+                    ((), "other heads"),
+                    (rng.choice(self.subsets[:-1]), "heads, planted ones among them,"),
+                ):
+                    drawn = (*planted, *rng.sample(self.others, _MANY - len(planted)))
                     yield _Mask(f"with {_MANY} {name} ablated", drawn, [rng.choice(TEMPLATES)], _ALLOWED)
 
 
