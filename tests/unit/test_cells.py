@@ -194,7 +194,7 @@ def test_judges_with_labels_are_calibrated_and_several_judges_of_the_same_answer
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("labels.csv", "more.csv"):
-        Path(name).touch()
+        Path(name).write_text("query,text,harmful\n", encoding="utf-8")
 
     def cells(**judges: dict[str, Any]) -> Cells:
         declared = {name: {"kind": "keywords", "list": "paper", **values} for name, values in judges.items()}

@@ -155,11 +155,11 @@ def test_an_adapter_is_merged_when_the_judge_is_loaded(folder: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "keywords"}, "no list with kind: keywords"),
+        ({"kind": "keywords"}, "no list; .*kind: keywords needs"),
         ({"kind": "keywords", "list": "paper", "path": "x"}, "found path with kind: keywords"),
-        ({"kind": "file"}, "no path with kind: file"),
-        ({"kind": "classifier", "repo": "a/b", "classes": ["x"], "template": "{answer}"}, "no detects with kind"),
-        ({"kind": "generative", "repo": "a/b"}, "no answers with kind: generative"),
+        ({"kind": "file"}, "no path; .*kind: file needs"),
+        ({"kind": "classifier", "repo": "a/b", "classes": ["x"], "template": "{answer}"}, "no detects; .*kind"),
+        ({"kind": "generative", "repo": "a/b"}, "no answers; .*kind: generative needs"),
         ({"kind": "generative", "answers": {"yes": 1, "no": 0}}, "exactly one of path, repo"),
         ({"kind": "generative", "repo": "a/b", "answers": {"a": 0.5, "b": 0}}, "none has harmfulness 1"),
         ({"kind": "generative", "repo": "a/b", "answers": {"a": 2, "b": 0}}, "less than or equal to 1"),

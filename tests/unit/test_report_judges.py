@@ -73,7 +73,7 @@ def test_words_say_what_a_judge_misses_and_where_it_is_worse() -> None:
     assert refusals.endswith("the judge tells too little.") and "Its rates are not corrected" in refusals
     useless = counted(tp=20, fp=20, tn=20, fn=20, judge="harm", condition="ablated")
     (words,) = calibration_words(calibration(pd.concat([LABELS[:100], useless], ignore_index=True)))
-    assert "Rates of ablated text are not corrected: sensitivity + specificity is 1.00" in words
+    assert "Rates of ablated text are not corrected (sensitivity + specificity is 1.00" in words
     assert calibration_words(pd.DataFrame()) == []
 
 

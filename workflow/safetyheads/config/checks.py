@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetyheads.config.hints import alike, path_hint
+from safetyheads.config.judge_files import check_judge
+from safetyheads.config.local_files import braces, looked_for, model_folder
 from safetyheads.config.messages import key_path
 from safetyheads.errors import SafetyHeadsError, nearest
 from safetyheads.heads import parse_head
@@ -84,17 +86,17 @@ def _study(
             yield from (f"{where}: found {name!r}, but {problem}" for problem in problems)
     for _, name in _used(study, lists, "judges"):
         if name in config.known("judges"):
-            yield from _judge(config, name, folder)
+            yield from check_judge(config, name, folder)
     if (base := _base(config)) in config.known("models"):
         models.append(str(base))
     parts = [part for name in models for part in config.sources(name)]
     for name in dict.fromkeys([*models, *parts]):
-        yield from _model_folder(f"models.{name}", config.model(name).path, folder)
+        yield from model_folder(f"models.{name}", config.model(name).path, folder)
     for name in dict.fromkeys(sets):
         path = config.dataset(name).path
         yield from braces(f"datasets.{name}.path", path)
         if path and not (folder / path).is_file():
-            where = f"datasets.{name}.path: found {path!r}, where there is no file ({_at(folder, path)})"
+            where = f"datasets.{name}.path: found {path!r}, where there is no file ({looked_for(folder, path)})"
             yield f"{where}; allowed: a file{path_hint(path)}"
 
 
@@ -143,31 +145,6 @@ def _plan(
             continue
         if searches and steps > (count := grid[0] * grid[1]):
             yield f"found attribution.steps: {steps}; allowed: at most {count}, the number of heads of {name!r}"
-
-
-def _judge(config: "Declarations", name: str, folder: Path) -> Iterator[str]:
-    """What is missing of the files of a judge. A file of verdicts may be made later."""
-    judge, where = config.judge(name), f"judges.{name}"
-    if judge.needs_model:
-        yield from _model_folder(where, judge.path, folder)
-    template = judge.template_file
-    if template and not (folder / Path(template).expanduser()).is_file():
-        yield (
-            f"{where}.template: found {template!r}, where there is no file ({_at(folder, template)}); allowed: text "
-            f"with {{query}} and {{answer}}, chat, or the path of a text file{path_hint(template)}"
-        )
-    if judge.adapter and judge.adapter.path and not (folder / Path(judge.adapter.path).expanduser()).is_dir():
-        path = judge.adapter.path
-        yield f"{where}.adapter.path: found {path!r}, where there is no folder ({_at(folder, path)}); allowed: a folder"
-    if judge.labels in (known := config.known("datasets")):
-        if not config.dataset(str(judge.labels)).answer:
-            yield f"{where}.labels: found the data set {judge.labels!r}, which has no `answer`; allowed: one that has"
-    elif judge.labels and not (folder / Path(judge.labels).expanduser()).is_file():
-        yield (
-            f"{where}.labels: found {judge.labels!r}, which is no data set, and where there is no file "
-            f"({_at(folder, judge.labels)}); allowed: the path of a CSV file, or a data set with `answer`."
-            f"{nearest(judge.labels, [one for one in known if config.dataset(one).answer])}"
-        )
 
 
 def _attribution(config: "Declarations", values: Mapping[str, Any]) -> Iterator[str]:
@@ -245,27 +222,3 @@ def _valid_steps(values: Mapping[str, Any], steps: int) -> bool:
     """Whether `steps` is what the configuration says, not a default in place of something unreadable."""
     attribution = values.get("attribution", {})
     return isinstance(attribution, dict) and attribution.get("steps", steps) == steps
-
-
-def _model_folder(where: str, path: str | None, folder: Path) -> Iterator[str]:
-    if path is None:
-        return
-    found, place = folder / path, f"{where}.path: found {path!r}"
-    yield from braces(f"{where}.path", path)
-    allowed = "a folder with config.json, the tokenizer and *.safetensors"
-    if not found.is_dir():
-        yield f"{place}, where there is no folder ({_at(folder, path)}); allowed: {allowed}{path_hint(path)}"
-    elif not (found / "config.json").is_file():
-        yield f"{place}, a folder without config.json; allowed: {allowed}"
-    elif not any(found.glob("*.safetensors")):
-        yield f"{place}, a folder without *.safetensors; allowed: {allowed}. Other formats of weights are not loaded"
-
-
-def braces(where: str, path: str | None) -> Iterator[str]:
-    """The problem of a path with braces, in which Snakemake looks for a wildcard."""
-    if path and re.search(r"[{}]", path):
-        yield f"{where}: found {path!r}; allowed: a path without '{{' and '}}', which Snakemake fills in. Rename it"
-
-
-def _at(folder: Path, path: str) -> str:
-    return f"looked for {(folder / path).resolve()}"

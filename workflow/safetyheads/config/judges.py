@@ -93,7 +93,7 @@ class Judge(Section):
     elsewhere."""
     labels: Text | None = None
     """What people say, against which the judge is measured and its rates are corrected: a CSV file with the columns
-    query, text, harmful and optionally condition, annotator (`snakemake annotation` helps to make one), or a data set
+    query, text, harmful (or label, as `snakemake annotation` has it) and optionally condition, annotator, or a data set
     with `answer`. Changes no verdict."""
     detects: Literal["refusal", "harm"] | None = None
     """What it finds: that a request is refused, or that an answer is harmful. Keywords find refusals. `harm` unless set
@@ -120,7 +120,7 @@ class Judge(Section):
     """Most memory for its weights, as for models."""
     template: Text | Pinned | None = None
     """What the model reads: text with `{query}` and `{answer}`; `chat`, the chat template of its own tokenizer; the
-    path of a text file; or a file of its authors. Unless set: `chat` for `generative`."""
+    path of a text file; or a file of its authors. Unless set: `chat` for `generative`; needed for `classifier`."""
     classes: Classes | None = None
     """`classifier`: which of its labels, by name or number, mean what it detects."""
     window: Count | None = None
@@ -146,9 +146,7 @@ class Judge(Section):
         needed = {"keywords": ("list",), "file": ("path",), "classifier": ("classes", "template", "detects")}
         for key in needed.get(self.kind, ("answers",)):
             if getattr(self, key) is None:
-                raise ValueError(
-                    f"found no {key} with kind: {self.kind}; allowed: {key} and {', '.join(sorted(allowed))}"
-                )
+                raise ValueError(f"found no {key}; allowed: one, which kind: {self.kind} needs")
         if self.needs_model:
             source = self._need_one_of("path", "repo")
             self._allow_only_with(source, "repo", "revision")

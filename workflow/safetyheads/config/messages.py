@@ -26,6 +26,7 @@ _ALLOWED = {
     "greater_than": "a number greater than {gt}",
     "greater_than_equal": "a number of at least {ge}",
     "less_than": "a number below {lt}",
+    "less_than_equal": "a number of at most {le}",
     "invalid_key": "text",
 }
 """Type of pydantic's error -> what is allowed."""

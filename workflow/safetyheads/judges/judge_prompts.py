@@ -11,12 +11,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from string import Formatter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.judges.marks import Marks
-from safetyheads.judging import CHAT, PLACES
+from safetyheads.judging import CHAT, PLACES, pieces
 from safetyheads.templates import Writer
 
 if TYPE_CHECKING:
@@ -191,19 +190,10 @@ class JudgePrompts:
 
 def _filled(template: str) -> Iterator[str]:
     """The pieces of a text template, with marks in both places."""
-    names = {name: _MARK[place] for place, known in PLACES.items() for name in known}
-    try:
-        parsed = list(Formatter().parse(template))
-    except ValueError as error:
-        raise SafetyHeadsError(f"The judge's template has a brace that is not doubled ({error}).") from None
-    for text, name, form, conversion in parsed:
+    for text, place in pieces(template):
         yield text
-        if name is None:
-            continue
-        if name not in names or form or conversion:
-            allowed = ", ".join(f"{{{known}}}" for known in names)
-            raise SafetyHeadsError(f"The judge's template has a place {{{name}}}; allowed: {allowed}.")
-        yield names[name]
+        if place:
+            yield _MARK[place]
 
 
 def _forms(text: str) -> tuple[str, ...]:

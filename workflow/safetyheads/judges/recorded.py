@@ -60,7 +60,8 @@ class FileJudge:
         if missing := [key for key in keys if key not in self.verdicts]:
             raise SafetyHeadsError(
                 f"{self.file} has no verdict on {len(missing)} of {len(keys)} answers, such as that to "
-                f"{missing[0][0]!r}. `snakemake to_judge` writes what is still to be judged into results/to_judge."
+                f"{missing[0][0]!r}. `snakemake to_judge` writes what is still to be judged into the folder to_judge "
+                "of the results."
             )
         table = pd.DataFrame([self.verdicts[key] for key in keys], columns=SAID, index=answers.index)
         return table.astype({"harmful": bool, "probability": float, "reason": "str"})
@@ -77,7 +78,7 @@ def file_judge(path: str | Path, detects: Detects) -> FileJudge:
     if not file.is_file():
         raise SafetyHeadsError(
             f"The file of verdicts {file} is not there. `snakemake to_judge` writes what is to be judged into "
-            "results/to_judge; judge that, and save the verdicts here."
+            "the folder to_judge of the results; judge that, and save the verdicts here."
         )
     read = read_rows(file, format_of(file.name) or "jsonl", [*NEEDED, "probability", "reason"])
     if missing := [name for name in NEEDED if name not in read.columns]:

@@ -126,8 +126,7 @@ def calibration_words(calibration: pd.DataFrame) -> list[str]:
                 "a part of a raw effect may be the judge's errors."
             )
         words += [
-            f"Rates of {name} text are {'not corrected' if not isinstance(row['corrected_by'], str) else 'corrected'}: "
-            f"{row['reason']}."
+            f"Rates of {name} text are {_how_corrected(row)} ({row['reason']})."
             for name, row in of.items()
             if name != "all" and isinstance(row["reason"], str)
         ]
@@ -135,6 +134,12 @@ def calibration_words(calibration: pd.DataFrame) -> list[str]:
             words.append(f"Its rates are not corrected: {whole['reason']}.")
         said.append(" ".join(words))
     return said
+
+
+def _how_corrected(row: Row) -> str:
+    if not isinstance(row["corrected_by"], str):
+        return "not corrected"
+    return "corrected by the judge's errors on all labelled text, so they may differ from what its own labels say"
 
 
 def kappa_table(model: str, condition: str, agreement: pd.DataFrame) -> Table:
@@ -156,18 +161,24 @@ def kappa_table(model: str, condition: str, agreement: pd.DataFrame) -> Table:
 
 
 def disagreement_table(model: str, condition: str, agreement: pd.DataFrame) -> Table:
-    """On which answers pairs of judges disagree, by outcome, the outcomes with most disagreement first."""
+    """On which answers pairs of judges disagree, by outcome, the outcomes with most disagreement first.
+
+    Outcomes on which a pair agrees everywhere are left out.
+    """
     rows = []
     by_outcome = agreement[agreement["outcome"] != "all"]
     for (first, second), pair in groups(by_outcome, ("first", "second")).items():
-        apart = pair.assign(apart=pair["only_first"] + pair["only_second"])
+        apart = pair.assign(apart=pair["only_first"] + pair["only_second"]).query("apart > 0")
         for row in apart.sort_values(["apart", "outcome"], ascending=[False, True]).to_dict("records"):
             shares = [
                 percent(row[name] / row["n"]) for name in ("only_first", "only_second", "both_harmful", "neither")
             ]
             rows.append([f"{first}, {second}", str(row["outcome"]), f"{int(row['n']):,}", *shares])
     columns = ["judges", "outcome by the first", "answers", "only the first", "only the second", "both", "neither"]
-    note = "The last four columns are shares of the answers with that outcome that are called harmful."
+    note = (
+        "The last four columns are shares of the answers with that outcome that are called harmful. Outcomes on which "
+        "two judges agree everywhere are left out."
+    )
     return Table(f"Where judges disagree: {model}, {condition} text", columns, rows, frozenset(range(2, 7)), note)
 
 

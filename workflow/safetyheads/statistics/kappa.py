@@ -12,4 +12,7 @@ def kappa(both: float, only_first: float, only_second: float, neither: float) ->
         return None
     first, second = (both + only_first) / n, (both + only_second) / n
     by_chance = first * second + (1 - first) * (1 - second)
-    return ((both + neither) / n - by_chance) / (1 - by_chance) if by_chance < 1 - 1e-12 else None
+    if by_chance >= 1 - 1e-12:
+        return None
+    beyond = (both + neither) / n - by_chance
+    return 0.0 if abs(beyond) < 1e-12 else beyond / (1 - by_chance)
