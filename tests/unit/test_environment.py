@@ -82,7 +82,7 @@ def test_the_snakemake_in_the_snakefile_is_the_lowest_that_pyproject_allows():
 def test_every_command_that_installs_the_project_takes_what_is_tested():
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     commands = [line for page in pages for line in page.read_text().splitlines() if "pip install -e" in line]
-    assert len(commands) == 6
+    assert len(commands) == 7
     assert all("envs/constraints.txt" in command for command in commands), commands
 
 
