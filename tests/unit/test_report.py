@@ -446,7 +446,7 @@ def test_short_text_is_short_printable_and_keeps_what_fits(text: str, length: in
 
 
 def test_selected_and_planted_heads_of_every_step_are_named() -> None:
-    svg = figures.sahara_steps(demo().sahara, [A, B])
+    svg = figures.search_steps(demo().sahara, [A, B])
     drawn = [text.text for text in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
     assert {f"{A} ✓", f"{B} ✓", B} <= set(drawn)
 

@@ -14,6 +14,8 @@ Settings = Mapping[str, Any]
 OWN_STAGES = ("ships", "sahara")
 """The scores that are stages of their own. Those of all others lie in folders of the stage `scores`."""
 
+SAHARA = ("steps", "rank", "representation")
+"""The settings of both kinds of Sahara."""
 MASK_STEPS, MASK_ROWS = 200, 32
 """The most steps of a start of `mask`, and the prompts of each."""
 
@@ -49,6 +51,8 @@ class Method(NamedTuple):
     contrasted: bool = False
     benign: Literal["none", "used", "needed"] = "none"
     by_first_token: bool = False
+    shared: tuple[str, ...] = ()
+    """The settings of `attribution` that it has in common with other methods."""
     signed: bool = False
     sweeps: Callable[[Settings], int] = _none
     passes: Callable[[Settings, int, int], int] = lambda settings, heads, prompts: 0
@@ -80,6 +84,7 @@ METHODS = {
     ),
     "sahara": Method(
         *("sahara", "group", "degrees", "how far ablating the group turns the states of the prompts"),
+        shared=SAHARA,
         sweeps=lambda settings: settings["steps"],
     ),
     "top": Method(
@@ -97,6 +102,12 @@ METHODS = {
     ),
     "sahara_centred": Method(
         *("sahara_centred", "group", "degrees", "Sahara on states less the plain model's mean"),
+        shared=SAHARA,
+        sweeps=lambda settings: settings["steps"],
+    ),
+    "displacement": Method(
+        *("displacement", "group", "of the spread", "how far ablating the group moves the states of the prompts"),
+        shared=("steps",),
         sweeps=lambda settings: settings["steps"],
     ),
     "refusal_direction": Method(

@@ -17,11 +17,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from safetyheads.artifacts.parts import Parts
+from safetyheads.attribution.greedy import greedy
 from safetyheads.attribution.scoring_passes import Sweep
-from safetyheads.engine.decoder import grid, input_device
+from safetyheads.engine.decoder import input_device
 from safetyheads.engine.partial_forward import Top
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import Ablation, HeadSet, all_heads
+from safetyheads.heads import Ablation
 
 Representation = Literal["final_norm", "residual"]
 GAP = 1.05  # sigma_r / sigma_(r+1) below this: the subspace of the first r vectors is not well defined
@@ -42,21 +43,12 @@ def sahara(
     token_budget: int,
     parts: Parts,
 ) -> pd.DataFrame:
-    """Add the head of highest score to the group, `steps` times; of equal ones the lower layer, then the lower head.
+    """Search the group step by step (`greedy`), by the angle in degrees.
 
-    `prompts` has token_ids. Returns rows of step (from 1), layer, head, score (degrees, of the group so far with this
-    head) and selected. A head that was chosen in an earlier step has no row later. With `centred`, all states are less
-    the plain model's mean over the prompts (see `sahara_centred`).
-
-    One layer's states of all prompts are in memory at a time. The angles and gaps of each layer are a part, so that a
-    job that is killed goes on after its last whole layer.
-
-    Raises SafetyHeadsError if there are fewer heads than `steps`, or if `rank` is not less than the number of prompts,
-    or is more than the rank of their states.
+    `prompts` has token_ids. With `centred`, all states are less the plain model's mean over the prompts (see
+    `sahara_centred`). Raises SafetyHeadsError as `greedy` does, or if `rank` is not less than the number of prompts, or
+    is more than the rank of their states.
     """
-    heads = all_heads(*grid(model))
-    if not 1 <= steps <= len(heads):
-        raise SafetyHeadsError(f"Sahara cannot choose {steps} heads: the model has {len(heads)}. Lower `steps`.")
     if representation not in get_args(Representation):
         raise SafetyHeadsError(f"Unknown representation {representation!r}. Allowed: {get_args(Representation)}.")
     if not 1 <= rank < len(prompts):
@@ -80,26 +72,15 @@ def sahara(
     (base,), (gap,) = left_singular_vectors(_less(plain[None], centre), rank)
     if gap < GAP:
         log.warning("Plain model: sigma_%d / sigma_%d is %.3f; no angle is well defined.", rank, rank + 1, gap)
-    group: HeadSet = ()
-    rows: list[pd.DataFrame] = []
-    for step in range(1, steps + 1):
-        candidates = [head for head in heads if head not in group]
-        layers = sweep.by_layer(f"step-{step}", group, candidates, state, score)
-        scores, gaps = np.concatenate(list(layers), axis=1)
-        if loose := int((gaps < GAP).sum()):
+
+    def tell_loose(step: int, found: np.ndarray) -> None:
+        if loose := int((found[1] < GAP).sum()):
             log.warning(
                 "Step %d: for %d of %d groups sigma_%d / sigma_%d is below %s; their angle is not well defined.",
-                *(step, loose, len(candidates), rank, rank + 1, GAP),
+                *(step, loose, found.shape[1], rank, rank + 1, GAP),
             )
-        best = int(np.argmax(scores))
-        rows.append(
-            pd.DataFrame(candidates, columns=["layer", "head"]).assign(
-                step=step, score=scores, selected=np.arange(len(candidates)) == best
-            )
-        )
-        group = (*group, candidates[best])
-        log.info("Step %d: %s, %.3f degrees", step, candidates[best], scores[best])
-    return pd.concat(rows, ignore_index=True)
+
+    return greedy("Sahara", sweep, steps, state, score, tell_loose)
 
 
 def _angles_and_gaps(

@@ -85,9 +85,7 @@ class Attribution(Section):
     """Settings of `mask-N`."""
 
     def of(self, method: str) -> dict[str, Any]:
-        """What the scores of a method depend on: its own settings, or those of Sahara for the two that search."""
+        """What the scores of a method depend on: its own settings, and those that it shares."""
         known, of = self.plain(), METHODS[method]
-        own: dict[str, Any] = known.get(method, {})
-        if of.searches:
-            own = {key: known[key] for key in ("steps", "rank", "representation")}
+        own: dict[str, Any] = {**known.get(method, {}), **{key: known[key] for key in of.shared}}
         return own | ({"openings": known["openings"]} if of.by_first_token else {})

@@ -123,12 +123,16 @@ def _stable(data: ReportData, row: Row) -> str:
     for n, heads in _chosen(data, row).items():
         said = [
             f"{Head(int(one['layer']), int(one['head']))}\u00a0"
-            + (f"{_number(one['margin'], sign=True)}°" if METHODS[row["method"]].searches else percent(one["share"]))
+            + (_margin(row["method"], one["margin"]) if METHODS[row["method"]].searches else percent(one["share"]))
             for one in heads.to_dict("records")
         ]
         more = f" and {len(said) - SHOWN} more" if len(said) > SHOWN else ""
         lines.append(f"{n}: {', '.join(said[:SHOWN])}{more}")
     return "\n".join(lines) or "–"
+
+
+def _margin(method: str, margin: float) -> str:
+    return _number(margin, sign=True) + "°" * (METHODS[method].unit == "degrees")
 
 
 def _unstable(data: ReportData, row: Row) -> list[str]:

@@ -30,7 +30,7 @@ class OfMethod:
     def draw(self, rows: pd.DataFrame, grid: tuple[int, int], planted: Sequence[str], named: Mapping[str, str]) -> str:
         """The figure: the steps of a search, else a map of all heads."""
         if METHODS[self.method].searches:
-            return figures.sahara_steps(rows, planted, **named)
+            return figures.search_steps(rows, planted, METHODS[self.method].unit, **named)
         return figures.score_map(rows, grid, planted, METHODS[self.method].unit, **named)
 
 
@@ -38,14 +38,15 @@ def of_method(method: str, rows: pd.DataFrame, record: Mapping[str, Any]) -> OfM
     """What is to be said of the scores of one cell. `record` is that of their file."""
     of = METHODS[method]
     if of.searches:
-        table = choices(rows)
-        return OfMethod(method, "Selected: " + ", ".join(f"{row[1]} ({row[2]}°)" for row in table.rows) + ".", table)
+        table = choices(rows, of.unit)
+        selected = ", ".join(f"{row[1]} ({row[2]})" for row in table.rows)
+        return OfMethod(method, f"Selected, with scores in {of.unit}: {selected}.", table)
     table = best_heads(rows, of.unit)
     summary = f"{of.about[0].upper()}{of.about[1:]}. Highest: {table.rows[0][0]}."
     return OfMethod(method, summary + recall_words(record.get("recall")), table)
 
 
-def choices(steps: pd.DataFrame) -> Table:
+def choices(steps: pd.DataFrame, unit: str) -> Table:
     """For each step of a search the selected head and the best one that was not selected, with scores in degrees."""
     rows = []
     for step in sorted(int(step) for step in steps["step"].unique()):
@@ -57,7 +58,7 @@ def choices(steps: pd.DataFrame) -> Table:
             for rows in (chosen, others)
         ]
         rows.append([f"step {step}", *cells_of[0], *cells_of[1], str(len(order))])
-    columns = ["step", "selected", "degrees", "runner-up", "degrees", "candidates"]
+    columns = ["step", "selected", unit, "runner-up", unit, "candidates"]
     return Table("What each step selected", columns, rows, frozenset({2, 4, 5}))
 
 

@@ -10,7 +10,7 @@ from safetyheads.report.figures.doses import dose_curves
 from safetyheads.report.figures.judges import corrected_strip, kappa_matrix
 from safetyheads.report.figures.maps import change_map, score_map, shift_map, ships_map, single_map
 from safetyheads.report.figures.outcomes import attributed, control_strip, has_outcomes, noise_bars, outcome_bars
-from safetyheads.report.figures.steps import ranked, sahara_steps
+from safetyheads.report.figures.steps import ranked, search_steps
 
 __all__ = [
     "asr_by_n",
@@ -27,8 +27,8 @@ __all__ = [
     "noise_bars",
     "outcome_bars",
     "ranked",
-    "sahara_steps",
     "score_map",
+    "search_steps",
     "shift_map",
     "ships_map",
     "single_map",

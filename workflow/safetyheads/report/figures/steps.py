@@ -1,4 +1,4 @@
-"""The figure of Sahara's search, step by step."""
+"""The figure of a search for a group of heads, step by step."""
 
 from collections.abc import Sequence
 
@@ -13,41 +13,42 @@ SHOWN = 30
 """The number of candidates of a step that have a mark of their own."""
 
 
-def sahara_steps(
-    sahara: pd.DataFrame,
+def search_steps(
+    found: pd.DataFrame,
     planted: Sequence[str] = (),
+    unit: str = "degrees",
     *,
-    label: str = "Sahara's scores by step",
-    prefix: str = "sahara",
+    label: str = "Scores by step",
+    prefix: str = "steps",
 ) -> str:
-    """The scores of the candidates of each step, in degrees.
+    """The scores of the candidates of each step, in `unit`.
 
     The best `SHOWN` have marks, and a bar shows the range of the others. The mark of the selected head is filled and
-    ticked. The best two heads are named. The heads in `planted` are diamonds, and named as well. `sahara` has the
+    ticked. The best two heads are named. The heads in `planted` are diamonds, and named as well. `found` has the
     columns step, layer, head, score and selected.
     """
-    steps = sorted(int(step) for step in sahara["step"].unique())
-    top = float(sahara["score"].max())
+    steps = sorted(int(step) for step in found["step"].unique())
+    top = float(found["score"].max())
     top = top if np.isfinite(top) and top > 0 else 1.0
     with pens():
         figure = paper(280)
         axes = place(figure, 46, 26, WIDTH - 52, 246)
-        axes.set(xlim=(-0.3, len(steps) - 0.3), ylim=(-0.05 * top, 1.07 * top), ylabel="score (degrees)")
+        axes.set(xlim=(-0.3, len(steps) - 0.3), ylim=(-0.05 * top, 1.07 * top), ylabel=f"score ({unit})")
         axes.set_xticks(range(len(steps)), [f"step {step}" for step in steps])
         axes.grid(axis="y", color=RULE, linewidth=0.7)
         axes.tick_params(length=0)
         axes.set_axisbelow(True)
         for x, step in enumerate(steps):
-            _candidates(axes, x, ranked(sahara, step), planted, gap=0.055 * top)
+            _candidates(axes, x, ranked(found, step), planted, gap=0.055 * top)
         return to_svg(figure, label, prefix)
 
 
-def ranked(sahara: pd.DataFrame, step: int) -> pd.DataFrame:
+def ranked(found: pd.DataFrame, step: int) -> pd.DataFrame:
     """The candidates of a step, best first, with their names in a further column `name`.
 
     Of candidates with equal scores, the lower layer and then the lower head comes first.
     """
-    rows = sahara[sahara["step"] == step].sort_values(["score", "layer", "head"], ascending=[False, True, True])
+    rows = found[found["step"] == step].sort_values(["score", "layer", "head"], ascending=[False, True, True])
     return rows.assign(name=[str(Head(int(layer), int(head))) for layer, head in zip(rows["layer"], rows["head"])])
 
 
