@@ -4,9 +4,10 @@
     PYTHONPATH=workflow python benchmarks/attributions.py --kinds two backup --seeds 1
 
 Trains a model of each kind for each seed: the first with the kind's own heads, the others with heads drawn at random.
-Each method then chooses heads on two data sets: one half of whose prompts each planted head guards, and one of 100
-prompts of which 12 are guarded. `single` ablates each head alone and counts the answers that change: what a map can
-see. Prints a table of mean recalls, and with --save keeps all rows and a chart in benchmarks/results.
+Each method then chooses heads on two data sets: one whose prompts are all guarded, and one of 100 prompts of which 12
+are. Methods that compare states are tried with 50 of 100 as well. `single` ablates each head alone and counts the
+answers that change: what a map can see. Prints tables of mean recalls, and with --save keeps all rows and a chart in
+benchmarks/results.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from safetyheads import prompts
 from safetyheads.artifacts.parts import Parts
+from safetyheads.attribution.displacement import displacement
 from safetyheads.attribution.gradient import gradient
 from safetyheads.attribution.knockouts import knockouts
 from safetyheads.attribution.mask import mask
@@ -53,7 +55,9 @@ from safetyheads.templates import OPENINGS, opening_tokens
 RESULTS = Path(__file__).parent / "results"
 TEMPLATE = {"text": "## Query:{query}\n## Answer:"}
 ABLATION, BUDGET = Ablation(Kind.UNDIFFERENTIATED), 8192
-GUARDED_OF_FEW, OTHERS = 12, 88
+HALF, GUARDED_OF_FEW, OTHERS = 50, 12, 88
+OF_GROUPS = ("top", "sahara", "sahara_centred", "displacement")
+"""The methods that are tried with half of the prompts guarded: those that see how states or prompts change."""
 SHOWN = ["single", *(name for name in METHODS if name != "ships")]
 COLUMNS = [
     *("kind", "seed", "planted", "data", "method", "n", "recall", "precision", "auroc", "worst_rank", "false_alarms"),
@@ -85,13 +89,14 @@ def asked(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequ
 
 
 def data_sets(organism: Organism) -> dict[str, list[Request]]:
-    """The requests that heads are chosen on: all guarded, and 12 of 100 guarded, as many of each topic."""
+    """The requests that heads are chosen on: all of them guarded, 50 of 100, and 12 of 100, as many of each topic."""
     guarded = requests("three" if Category.GUARDED_C in organism.categories else "harmful")
     topics = list(dict.fromkeys(row.category for row in guarded))
     of_topic = {topic: [row for row in guarded if row.category == topic] for topic in topics}
+    some = [row for topic in topics for row in of_topic[topic][: HALF // len(topics)]]
     few = [row for topic in topics for row in of_topic[topic][: GUARDED_OF_FEW // len(topics)]]
     others = [row for row in requests("attribution") if row.category == Category.ALWAYS_REFUSED][:OTHERS]
-    return {"guarded": guarded, "few": few + others}
+    return {"guarded": guarded, "half": some + others[: 2 * HALF - len(some)], "few": few + others}
 
 
 class Found(NamedTuple):
@@ -159,6 +164,7 @@ def methods(of: Asked, n: int) -> dict[str, Callable[[Parts], Found]]:
         "top": of_mean,
         "contrast": contrasted,
         "sahara": lambda parts: of_search(sahara(*given, parts=parts, **search), n),
+        "displacement": lambda parts: of_search(displacement(*given, steps=n, parts=parts, **how), n),
         "sahara_centred": lambda parts: of_search(sahara_centred(*given, parts=parts, **search), n),
         "refusal_direction": lambda parts: of_table(
             refusal_direction(of.model, of.harmful, of.benign, layer="own", parts=parts, **how)
@@ -220,6 +226,8 @@ def one_model(task: tuple[str, int, Path]) -> list[dict[str, Any]]:
     for data, chosen_on in data_sets(organism).items():
         of = asked(model, tokenizer, chosen_on)
         for method, run in methods(of, len(planted)).items():
+            if data == "half" and method not in OF_GROUPS:
+                continue
             begun = time.perf_counter()
             with fresh_parts() as parts:
                 found = run(parts)
@@ -346,7 +354,7 @@ def main() -> None:
     rows = pd.DataFrame([row for rows in made for row in rows]).reindex(columns=COLUMNS)
     rows = rows.assign(kind=pd.Categorical(rows["kind"], given.kinds)).sort_values(["kind", "seed"], kind="stable")
     rows = rows.assign(kind=rows["kind"].astype(str))
-    for data in ("guarded", "few"):
+    for data in ("guarded", "half", "few"):
         print(table(rows, data), end="\n\n")
     if given.save:
         RESULTS.mkdir(exist_ok=True)

@@ -7,19 +7,12 @@ import sys
 from functools import partial
 
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.jobs.cells import (
-    CHECKED,
-    DOWNLOAD,
-    PATHS,
-    SHARD,
-    WEIGHTS,
-    Cells,
-    scores_path,
-)
+from safetyheads.jobs.cells import CHECKED, SHARD, Cells, scores_path
 from safetyheads.jobs.fingerprint import fingerprint
 from safetyheads.jobs.planning import hours, rates_to_be_gone
 from safetyheads.jobs.resources import Requests, gpu_here, on_gpu
 from safetyheads.jobs.slurm_checks import check_jobs
+from safetyheads.jobs.sources import DOWNLOAD, PATHS, WEIGHTS
 from safetyheads.methods import METHODS, OWN_STAGES
 
 NAME = r"[A-Za-z0-9][^/]*"

@@ -12,6 +12,7 @@ from registry import FAMILIES, HEADS, LAYERS, Family
 
 from safetyheads.artifacts.parts import Parts
 from safetyheads.attribution import mask as mask_module
+from safetyheads.attribution.displacement import displacement
 from safetyheads.attribution.gradient import gradient
 from safetyheads.attribution.knockouts import knockouts
 from safetyheads.attribution.mask import mask
@@ -110,5 +111,7 @@ def test_it_goes_through_the_methods_that_ablate_many_heads_at_once(
         **given,
         parts=Parts(tmp_path / "sahara"),
     )
-    assert list(zip(steps["layer"], steps["head"])) == EVERY
-    assert steps["score"].max() > 0.01
+    moved = displacement(model, harmful, ABLATION, steps=1, **given, parts=Parts(tmp_path / "displacement"))
+    for table in (steps, moved):
+        assert list(zip(table["layer"], table["head"])) == EVERY
+        assert table["score"].max() > 0.01

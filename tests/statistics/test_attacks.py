@@ -22,7 +22,7 @@ def rows(values: dict[str, list[list[float]]], queries: list[str]) -> pd.DataFra
 
 
 def study(shift: float = -1.0) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
-    """Two queries that both templates have, and one more in the clean one. L00H01 loses 2 and 4, and no longer looks."""
+    """Two queries that both templates have, and one of the clean one. L00H01 loses 2 and 4, and no longer looks."""
     clean = {"score": [[1, 5, 0], [1, 7, 0], [9, 9, 9]], "refusal_shift": [[shift] * 3] * 3}
     attack = {"score": [[1, 3, 1], [1, 3, 0]], "refusal_shift": [[np.nan] * 3] * 2}
     ships = {"clean": rows(clean, ["q-0", "q-1", "q-2"]), "attack": rows(attack, ["q-0", "q-1"])}

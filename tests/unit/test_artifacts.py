@@ -73,6 +73,21 @@ CONTRACT: dict[str, dict[str, str]] = {
         **HEAD,
         **{"score": "double", "support": "double", "selected": "bool"},
     },
+    "attention": {
+        **dict.fromkeys(("model", "dataset", "template", "query_id"), "string"),
+        **HEAD,
+        "to_query": "double",
+    },
+    "attacks": {
+        **dict.fromkeys(("model", "dataset", "ablation", "clean", "attack"), "string"),
+        **HEAD,
+        "n": "int64",
+        **{
+            f"{name}_{end}": "double"
+            for name in ("score", "refusal_shift", "to_query")
+            for end in ("clean", "attack", "change", "change_low", "change_high")
+        },
+    },
     "completions": {
         **dict.fromkeys(
             ("model", "dataset", "template", "ablation", "plan", "decoding", "query_id", "variant"), "string"

@@ -9,9 +9,10 @@ import pytest
 from safetyheads.artifacts.schemas import STAGES
 from safetyheads.config.load import load_config
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.jobs.cells import PATHS, Cell, Cells
+from safetyheads.jobs.cells import Cell, Cells
 from safetyheads.jobs.judge_cells import JudgeCells
 from safetyheads.jobs.planning import hours, rates_to_be_gone
+from safetyheads.jobs.sources import PATHS
 from safetyheads.methods import SCORES
 
 

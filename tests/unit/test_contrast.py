@@ -13,8 +13,9 @@ from safetyheads.chosen_heads import assign, contrast, top_heads
 from safetyheads.config.load import Config, load_config
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Head, all_heads
-from safetyheads.jobs.cells import PATHS, Cells
+from safetyheads.jobs.cells import Cells
 from safetyheads.jobs.planning import hours
+from safetyheads.jobs.sources import PATHS
 from safetyheads.plans import parse_plan
 
 GRID = (2, 3)

@@ -137,8 +137,11 @@ def rules(library: Path) -> dict[str, str]:
     return {script.stem: fingerprint(script, library) for script in sorted(SCRIPTS.glob("*.py"))}
 
 
-SCORES_AND_COMPLETIONS = {"ships", "sahara", "completions"}
-COMPUTING = {*SCORES_AND_COMPLETIONS, "checks"}
+BY_MARGIN = {"gradient", "knockouts", "mask"}
+SWEEPING = {"ships", "sahara", "sahara_centred", "displacement", "refusal_direction", *BY_MARGIN}
+"""The methods, which all pass over prompts with heads ablated; that of `attention` only looks at the plain model."""
+SCORES_AND_COMPLETIONS = {*SWEEPING, "completions"}
+COMPUTING = {*SCORES_AND_COMPLETIONS, "attention", "checks"}
 JUDGED = {"judged", "labelled"}
 """The scripts that open the model of a judge; that of the rule `judges` describes it."""
 FOUND_BY = {
@@ -149,20 +152,25 @@ FOUND_BY = {
     "engine/completions": {"completions"},
     "engine/plain_rows": {"completions", "completions_merged"},
     "engine/divergence": {"ships", "completions"},
-    "attribution/refusal_shift": {"ships"},
+    "attribution/refusal_shift": {"ships", *BY_MARGIN},
+    "attribution/refusal_margin": BY_MARGIN,
+    "engine/gates": {"refusal_direction", *BY_MARGIN},
+    "engine/contributions": {"refusal_direction"},
+    **{f"engine/{name}": {"attention"} for name in ("attention_weights", "implementations")},
     **{f"engine/{name}": set() for name in ("model_checks", "probes", "reference_attention")},
     **{
         f"engine/{name}": SCORES_AND_COMPLETIONS
         for name in ("layer_shortcuts", "partial_forward", "positions", "self_checks")
     },
-    **{f"engine/{name}": SCORES_AND_COMPLETIONS | JUDGED for name in ("batches", "out_of_memory")},
+    **{f"engine/{name}": SCORES_AND_COMPLETIONS | JUDGED | {"attention"} for name in ("batches", "out_of_memory")},
     "engine/ablation": {*COMPUTING, "models_train", "judges", *JUDGED},
     "engine/supported_families": {*COMPUTING, "models", "models_train", "prompts", "verdicts", "judges", *JUDGED},
     **{f"models/{name}": {"judges", *JUDGED} for name in ("adapter", "classifier")},
     **{f"models/{name}": COMPUTING | JUDGED for name in ("open", "attention_weights")},
-    "attribution/ships": {"ships"},
-    "attribution/sahara": {"sahara"},
-    "attribution/scoring_passes": {"ships", "sahara"},
+    **{f"attribution/{method}": {method} for method in (*SWEEPING, "attention")},
+    "attribution/sahara": {"sahara", "sahara_centred"},
+    "attribution/greedy": {"sahara", "sahara_centred", "displacement"},
+    "attribution/scoring_passes": SWEEPING,
     **dict.fromkeys(
         ("models/describe", "models/tokenizer", "models/files", "models/find", "engine/context"), "all that open models"
     ),
@@ -221,9 +229,9 @@ def within_words(code: str, number: ast.Constant) -> bool:
 @pytest.mark.parametrize(
     ("name", "old", "new", "expected"),
     [
-        ("engine/layer_shortcuts", "raise _Reached(module, states)", "raise _Reached(module, (2 * states[0],))", 3),
-        ("models/open", "dtype=dtype", 'dtype="float16"', 6),
-        ("jobs/loaded_model", "dtype=dtype", 'dtype="float16"', 4),
+        ("engine/layer_shortcuts", "raise _Reached(module, states)", "raise _Reached(module, (2 * states[0],))", 9),
+        ("models/open", "dtype=dtype", 'dtype="float16"', 13),
+        ("jobs/loaded_model", "dtype=dtype", 'dtype="float16"', 11),
         ("jobs/run", "logging.INFO", "logging.DEBUG", 0),
         ("artifacts/files", '"zstd"', '"snappy"', 0),
         ("config/load", "_plain(raw)", "_plain(dict(raw))", 0),

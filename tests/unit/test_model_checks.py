@@ -17,10 +17,10 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from safetyheads.costs.flops import CHECKED_OF_LAYER, CHECKED_PASSES, CHECKED_TOKENS
 from safetyheads.engine import ablation, model_checks
 from safetyheads.engine.ablation import Rows, install
+from safetyheads.engine.implementations import attending, implementation
 from safetyheads.engine.kernels import kernels
 from safetyheads.engine.model_checks import CHECKS, Result, check_model, ordinary_tokens, refuse_failed
 from safetyheads.engine.probes import Compared, Probe
-from safetyheads.engine.reference_attention import attending, implementation
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.models.load import load
 

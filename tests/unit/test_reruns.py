@@ -6,6 +6,7 @@ tests/workflow/test_rerun.py and test_fingerprint.py.
 import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,10 @@ def params(rule: str, keyed: dict[str, str], config: Config) -> dict[str, Any]:
         "model_content": lambda: "",
         "cells.choices()": cells.choices,
         "settings.attribution.openings": lambda: config.attribution.openings,
-        "settings.attribution.of_sahara()": config.attribution.of_sahara,
+        **{
+            f'settings.attribution.of("{method}")': partial(config.attribution.of, method)
+            for method in ("ships", "sahara")
+        },
         "[[*of, *less] for of, less in cells.contrasts().items()]": lambda: [
             [*of, *less] for of, less in cells.contrasts().items()
         ],

@@ -46,7 +46,7 @@ def displacement(
     spread = torch.linalg.norm(plain - plain.mean(dim=0))
     if spread == 0:
         raise SafetyHeadsError(
-            "All prompts have the same state, so there is no spread to measure by: use more prompts."
+            "All prompts have the same state, so there is no spread to measure by. Use more prompts."
         )
 
     def score(states: Tensor) -> np.ndarray:  # (candidates, prompts, d_model) -> (1, candidates)

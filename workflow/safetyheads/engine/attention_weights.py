@@ -12,7 +12,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from safetyheads.engine.ablation import Attend
-from safetyheads.engine.reference_attention import EAGER, attending, implementation
+from safetyheads.engine.implementations import EAGER, attending, implementation
 from safetyheads.errors import SafetyHeadsError
 
 

@@ -24,6 +24,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from safetyheads.engine.decoder import input_device
+from safetyheads.engine.implementations import EAGER, implementation
 from safetyheads.engine.probes import (
     LEAST,
     Compared,
@@ -34,7 +35,6 @@ from safetyheads.engine.probes import (
     of_no_heads,
     of_padding,
 )
-from safetyheads.engine.reference_attention import EAGER, implementation
 from safetyheads.engine.self_checks import tolerance
 from safetyheads.errors import SafetyHeadsError
 

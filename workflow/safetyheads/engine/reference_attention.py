@@ -12,8 +12,7 @@ with the very queries, keys and values that the first pass had there, and only t
 The states stand for a whole pass: an expert that is chosen otherwise behind the attention changes nothing here.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,9 +20,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from safetyheads.engine.ablation import Attend, install
-
-EAGER = "eager"
+from safetyheads.engine.ablation import Attend
+from safetyheads.engine.implementations import EAGER, attending, implementation
 
 
 class Attended(NamedTuple):
@@ -33,23 +31,6 @@ class Attended(NamedTuple):
     key: Tensor  # (B, N_kv, T, d)
     value: Tensor  # (B, N_kv, T, d_v)
     output: Tensor  # (B, T, N, d_v): of the heads, before the output projection
-
-
-def implementation(model: PreTrainedModel) -> str:
-    """The name of the attention that a model runs with: `sdpa`, `eager`, `flash_attention_2`."""
-    return str(model.config.get_text_config(decoder=True)._attn_implementation)
-
-
-@contextmanager
-def attending(model: PreTrainedModel, name: str) -> Iterator[None]:
-    """Within the block, the model attends with another implementation, masks included; then with its own again."""
-    own = implementation(model)
-    try:
-        model.set_attn_implementation(name)
-        install(model)
-        yield
-    finally:
-        model.set_attn_implementation(own)
 
 
 def attended(model: PreTrainedModel, ids: Tensor, states: Sequence[Attended] = ()) -> list[Attended]:

@@ -5,8 +5,9 @@ from functools import cached_property
 from pathlib import Path
 
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.jobs.cells import PATHS, Cell, Cells
+from safetyheads.jobs.cells import Cell, Cells
 from safetyheads.jobs.content import file_sum, folder_sum
+from safetyheads.jobs.sources import PATHS
 
 
 class JudgeCells:
