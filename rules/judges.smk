@@ -12,19 +12,15 @@ judged_inputs = asked(
 )
 to_judge_inputs = asked(judge_cells.to_judge_inputs, "judge")
 labelled_inputs = asked(judge_cells.labelled_inputs, "judge")
-
-
-def judge_settings(wildcards):
-    name = wildcards.judge
-    return known(lambda: settings.judged_by(name) or settings.verdicts_by(name))
-
-
-def judge_gpus(wildcards):
-    return known(requests.judge_gpus, wildcards.judge, on_gpu=jobs_on_gpu())
-
-
-def judge_dtype(wildcards):
-    return known(requests.judge_dtype, wildcards.judge, on_gpu=jobs_on_gpu())
+judge_settings = asked(
+    lambda judge: settings.judged_by(judge) or settings.verdicts_by(judge), "judge"
+)
+judge_gpus = asked(
+    lambda judge: requests.judge_gpus(judge, on_gpu=jobs_on_gpu()), "judge"
+)
+judge_dtype = asked(
+    lambda judge: requests.judge_dtype(judge, on_gpu=jobs_on_gpu()), "judge"
+)
 
 
 localrules:
