@@ -155,7 +155,7 @@ def test_a_kernel_that_is_off_warns_in_16_bits_until_rounding_cannot_explain_it(
 
 
 def ablates_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ablation, "_attend_ablated", lambda attend, _, __, *states, **more: attend(*states, **more))
+    monkeypatch.setattr(ablation, "attend_ablated", lambda attend, _, __, *states, **more: attend(*states, **more))
 
 
 def ablates_other_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,7 @@ def sahara(
     plain = sweep.plain(state).double()  # (prompts, d_model)
     centre = plain.mean(dim=0) if centred else None
     (base,), (gap,) = left_singular_vectors(_less(plain[None], centre), rank)
+    del plain  # of all prompts
     if gap < GAP:
         log.warning("Plain model: sigma_%d / sigma_%d is %.3f; no angle is well defined.", rank, rank + 1, gap)
 
