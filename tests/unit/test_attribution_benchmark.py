@@ -1,0 +1,80 @@
+"""The benchmark of attributions counts what it says: on made-up scores, and on the kinds of demo models."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from safetyheads.demo.organisms import ORGANISMS
+from safetyheads.demo.requests import Category
+from safetyheads.heads import DEMO_GRID, Head, all_heads
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from attributions import Found, data_sets, measured, needed, positions
+
+HEADS = all_heads(*DEMO_GRID)
+PLANTED = (Head(1, 3), Head(2, 6))
+
+
+def scores(**of: float) -> np.ndarray:
+    return np.array([of.get(str(head), 0.0) for head in HEADS])
+
+
+def test_recall_and_ranks_are_those_of_the_first_heads() -> None:
+    found = Found(scores(L01H03=2.0, L00H00=1.5, L02H06=1.0), chosen=(Head(1, 3), Head(0, 0), Head(0, 1)))
+    row = measured(found, PLANTED, ORGANISMS["two"], "knockouts")
+    assert (row["n"], row["recall"], row["worst_rank"], row["false_alarms"]) == (2, 0.5, 3, 1)
+    assert (row["chosen"], row["precision"]) == (3, pytest.approx(1 / 3))
+    assert row["auroc"] == pytest.approx((30 + 29) / 60)
+    assert row["named"] == {Head(1, 3), Head(0, 0)}
+
+
+def test_of_equal_scores_the_first_head_counts_and_ties_are_half_of_a_win() -> None:
+    row = measured(Found(scores()), PLANTED, ORGANISMS["two"], "top")
+    assert row["recall"] == 0 and row["auroc"] == 0.5 and row["chosen"] is None and row["precision"] is None
+
+
+def test_a_search_is_taken_at_its_word() -> None:
+    found = Found(scores(L00H00=9.0), ranked=(Head(2, 6), Head(1, 3), Head(0, 0)))
+    assert measured(found, PLANTED, ORGANISMS["two"], "sahara")["recall"] == 1
+
+
+def test_a_suppressor_is_found_at_the_other_end_by_who_has_signs() -> None:
+    one = (Head(1, 3),)
+    for method, recall in (("gradient", 1), ("top", 0)):
+        row = measured(Found(scores(L01H03=-2.0, L00H00=1.0)), one, ORGANISMS["suppressor"], method)
+        assert row["recall"] == recall and row.get("signed") == (True if method == "gradient" else None)
+    wrong = measured(Found(scores(L01H03=2.0)), one, ORGANISMS["suppressor"], "gradient")
+    assert wrong["signed"] is False and wrong["recall"] == 0
+
+
+def test_as_many_heads_are_ablated_as_a_kind_needs() -> None:
+    assert {name: needed(organism) for name, organism in ORGANISMS.items()} == {
+        **{"two": 2, "one": 1, "three": 3, "backup": 2, "spread": 4, "decoy": 2, "suppressor": 1, "early": 2, "late": 2}
+    }
+
+
+@pytest.mark.parametrize("kind", ORGANISMS)
+def test_data_sets_have_as_many_guarded_prompts_as_they_say(kind: str) -> None:
+    organism = ORGANISMS[kind]
+    topics = 3 if Category.GUARDED_C in organism.categories else 2
+    counts = {name: Counter(row.category for row in rows) for name, rows in data_sets(organism).items()}
+    refused = {name: of.pop(Category.ALWAYS_REFUSED, 0) for name, of in counts.items()}
+    assert {name: sum(of.values()) for name, of in counts.items()} == {
+        **{"guarded": 50 * topics, "half": 50 // topics * topics, "few": 12}
+    }
+    assert (refused["guarded"], refused["few"]) == (0, 88) and refused["half"] + sum(counts["half"].values()) == 100
+    assert all(len(of) == topics for of in counts.values())
+
+
+@pytest.mark.parametrize("kind", ORGANISMS)
+def test_planted_heads_are_drawn_where_the_kind_allows_them(kind: str) -> None:
+    organism = ORGANISMS[kind]
+    drawn = [positions(organism, seed) for seed in range(6)]
+    assert drawn[0] == (organism.planted, organism.decoy)
+    assert len(set(drawn)) > (1 if organism.one_layer else 4)
+    for planted, decoy in drawn:
+        organism.check(planted, decoy)
