@@ -17,7 +17,7 @@ OWN_STAGES = ("ships", "sahara")
 SAHARA = ("steps", "rank", "representation")
 """The settings of both kinds of Sahara."""
 MASK_STEPS, MASK_ROWS = 200, 32
-"""The most steps of a start of `mask`, and the prompts of each."""
+"""The most steps of a start of `mask`, and the prompts of each: what the estimate of its time goes by."""
 
 
 def _none(_: Settings) -> int:
@@ -70,7 +70,7 @@ class Method(NamedTuple):
 
 
 def masks_of(settings: Settings, heads: int) -> int:
-    """How many masks `knockouts` tries on a model with so many heads."""
+    """How many masks `knockouts` tries on a model with so many heads, for the estimate of its time."""
     wanted = settings["knockouts"].get("masks")
     return int(wanted) if wanted else max(100, min(1000, 6 * heads))
 

@@ -31,7 +31,6 @@ from safetyheads.engine.batches import equal
 from safetyheads.engine.decoder import grid
 from safetyheads.engine.gates import KEPT
 from safetyheads.heads import Ablation, HeadSet, all_heads
-from safetyheads.methods import MASK_ROWS, MASK_STEPS
 
 TEMPERATURE, LOW, HIGH = 2 / 3, -0.1, 1.1
 """Of the hard concrete distribution: a concrete one stretched from `LOW` to `HIGH`, and clipped to 0 and 1."""
@@ -45,7 +44,7 @@ no head is ablated for good so early, as one that helps while others are not yet
 """
 RATE, BETAS = 0.1, (0.9, 0.95)
 """Adam's. It forgets large gradients soon, so that a head falls when the margin does not need it any more."""
-STEPS, ROWS = MASK_STEPS, MASK_ROWS
+STEPS, ROWS = 200, 32
 """The most steps of a start, and the prompts of a step."""
 PATIENCE, DECIDED = 20, 0.1
 """A start ends once the group is the same for so many steps and every head decided: ablated, or hardly ever drawn."""
