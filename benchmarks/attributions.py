@@ -11,6 +11,7 @@ benchmarks/results.
 """
 
 import argparse
+import json
 import multiprocessing
 import os
 import random
@@ -209,10 +210,19 @@ def measured(found: Found, planted: HeadSet, organism: Organism, method: str) ->
 
 
 def one_model(task: tuple[str, int, Path]) -> list[dict[str, Any]]:
-    """Train one model and run every method on it: the rows of the table."""
+    """Train one model and run every method on it: the rows of the table, which are kept beside the model."""
     kind, seed, folder = task
+    kept = folder / f"{kind}-{seed}.json"
+    if not kept.is_file():
+        rows = made_of(kind, seed, folder / f"{kind}-{seed}")
+        kept.write_text(json.dumps(rows), encoding="utf-8")
+    return list(json.loads(kept.read_text(encoding="utf-8")))
+
+
+def made_of(kind: str, seed: int, place: Path) -> list[dict[str, Any]]:
+    """The rows of one model, which is trained in the folder `place` unless it is there."""
     torch.set_num_threads(1)
-    organism, place = organism_of(kind), folder / f"{kind}-{seed}"
+    organism = organism_of(kind)
     planted, decoy = positions(organism, seed)
     try:
         if not (place / "model.safetensors").is_file():
@@ -336,7 +346,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--kinds", nargs="+", choices=list(ORGANISMS), default=list(ORGANISMS), help="kinds of models (all)"
     )
-    parser.add_argument("--folder", type=Path, help="keep the models there, and take those that are there already")
+    parser.add_argument("--folder", type=Path, help="keep models and rows there, and take those that are there")
     parser.add_argument("--processes", type=int, default=2, help="models at a time, each on one thread (2)")
     parser.add_argument("--save", action="store_true", help="keep rows and chart in benchmarks/results")
     return parser.parse_args()
@@ -346,6 +356,7 @@ def main() -> None:
     given = arguments()
     with TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         seeds = range(given.first, given.first + given.seeds)
         tasks = [(kind, seed, folder) for seed in seeds for kind in given.kinds]
         os.environ["TQDM_DISABLE"] = "1"  # in the processes that follow
