@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers import PreTrainedModel
 
 from safetyheads.engine.ablation import Attend
-from safetyheads.engine.implementations import EAGER, attending, implementation
+from safetyheads.engine.implementations import EAGER, attending, implementation, wrapped
 from safetyheads.errors import SafetyHeadsError
 
 
@@ -25,13 +24,8 @@ def last_weights(model: PreTrainedModel, ids: Tensor) -> Tensor:
     with attending(model, EAGER):
         if implementation(model) != EAGER:
             raise SafetyHeadsError(f"{type(model).__name__} has no eager attention, so its weights cannot be seen.")
-        base, seen = ALL_ATTENTION_FUNCTIONS[EAGER], _Seeing(ALL_ATTENTION_FUNCTIONS[EAGER])
-        AttentionInterface.register(EAGER, seen)
-        try:
-            with torch.inference_mode():
-                model(ids, use_cache=False, logits_to_keep=1)
-        finally:
-            AttentionInterface.register(EAGER, base)
+        with wrapped(EAGER, _Seeing) as seen, torch.inference_mode():
+            model(ids, use_cache=False, logits_to_keep=1)
     return torch.stack([weights[..., : ids.shape[1]].to(ids.device) for weights in seen.weights], dim=1)
 
 

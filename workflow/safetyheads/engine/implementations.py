@@ -1,12 +1,15 @@
 """The attention implementation that a model runs with, and how to let it run with another one for a while."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from safetyheads.engine.ablation import install
+from safetyheads.engine.ablation import Attend, install
 
+T = TypeVar("T", bound=Attend)
 EAGER = "eager"
 
 
@@ -25,3 +28,15 @@ def attending(model: PreTrainedModel, name: str) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(own)
+
+
+@contextmanager
+def wrapped(name: str, wrap: Callable[[Attend], T]) -> Iterator[T]:
+    """Within the block, the implementation of this name is what `wrap` makes of it, which is yielded."""
+    base = ALL_ATTENTION_FUNCTIONS[name]
+    around = wrap(base)
+    AttentionInterface.register(name, around)
+    try:
+        yield around
+    finally:
+        AttentionInterface.register(name, base)

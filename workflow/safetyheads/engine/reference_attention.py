@@ -13,15 +13,15 @@ The states stand for a whole pass: an expert that is chosen otherwise behind the
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers import PreTrainedModel
 
 from safetyheads.engine.ablation import Attend
-from safetyheads.engine.implementations import EAGER, attending, implementation
+from safetyheads.engine.implementations import EAGER, attending, implementation, wrapped
 
 
 class Attended(NamedTuple):
@@ -38,14 +38,8 @@ def attended(model: PreTrainedModel, ids: Tensor, states: Sequence[Attended] = (
 
     With `states`, each layer attends with these instead of its own, in float32.
     """
-    name = implementation(model)
-    base, noted = ALL_ATTENTION_FUNCTIONS[name], _Noting(ALL_ATTENTION_FUNCTIONS[name], states)
-    AttentionInterface.register(name, noted)
-    try:
-        with torch.inference_mode():
-            model(ids, use_cache=False, logits_to_keep=1)
-    finally:
-        AttentionInterface.register(name, base)
+    with wrapped(implementation(model), partial(_Noting, states=states)) as noted, torch.inference_mode():
+        model(ids, use_cache=False, logits_to_keep=1)
     return noted.layers
 
 
