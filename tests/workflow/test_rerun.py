@@ -84,7 +84,7 @@ def touches_everywhere(project: Project) -> None:
 
 
 def errors_reworded(project: Project) -> None:
-    project.edit(f"{LIBRARY}/attribution/sahara.py", "Lower `steps`.", "Choose fewer.")
+    project.edit(f"{LIBRARY}/attribution/greedy.py", "Lower `steps`.", "Choose fewer.")
     project.edit(f"{LIBRARY}/engine/completions.py", "Lower `max_new_tokens`, or shorten", "Shorten")
     project.edit(f"{LIBRARY}/models/tokenizer.py", "cannot be loaded", "is broken")
     project.edit(f"{LIBRARY}/prompts.py", "has no tokens at all", "is empty")
