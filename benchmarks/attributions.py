@@ -317,25 +317,27 @@ def table(rows: pd.DataFrame, data: str) -> str:
 
 
 def chart(rows: pd.DataFrame) -> str:
-    """Kinds x methods: the mean recall on both data sets, as the text of an SVG."""
-    from safetyheads.report.figures.drawing import paper, pens, place, to_svg
+    """Kinds x methods: the mean recall on both data sets, one above the other, as the text of an SVG."""
+    from safetyheads.report.figures.drawing import WIDTH, paper, pens, place, to_svg
 
-    order = SHOWN
+    kinds = rows["kind"].nunique()
+    left, below, cells, gap = 70, 104, 22 * kinds, 34
     with pens():
-        figure = paper(360)
-        for at, (data, title) in enumerate((("guarded", "all prompts guarded"), ("few", "12 of 100 guarded"))):
+        figure = paper(below + 2 * (cells + gap))
+        for at, (data, title) in enumerate((("few", "12 of 100 guarded"), ("guarded", "all prompts guarded"))):
             means = rows[rows["data"] == data].pivot_table(index="kind", columns="method", values="recall", sort=False)
-            values = means[order].to_numpy()
-            axes = place(figure, 74 + at * 250, 96, 236, 236)
+            values = means[SHOWN].to_numpy()
+            axes = place(figure, left, below + at * (cells + gap), WIDTH - left - 6, cells)
             axes.imshow(values, cmap="viridis", vmin=0, vmax=1, aspect="auto")
-            axes.set_title(title, fontsize=10, loc="left")
-            axes.set_xticks(range(len(order)), order, rotation=60, ha="right", fontsize=8)
-            axes.set_yticks(range(len(means)), list(means.index) if at == 0 else [])
+            axes.set_title(f"Mean recall, {title}", fontsize=9, loc="left")
+            names = SHOWN if at == 0 else []
+            axes.set_xticks(range(len(names)), names, rotation=50, ha="right", rotation_mode="anchor", fontsize=8)
+            axes.set_yticks(range(len(means)), list(means.index), fontsize=8)
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
             for (y, x), value in np.ndenumerate(values):
                 colour = "#000000" if value > 0.6 else "#ffffff"
-                axes.text(x, y, f"{value:.2f}".removeprefix("0"), ha="center", va="center", fontsize=7, color=colour)
+                axes.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=7.5, color=colour)
         return to_svg(figure, "Mean recall of the planted heads, by kind of model and method", "attributions")
 
 
