@@ -1,8 +1,7 @@
 """Score every head by the first-order change that its ablation makes of refusing against answering."""
 
-from safetyheads.attribution.gradient import gradient
-
 import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
+from safetyheads.attribution.gradient import gradient
 from safetyheads.jobs.first_tokens import first_tokens_of
 from safetyheads.jobs.scoring import run
 

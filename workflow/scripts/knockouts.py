@@ -1,8 +1,7 @@
 """Score every head by a Lasso of refusing against answering on random sets of ablated heads."""
 
-from safetyheads.attribution.knockouts import knockouts
-
 import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
+from safetyheads.attribution.knockouts import knockouts
 from safetyheads.jobs.first_tokens import first_tokens_of
 from safetyheads.jobs.scoring import run
 

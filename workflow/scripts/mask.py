@@ -1,8 +1,7 @@
 """Score every head by gates that are learned to undo refusals with few heads ablated."""
 
-from safetyheads.attribution.mask import mask
-
 import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
+from safetyheads.attribution.mask import mask
 from safetyheads.jobs.first_tokens import first_tokens_of
 from safetyheads.jobs.scoring import run
 

@@ -1,8 +1,7 @@
 """Score every head by what it writes along the direction from benign to harmful prompts."""
 
-from safetyheads.attribution.refusal_direction import refusal_direction
-
 import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
+from safetyheads.attribution.refusal_direction import refusal_direction
 from safetyheads.jobs.scoring import run
 
 

@@ -1,8 +1,7 @@
 """Search the group of heads as Sahara does, on states less the plain model's mean."""
 
-from safetyheads.attribution.sahara_centred import sahara_centred
-
 import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
+from safetyheads.attribution.sahara_centred import sahara_centred
 from safetyheads.jobs.scoring import run
 
 
