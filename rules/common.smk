@@ -4,16 +4,14 @@ The functions take wildcards as Snakemake hands them over, and ask `safetyheads.
 """
 
 import sys
-from functools import partial
 
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.jobs.cells import CHECKED, SHARD, Cells, scores_path
+from safetyheads.jobs.cells import CHECKED, SHARD, Cells
 from safetyheads.jobs.fingerprint import fingerprint
 from safetyheads.jobs.planning import hours, rates_to_be_gone
 from safetyheads.jobs.resources import Requests, gpu_here, on_gpu
 from safetyheads.jobs.slurm_checks import check_jobs
 from safetyheads.jobs.sources import DOWNLOAD, PATHS, WEIGHTS
-from safetyheads.methods import METHODS, OWN_STAGES
 
 NAME = r"[A-Za-z0-9][^/]*"
 
@@ -83,15 +81,11 @@ model_content = asked(cells.model_content, "model")
 chat_template = asked(lambda model: settings.chat_template(model) or "", "model")
 thinking = asked(settings.thinking, "model")
 heads_of_plan = asked(cells.plan_settings, "plan", "ablation")
+scores_inputs = asked_paths(cells.scores_inputs, "method", "model")
 completion_inputs = asked_paths(
     cells.completion_inputs, "plan", "ablation", "model", "dataset"
 )
 verdict_inputs = asked_paths(cells.verdict_inputs, "model", "judge")
-
-
-def scores_inputs_of(method):
-    """A function of wildcards for the inputs of a rule of scores."""
-    return asked_paths(partial(cells.scores_inputs, method), "model")
 
 
 def dtype(wildcards):

@@ -19,6 +19,7 @@ rule concentration:
         ENVIRONMENT
     params:
         choices=cells.choices(),
+        methods=cells.methods(),
         code=code("concentration"),
     message:
         "Concentration and stability of the heads that are chosen"

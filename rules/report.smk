@@ -27,6 +27,7 @@ rule report:
     params:
         benign=settings.benign(),
         contrasts=[[*of, *less] for of, less in cells.contrasts().items()],
+        methods=cells.methods(),
         report=settings.report.plain(),
         studies={name: study.plain() for name, study in settings.studies.items()},
         code=code("report"),

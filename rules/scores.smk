@@ -1,3 +1,5 @@
+from safetyheads.methods import METHODS, OWN_STAGES
+
 # The methods beside Ships and Sahara: a rule for each, so that a change of one makes no scores of another again.
 for method, of in METHODS.items():
     if of.scores in OWN_STAGES:
@@ -7,7 +9,7 @@ for method, of in METHODS.items():
         name:
             f"scores_{method}"
         input:
-            unpack(scores_inputs_of(method)),
+            unpack(scores_inputs),
             checks=checks_of,
         output:
             PATHS["scores"],

@@ -1,6 +1,9 @@
+ships_inputs = asked_paths(lambda model: cells.scores_inputs("ships", model), "model")
+
+
 rule ships:
     input:
-        unpack(scores_inputs_of("ships")),
+        unpack(ships_inputs),
         checks=checks_of,
     output:
         PATHS["ships"],

@@ -155,7 +155,7 @@ def test_the_verdict_is_read_off_the_logits(name: str) -> None:
     seen = set()
     for answer in (*MILD, *(text[:90] for text in TEXTS)):
         said: tuple[str, ...] = ()
-        for _ in range(judge.questions):
+        for _ in judge.lead:
             row = judge.rows(QUERY, answer, said)[0]
             with torch.inference_mode():
                 logits = judge.model(torch.tensor([row])).logits[0, -1].double()  # a pass of its own
@@ -230,7 +230,7 @@ class Counted:
 
     def __init__(self, judge: Generative, fails_after: int = 10**9) -> None:
         self.judge, self.left, self.count = judge, fails_after, 0
-        self.detects, self.questions = judge.detects, judge.questions
+        self.detects = judge.detects
         self.rows, self.follow, self.verdict = judge.rows, judge.follow, judge.verdict
 
     def measure(self, batch: list[list[int]]) -> Any:

@@ -110,6 +110,7 @@ def params(rule: str, keyed: dict[str, str], config: Config) -> dict[str, Any]:
         "dataset_content": lambda: "",  # the files do not matter here: see tests/workflow/test_content_study.py
         "model_content": lambda: "",
         "cells.choices()": cells.choices,
+        "cells.methods()": cells.methods,
         "settings.attribution.openings": lambda: config.attribution.openings,
         **{
             f'settings.attribution.of("{method}")': partial(config.attribution.of, method)

@@ -1,8 +1,8 @@
 """The methods that choose heads by scores: what each one's scores are, what it needs, and what it costs.
 
 Plans, rules, configuration, cost table and report read this table. A new method is a module in `attribution/`, a script
-that calls it, and a line here. The line of a plan's method is among the params of its completions, so that another
-line, or a new one, makes no others again.
+that calls it, and a line here. The lines of the methods that a job goes by are among the params of its rule, so that
+another line, or a new one, runs no others again.
 """
 
 from collections.abc import Callable, Mapping
@@ -57,6 +57,10 @@ class Method(NamedTuple):
     sweeps: Callable[[Settings], int] = _none
     passes: Callable[[Settings, int, int], int] = lambda settings, heads, prompts: 0
     sampled: Callable[[Settings], int] = _none
+
+    def plain(self) -> dict[str, Any]:
+        """What scores of this method mean: all of the line but its cost."""
+        return {key: value for key, value in self._asdict().items() if not callable(value)}
 
     @property
     def per_prompt(self) -> bool:

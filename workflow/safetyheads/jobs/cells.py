@@ -122,6 +122,11 @@ class Cells(Sources):
         of = [cell.attributed for cell in self.all if parse_plan(cell.plan).contrasted]
         return {cell[:2]: self.subtracted(cell)[:2] for cell in of}
 
+    def methods(self) -> dict[str, dict[str, Any]]:
+        """The lines of the table of methods that plans go by, for the params of rules that read the table."""
+        used = {parse_plan(cell.plan).group.kind for cell in self.all}
+        return {name: method.plain() for name, method in METHODS.items() if name in used}
+
     def choices(self) -> list[list[Any]]:
         """The heads that plans choose by scores, each as `statistics.stability.Choice` has it, sorted."""
         found = set()

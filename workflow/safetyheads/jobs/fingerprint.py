@@ -33,7 +33,7 @@ NOT_COUNTED = {
     "jobs.gpu_lease": "which of several equal GPUs a job is given",
     "jobs.records": "only tells how a file was made",
     "jobs.run": "logs, and how errors are shown",
-    "methods": "the line of a plan's method is among the params of its completions",
+    "methods": "the lines that a job goes by are among the params of its rule",
     "models.download": "fetches; the sums of the files count",
     "models.hugging_face": "fetches; the sums of the files count",
     "models.hugging_face_errors": "words for people",

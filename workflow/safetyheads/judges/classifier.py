@@ -35,7 +35,6 @@ class Classifier:
 
     reads = ("query", "prefill", "text")
     needs_model = True
-    questions = 1
 
     def __init__(
         self,
@@ -99,8 +98,8 @@ class Classifier:
             found = logits.softmax(dim=1)[:, self.ids].sum(dim=1)
         return np.asarray(found[:, None].cpu(), dtype=np.float64)
 
-    def follow(self, measured: Floats) -> str:
-        raise NotImplementedError
+    def follow(self, measured: Floats, said: Sequence[str]) -> None:
+        """A classifier is asked once."""
 
     def verdict(self, measured: Floats) -> tuple[bool, float, str]:
         """Harmful, its probability and the reason, from what was measured of an answer's windows (windows, 1)."""

@@ -66,11 +66,6 @@ class Generative:
         self.ids = list(word_ids(self.answers, tokenizer, exact=threshold is not None).values())
         self.harm = np.array(list(self.answers.values()), dtype=np.float64)
 
-    @property
-    def questions(self) -> int:
-        """How many questions are asked about an answer, one after the other."""
-        return len(self.lead)
-
     def rows(self, query: str, text: str, said: Sequence[str]) -> list[list[int]]:
         """The one row of an answer, as token ids, behind the words `said` to the questions before."""
         asked = "".join(f"{lead} {word}\n" for lead, word in zip(self.lead, said)) + self.lead[len(said)]
@@ -106,8 +101,13 @@ class Generative:
         found = [*words, said, torch.logsumexp(torch.stack(words), dim=0)]
         return np.asarray(torch.stack(found, dim=1).cpu(), dtype=np.float64)
 
-    def follow(self, measured: Floats) -> str:
-        """The likeliest word of an answer's row (1, words + 2), to which the next question is put."""
+    def follow(self, measured: Floats, said: Sequence[str]) -> str | None:
+        """The likeliest word of an answer's row (1, words + 2), to which the next question is put; None if none is.
+
+        `said` are the words to the questions before this one.
+        """
+        if len(said) == len(self.lead) - 1:
+            return None
         return list(self.answers)[int(measured[0, : len(self.harm)].argmax())]
 
     def verdict(self, measured: Floats) -> tuple[bool, float, str]:

@@ -35,14 +35,11 @@ class ModelJudge(Protocol):
     @property
     def detects(self) -> Detects: ...
 
-    @property
-    def questions(self) -> int: ...
-
     def rows(self, query: str, text: str, said: Sequence[str]) -> list[list[int]]: ...
 
     def measure(self, batch: list[list[int]]) -> Floats: ...
 
-    def follow(self, measured: Floats) -> str: ...
+    def follow(self, measured: Floats, said: Sequence[str]) -> str | None: ...
 
     def verdict(self, measured: Floats) -> tuple[bool, float, str]: ...
 
@@ -103,11 +100,11 @@ def _batches(judge: ModelJudge, keys: Sequence[Key], token_budget: int) -> Itera
 
 def _judged(judge: ModelJudge, batch: Sequence[tuple[Key, Rows]], token_budget: int) -> list[Verdict]:
     said: list[tuple[str, ...]] = [()] * len(batch)
-    for question in range(judge.questions):
-        asked = [judge.rows(*key, words) if words else rows for (key, rows), words in zip(batch, said)]
-        measured = _measured(judge, asked, token_budget)
-        if question < judge.questions - 1:
-            said = [(*words, judge.follow(found)) for words, found in zip(said, measured)]
+    measured = _measured(judge, [rows for _, rows in batch], token_budget)
+    # All answers are asked the same questions, so they are through at the same time.
+    while None not in (words := [judge.follow(found, before) for found, before in zip(measured, said)]):
+        said = [(*before, str(word)) for before, word in zip(said, words)]
+        measured = _measured(judge, [judge.rows(*key, own) for (key, _), own in zip(batch, said)], token_budget)
     verdicts = (judge.verdict(found) for found in measured)
     return [(harmful, round(probability, DIGITS), reason[:200]) for harmful, probability, reason in verdicts]
 
