@@ -7,32 +7,9 @@ an ablation adds to them. It has to be the plain model's mean for plain and abla
 take a move of all prompts away with it.
 """
 
-import pandas as pd
-from transformers import PreTrainedModel
+from functools import partial
 
-from safetyheads.artifacts.parts import Parts
-from safetyheads.attribution.sahara import Representation, sahara
-from safetyheads.heads import Ablation
+from safetyheads.attribution.sahara import sahara
 
-
-def sahara_centred(
-    model: PreTrainedModel,
-    prompts: pd.DataFrame,
-    ablation: Ablation | None,
-    *,
-    steps: int,
-    rank: int,
-    representation: Representation,
-    token_budget: int,
-    parts: Parts,
-) -> pd.DataFrame:
-    """Search a group of heads as `sahara` does, with its columns and errors, on centred states."""
-    return sahara(
-        *(model, prompts, ablation),
-        steps=steps,
-        rank=rank,
-        representation=representation,
-        centred=True,
-        token_budget=token_budget,
-        parts=parts,
-    )
+sahara_centred = partial(sahara, centred=True)
+"""Search a group of heads as `sahara` does, with its arguments, columns and errors, on centred states."""
