@@ -110,7 +110,7 @@ METHODS = {
         sweeps=lambda settings: settings["steps"],
     ),
     "displacement": Method(
-        *("displacement", "group", "of the spread", "how far ablating the group moves the states of the prompts"),
+        *("displacement", "group", "spreads", "how far ablating the group moves the states of the prompts"),
         shared=("steps",),
         sweeps=lambda settings: settings["steps"],
     ),

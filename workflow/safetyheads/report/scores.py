@@ -86,9 +86,11 @@ def best_heads(scores: pd.DataFrame, unit: str) -> Table:
 
 def recall_words(recall: Mapping[str, Any] | None) -> str:
     """How many of the heads that really change most an estimate finds, in a sentence; empty where it was not tried."""
-    tried = {key: share for key, share in (recall or {}).items() if key.startswith("recall_at_") and share is not None}
+    start = "recall_at_"
+    found_of = {int(key.removeprefix(start)): share for key, share in (recall or {}).items() if key.startswith(start)}
+    tried = {first: share for first, share in sorted(found_of.items()) if share is not None}
     if recall is None or not tried:
         return ""
-    found = ", ".join(f"{percent(share)} of the first {key.removeprefix('recall_at_')}" for key, share in tried.items())
+    found = ", ".join(f"{percent(share)} of the first {first}" for first, share in tried.items())
     ranks = "" if recall["spearman"] is None else f" (rank correlation {recall['spearman']:.2f})"
     return f" Of the heads by exact change on {recall['prompts']} prompts it finds {found}{ranks}."
