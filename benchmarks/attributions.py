@@ -51,6 +51,7 @@ from safetyheads.engine.partial_forward import PartialForward, Top
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import DEMO_GRID, Ablation, Head, HeadSet, Kind, all_heads
 from safetyheads.methods import METHODS
+from safetyheads.statistics.controls import randomisation_p
 from safetyheads.templates import OPENINGS, opening_tokens
 
 RESULTS = Path(__file__).parent / "results"
@@ -190,10 +191,8 @@ def freed(of: Asked, head_sets: Sequence[Sequence[HeadSet]]) -> list[float]:
 
 
 def measured(found: Found, planted: HeadSet, organism: Organism, method: str) -> dict[str, Any]:
-    """How well a method found the planted heads. Of a suppressor the truth is at the other end, for who has signs."""
-    heads, n = all_heads(*DEMO_GRID), len(planted)
-    signed = method == "single" or METHODS[method].signed
-    scores = -found.scores if organism.name == "suppressor" and signed else found.scores
+    """How well a method found the planted heads."""
+    heads, n, scores = all_heads(*DEMO_GRID), len(planted), towards(found, organism, method)
     truth = np.array([head in planted for head in heads])
     ranks = rankdata(-scores, method="ordinal")  # of equal scores the lower layer, then the lower head
     by_score = {head for head, rank in zip(heads, ranks) if rank <= n}
@@ -201,12 +200,18 @@ def measured(found: Found, planted: HeadSet, organism: Organism, method: str) ->
     row: dict[str, Any] = {"n": n, "recall": len(named & set(planted)) / n, "worst_rank": int(ranks[truth].max())}
     above = scores[truth][:, None] - scores[~truth][None]
     row |= {"auroc": float(((above > 0) + 0.5 * (above == 0)).mean()), "false_alarms": len(named - set(planted))}
-    if signed and organism.name == "suppressor":
+    if scores is not found.scores:
         row["signed"] = bool((found.scores[truth] < 0).all())
     own = found.chosen
     row["chosen"] = None if own is None else len(own)
     row["precision"] = len(set(own) & set(planted)) / len(own) if own else None
     return row | {"named": named}
+
+
+def towards(found: Found, organism: Organism, method: str) -> np.ndarray:
+    """The scores, turned round where they have a sign and the planted head holds refusals back."""
+    signed = method == "single" or METHODS[method].signed
+    return -found.scores if signed and organism.name == "suppressor" else found.scores
 
 
 def one_model(task: tuple[str, int, Path]) -> list[dict[str, Any]]:
@@ -244,32 +249,23 @@ def made_of(kind: str, seed: int, place: Path) -> list[dict[str, Any]]:
             took = time.perf_counter() - begun
             row = measured(found, planted, organism, method)
             named = row.pop("named")
-            row |= {
-                "kind": kind,
-                "seed": seed,
-                "data": data,
-                "method": method,
-                "seconds": took,
-                "passes": passes(method),
-            }
-            row |= {"planted": " ".join(map(str, planted)), "decoy_named": decoy in named if decoy else None}
+            row |= {"kind": kind, "seed": seed, "planted": " ".join(map(str, planted)), "data": data, "method": method}
+            row |= {"decoy_named": decoy in named if decoy else None, "seconds": took, "passes": passes(method)}
             if data == "guarded" and method != "single":
-                row |= control(of, organism, found)
+                row |= control(of, organism, found, method)
             rows.append(row)
     return rows
 
 
-def control(of: Asked, organism: Organism, found: Found) -> dict[str, Any]:
+def control(of: Asked, organism: Organism, found: Found, method: str) -> dict[str, Any]:
     """What ablating the method's first heads frees, as many as the kind needs, and what matched draws free."""
-    table, n = (
-        pd.DataFrame(all_heads(*DEMO_GRID), columns=["layer", "head"]).assign(score=found.scores),
-        needed(organism),
-    )
+    scores, n = towards(found, organism, method), needed(organism)
+    table = pd.DataFrame(all_heads(*DEMO_GRID), columns=["layer", "head"]).assign(score=scores)
     heads = found.ranked[:n] if found.ranked else top_heads(table, n)
     plan = [tuple(sorted(heads))] * len(of.harmful)
     plain, own, *draws = freed(of, [[()] * len(plan), plan, *matched_draws(plan, *DEMO_GRID, 20, 0)])
-    far = sum(abs(draw - plain) >= abs(own - plain) for draw in draws)
-    return {"freed": own, "control_freed": float(np.mean(draws)), "p_control": (1 + far) / (1 + len(draws))}
+    p_control, _ = randomisation_p(own - plain, np.array(draws) - plain)
+    return {"freed": own, "control_freed": float(np.mean(draws)), "p_control": p_control}
 
 
 def needed(organism: Organism) -> int:
