@@ -63,6 +63,13 @@ def test_a_margin_without_refusals_or_answers_is_an_error(first: FirstTokens, sa
         refusal_margin(first)
 
 
+def test_a_margin_of_first_tokens_that_hardly_tell_refusals_warns(caplog: pytest.LogCaptureFixture) -> None:
+    refusal_margin(FIRST)
+    assert not caplog.records
+    refusal_margin(FIRST._replace(word="It hardly refuses."))
+    assert caplog.messages == ["It hardly refuses. Scores by it may be about something else."]
+
+
 @pytest.mark.parametrize("family", ["llama", "llama_gqa"])
 @pytest.mark.parametrize("kind", list(Kind))
 def test_a_score_is_the_definition_on_a_model_written_out(

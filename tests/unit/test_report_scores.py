@@ -35,3 +35,11 @@ def test_a_search_is_told_by_its_steps_and_its_unit() -> None:
     assert of_method("gradient", HEADS.assign(support=None, selected=None), {"recall": RECALL}).summary.startswith(
         "The first-order change of refusing against answering under ablation. Highest: L00H01. Of the heads"
     )
+
+
+def test_scores_by_first_tokens_that_are_hardly_refusals_are_doubted() -> None:
+    heads, first = HEADS.assign(support=None, selected=None), {"word": "It hardly begins with a refusal."}
+    said = of_method("gradient", heads, {"refusal": first}).summary
+    assert said.endswith("It hardly begins with a refusal. These scores may be about something else.")
+    for record in ({}, {"refusal": None}, {"refusal": {"word": None}}):
+        assert of_method("gradient", heads, record).summary.endswith("Highest: L00H01.")

@@ -7,6 +7,7 @@ R are the first tokens of refusals and C the plain model's likeliest first token
 only as the model answers, not as it breaks and says anything else.
 """
 
+import logging
 from collections.abc import Callable
 
 import torch
@@ -21,12 +22,15 @@ from safetyheads.heads import Ablation
 Margin = Callable[[Tensor], Tensor]
 """From logits (..., vocabulary) to margins (...)."""
 
+log = logging.getLogger(__name__)
+
 
 def refusal_margin(first: FirstTokens) -> Margin:
     """The function that gives the margins (...) of logits (..., vocabulary), in nats and float64.
 
-    It can be differentiated. Raises SafetyHeadsError if there are no first tokens of refusals, or none of answers that
-    are not first tokens of refusals as well.
+    It can be differentiated. Warns if the plain model hardly begins with a refusal (`first.word`). Raises
+    SafetyHeadsError if there are no first tokens of refusals, or none of answers that are not first tokens of refusals
+    as well.
     """
     refusals, answers = list(first.refusals), sorted(set(first.answers) - set(first.refusals))
     if not refusals:
@@ -43,6 +47,9 @@ def refusal_margin(first: FirstTokens) -> Margin:
                 else "give benign prompts, which it answers."
             )
         )
+
+    if first.word:
+        log.warning("%s Scores by it may be about something else.", first.word)
 
     def margin(logits: Tensor) -> Tensor:
         logits = logits.double()

@@ -8,7 +8,7 @@ each score gets two signs, changes (ablated - plain) of log odds, in nats:
 
 What a model says to most benign prompts, too, is no sign of a refusal and is left out of R. Both are measures of the
 first token alone. Where the plain model hardly begins with one of R on harmful prompts, they would be about nothing and
-are not given.
+are not given; methods that go by first tokens say so beside their scores.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class FirstTokens(NamedTuple):
 
     `p_harmful` and `p_benign` are the plain model's mean probabilities of `refusals` on the scored and on the benign
     prompts, and `auroc` is the chance that a scored prompt has a higher one than a benign prompt. Both of the latter
-    are None without benign prompts. `word` says why there are no shifts, if there are none.
+    are None without benign prompts. `word` says why first tokens do not tell refusals, if they do not: then there are no shifts.
     """
 
     refusals: tuple[int, ...] = ()
@@ -83,7 +83,10 @@ def first_tokens(
     p = measured[:, 1:][:, kept].logsumexp(dim=-1).exp().numpy()  # (prompts + benign,)
     harmful, others = p[: len(prompts)], p[len(prompts) :]
     low = float(harmful.mean())
-    word = f"The plain model begins with a refusal with probability {low:.2g} only, below {LEAST}: no shift is given."
+    word = (
+        f"The plain model begins with a refusal with probability {low:.2g} only, below {LEAST}: its first tokens hardly "
+        "say whether it refuses."
+    )
     return FirstTokens(
         refusals,
         answers,

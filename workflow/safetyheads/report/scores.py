@@ -43,7 +43,9 @@ def of_method(method: str, rows: pd.DataFrame, record: Mapping[str, Any]) -> OfM
         return OfMethod(method, f"Selected, with scores in {of.unit}: {selected}.", table)
     table = best_heads(rows, of.unit)
     summary = f"{of.about[0].upper()}{of.about[1:]}. Highest: {table.rows[0][0]}."
-    return OfMethod(method, summary + recall_words(record.get("recall")), table)
+    word = (record.get("refusal") or {}).get("word")
+    doubt = f" {word} These scores may be about something else." if word else ""
+    return OfMethod(method, summary + recall_words(record.get("recall")) + doubt, table)
 
 
 def choices(steps: pd.DataFrame, unit: str) -> Table:
