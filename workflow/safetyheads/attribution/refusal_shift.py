@@ -33,7 +33,8 @@ class FirstTokens(NamedTuple):
 
     `p_harmful` and `p_benign` are the plain model's mean probabilities of `refusals` on the scored and on the benign
     prompts, and `auroc` is the chance that a scored prompt has a higher one than a benign prompt. Both of the latter
-    are None without benign prompts. `word` says why first tokens do not tell refusals, if they do not: then there are no shifts.
+    are None without benign prompts. `word` says why first tokens do not tell refusals, if they do not: then there are
+    no shifts.
     """
 
     refusals: tuple[int, ...] = ()
@@ -84,8 +85,8 @@ def first_tokens(
     harmful, others = p[: len(prompts)], p[len(prompts) :]
     low = float(harmful.mean())
     word = (
-        f"The plain model begins with a refusal with probability {low:.2g} only, below {LEAST}: its first tokens hardly "
-        "say whether it refuses."
+        f"The plain model begins with a refusal with probability {low:.2g} only, below {LEAST}: its first "
+        "tokens hardly say whether it refuses."
     )
     return FirstTokens(
         refusals,
