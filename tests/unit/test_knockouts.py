@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from safetyheads.artifacts.parts import Parts
 from safetyheads.attribution import knockouts as module
-from safetyheads.attribution.knockouts import draw_masks, knockouts, number_of_masks, regress, sizes_of
+from safetyheads.attribution.knockouts import draw_masks, knockouts, number_of_masks, regress, selection, sizes_of
 from safetyheads.attribution.refusal_margin import refusal_margin
 from safetyheads.attribution.refusal_shift import FirstTokens
 from safetyheads.attribution.scoring_passes import Sweep
@@ -124,6 +124,18 @@ def test_signs_and_support() -> None:
     assert all((ours == theirs).all() for ours, theirs in zip(again, (scores, support)))
 
 
+def test_heads_are_selected_whose_effect_is_sure_and_not_tiny() -> None:
+    scores, support = np.array([5.0, 0.6, 0.4, 3.0, 0.0, -4.0]), np.array([1.0, 1.0, 1.0, 0.8, 1.0, 1.0])
+    assert selection(scores, support).tolist() == [True, True, False, False, False, False]
+    assert not selection(-scores.clip(min=0), support).any()
+    drawn, rng = draw_masks(32, 192, 0), np.random.default_rng(0)
+    effects = np.zeros(32)
+    effects[[4, 9, 11, 12, 13]] = -3.0, -1.0, -0.03, -0.03, -0.03
+    responses = drawn.ablated @ effects + 0.01 * rng.normal(size=192)
+    assert np.flatnonzero(selection(*regress(drawn, responses))).tolist() == [4, 9]
+    assert (regress(drawn, responses)[0] > 0).sum() > 2, "the Lasso alone chooses more"
+
+
 def test_margins_of_sets_are_those_of_each_prompt_and_set_alone(
     mini: Mini, sequences: Sequences, tmp_path: Path
 ) -> None:
@@ -155,7 +167,7 @@ def test_the_scores_are_the_regression_of_mean_margins(mini: Mini, sequences: Se
     assert list(zip(found["layer"], found["head"])) == list(heads)
     np.testing.assert_allclose(found["score"], scores, rtol=1e-2, atol=1e-3)
     np.testing.assert_allclose(found["support"], support, atol=0.05)
-    assert found["selected"].tolist() == (scores > 0).tolist()
+    assert found["selected"].tolist() == selection(scores, support).tolist()
     assert found["score"].abs().max() > 0.01
 
 

@@ -33,6 +33,13 @@ LEAST = 3
 """The fewest heads of a mask: with fewer, next to no mask would ablate two heads that stand in for each other."""
 RESAMPLES = 100
 FOLDS = 5
+FIRM, STRONG = 0.9, 0.1
+"""A head is selected if at least this share of resamples chooses it (Bolasso: Bach, arXiv 0804.1302), and if its score
+is at least this share of the highest one.
+
+A penalty that predicts well also chooses heads that do hardly anything. Some of them are noise, and differ between
+resamples; others do have an effect, of a hundredth of the strongest one.
+"""
 
 
 class Masks(NamedTuple):
@@ -57,9 +64,8 @@ def knockouts(
 
     `masks` is their number, `number_of_masks` if None is given; each costs one pass for each prompt. Returns rows of
     layer, head, score (nats of the margin that the head's ablation takes away, float64: above 0, it supports refusal),
-    support (share of resamples of the masks in which the Lasso chooses it) and selected (chosen by the Lasso, with a
-    score above 0). The same seed gives the same masks. Raises SafetyHeadsError if it is not known how refusals or
-    answers begin (`refusal_margin`).
+    support (share of resamples of the masks in which the Lasso chooses it) and selected (see `selection`). The same
+    seed gives the same masks. Raises SafetyHeadsError if it is not known how refusals or answers begin (`refusal_margin`).
     """
     margin, heads = refusal_margin(first), all_heads(*grid(model))
     drawn = draw_masks(len(heads), number_of_masks(len(heads)) if masks is None else masks, seed)
@@ -68,7 +74,9 @@ def knockouts(
     sweep = Sweep(model, token_ids, ablation, token_budget, parts)
     margins = sweep.of_sets("Knockouts", sets, lambda top: margin(top.logits))  # (prompts, masks)
     scores, support = regress(drawn, margins.mean(axis=0), seed)
-    return pd.DataFrame(heads, columns=["layer", "head"]).assign(score=scores, support=support, selected=scores > 0)
+    return pd.DataFrame(heads, columns=["layer", "head"]).assign(
+        score=scores, support=support, selected=selection(scores, support)
+    )
 
 
 def number_of_masks(heads: int) -> int:
@@ -126,6 +134,12 @@ def regress(masks: Masks, responses: np.ndarray, seed: int = 0) -> tuple[np.ndar
             of_sample = _within(masks.sizes[sample], columns[sample]), _within(masks.sizes[sample], centred[sample])
             chosen += Lasso(fitted.alpha_, fit_intercept=False, max_iter=5000).fit(*of_sample).coef_ != 0
     return 0.0 - fitted.coef_, chosen / RESAMPLES
+
+
+def selection(scores: np.ndarray, support: np.ndarray) -> np.ndarray:
+    """Whether a head is among those whose ablation clearly takes the margin away, (heads,): see `FIRM`, `STRONG`."""
+    selected: np.ndarray = (scores > 0) & (support >= FIRM) & (scores >= STRONG * scores.max())
+    return selected
 
 
 def _within(sizes: np.ndarray, values: np.ndarray) -> np.ndarray:
