@@ -65,7 +65,8 @@ def knockouts(
     `masks` is their number, `number_of_masks` if None is given; each costs one pass for each prompt. Returns rows of
     layer, head, score (nats of the margin that the head's ablation takes away, float64: above 0, it supports refusal),
     support (share of resamples of the masks in which the Lasso chooses it) and selected (see `selection`). The same
-    seed gives the same masks. Raises SafetyHeadsError if it is not known how refusals or answers begin (`refusal_margin`).
+    seed gives the same masks. Raises SafetyHeadsError if it is not known how refusals or answers begin
+    (`refusal_margin`).
     """
     margin, heads = refusal_margin(first), all_heads(*grid(model))
     drawn = draw_masks(len(heads), number_of_masks(len(heads)) if masks is None else masks, seed)
