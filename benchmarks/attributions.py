@@ -6,8 +6,8 @@
 Trains a model of each kind for each seed: the first with the kind's own heads, the others with heads drawn at random.
 Each method then chooses heads on two data sets: one whose prompts are all guarded, and one of 100 prompts of which 12
 are. Methods that compare states are tried with 50 of 100 as well. `single` ablates each head alone and counts the
-answers that change: what a map can see. Prints tables of mean recalls, and with --save keeps all rows and a chart in
-benchmarks/results.
+answers that change: what a map can see. Prints tables of means; with --save the rows of these models take the place of
+those in benchmarks/results/attributions.csv that are of the same kind and seed, and a chart is drawn of all.
 """
 
 import argparse
@@ -61,6 +61,11 @@ HALF, GUARDED_OF_FEW, OTHERS = 50, 12, 88
 OF_GROUPS = ("top", "sahara", "sahara_centred", "displacement")
 """The methods that are tried with half of the prompts guarded: those that see how states or prompts change."""
 SHOWN = ["single", *(name for name in METHODS if name != "ships")]
+DIGITS = {
+    **{"auroc": 2, "worst_rank": 1, "false_alarms": 2, "precision": 2, "chosen": 1, "decoy_named": 2, "signed": 2},
+    **{"seconds": 2, "passes": 0},
+}
+"""The columns of the table of means that are not recalls, with how many digits each has there."""
 COLUMNS = [
     *("kind", "seed", "planted", "data", "method", "n", "recall", "precision", "auroc", "worst_rank", "false_alarms"),
     *("signed", "decoy_named", "chosen", "freed", "control_freed", "p_control", "seconds", "passes"),
@@ -301,15 +306,43 @@ def positions(organism: Organism, seed: int) -> tuple[HeadSet, Head | None]:
     return tuple(drawn), rng.choice(others) if organism.decoy else None
 
 
-def table(rows: pd.DataFrame, data: str) -> str:
+def recalls(rows: pd.DataFrame, data: str) -> str:
     """The mean recall of each method on each kind, as Markdown."""
     means = rows[rows["data"] == data].pivot_table(index="kind", columns="method", values="recall", sort=False)
-    order = [name for name in SHOWN if name in means]
-    lines = [f"| {data} | {' | '.join(order)} |", "|---" * (len(order) + 1) + "|"]
-    lines += [
-        f"| {kind} | {' | '.join(f'{value:.2f}' for value in values)} |" for kind, values in means[order].T.items()
+    means = means[[name for name in SHOWN if name in means]]
+    return markdown([data, *means], [[kind, *map("{:.2f}".format, values)] for kind, values in means.T.items()])
+
+
+def summary(rows: pd.DataFrame) -> str:
+    """What else there is to say of each method, as means over all kinds, with all prompts guarded and with few."""
+    of = rows[rows["data"] != "half"].groupby("method", sort=False)
+    means = of[[*DIGITS]].mean().loc[[name for name in SHOWN if name in of.groups]]
+    lines = [
+        [name, *("–" if np.isnan(value) else f"{value:.{DIGITS[column]}f}" for column, value in values.items())]
+        for name, values in means.iterrows()
     ]
-    return "\n".join(lines)
+    return markdown(["method", *(column.replace("_", " ") for column in DIGITS)], lines)
+
+
+def controls(rows: pd.DataFrame) -> str:
+    """What each method's heads free, what those of its control do, and the mean p, on each kind with all guarded."""
+    of = rows[rows["freed"].notna()].pivot_table(
+        index="kind", columns="method", values=["freed", "control_freed", "p_control"], sort=False
+    )
+    names = [name for name in SHOWN if ("freed", name) in of]
+    lines = [
+        [
+            kind,
+            *("{:.2f} ({:.2f}), {:.2f}".format(*(values[key, name] for key in of.columns.levels[0])) for name in names),
+        ]
+        for kind, values in of.iterrows()
+    ]
+    return markdown(["freed (control), p", *names], lines)
+
+
+def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *lines])
 
 
 def chart(rows: pd.DataFrame) -> str:
@@ -337,6 +370,16 @@ def chart(rows: pd.DataFrame) -> str:
         return to_svg(figure, "Mean recall of the planted heads, by kind of model and method", "attributions")
 
 
+def with_kept(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """These rows, and those of other models that the file has."""
+    rows = rows.round(4)
+    if not path.is_file():
+        return rows
+    kept, model = pd.read_csv(path), ["kind", "seed"]
+    others = ~pd.MultiIndex.from_frame(kept[model]).isin(pd.MultiIndex.from_frame(rows[model]))
+    return pd.concat([kept[others], rows], ignore_index=True)
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="models of each kind (3)")
@@ -361,13 +404,13 @@ def main() -> None:
         with multiprocessing.get_context("spawn").Pool(given.processes) as pool:
             made = list(tqdm(pool.imap_unordered(one_model, tasks), total=len(tasks), unit="model"))
     rows = pd.DataFrame([row for rows in made for row in rows]).reindex(columns=COLUMNS)
-    rows = rows.assign(kind=pd.Categorical(rows["kind"], given.kinds)).sort_values(["kind", "seed"], kind="stable")
-    rows = rows.assign(kind=rows["kind"].astype(str))
-    for data in ("guarded", "half", "few"):
-        print(table(rows, data), end="\n\n")
     if given.save:
-        RESULTS.mkdir(exist_ok=True)
-        rows.round(4).to_csv(RESULTS / "attributions.csv", index=False)
+        rows = with_kept(rows, RESULTS / "attributions.csv")
+    rows = rows.sort_values(["kind", "seed"], key=lambda of: of.map(list(ORGANISMS).index), kind="stable")
+    for text in (*(recalls(rows, data) for data in ("guarded", "half", "few")), summary(rows), controls(rows)):
+        print(text, end="\n\n")
+    if given.save:
+        rows.to_csv(RESULTS / "attributions.csv", index=False)
         (RESULTS / "attributions.svg").write_text(chart(rows), encoding="utf-8")
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from safetyheads.demo.organisms import ORGANISMS
@@ -13,7 +14,7 @@ from safetyheads.heads import DEMO_GRID, Head, all_heads
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from attributions import Found, data_sets, measured, needed, positions
+from attributions import COLUMNS, Found, controls, data_sets, measured, needed, positions, recalls, summary, with_kept
 
 HEADS = all_heads(*DEMO_GRID)
 PLANTED = (Head(1, 3), Head(2, 6))
@@ -78,3 +79,39 @@ def test_planted_heads_are_drawn_where_the_kind_allows_them(kind: str) -> None:
     assert len(set(drawn)) > (1 if organism.one_layer else 4)
     for planted, decoy in drawn:
         organism.check(planted, decoy)
+
+
+def rows(*some: dict[str, object]) -> pd.DataFrame:
+    given = {"seed": 0, "data": "guarded", "recall": 1.0, "seconds": 0.5, "passes": 32.0}
+    return pd.DataFrame([given | row for row in some]).reindex(columns=COLUMNS)
+
+
+MADE = rows(
+    {"kind": "two", "method": "top", "decoy_named": None, "freed": 1.0, "control_freed": 0.25, "p_control": 0.04},
+    {"kind": "two", "method": "single", "seed": 1, "recall": 0.5, "auroc": 0.9},
+    {"kind": "two", "method": "single", "recall": 0.0, "auroc": 0.6},
+    {"kind": "one", "method": "top", "data": "half", "auroc": 0.1},
+    {"kind": "one", "method": "top", "freed": 0.5, "control_freed": 0.5, "p_control": 1.0},
+)
+
+
+def test_tables_are_means_over_the_models_of_a_kind() -> None:
+    assert recalls(MADE, "guarded").splitlines() == [
+        *("| guarded | single | top |", "| --- | --- | --- |", "| two | 0.25 | 1.00 |", "| one | nan | 1.00 |")
+    ]
+    head, _, single, top = summary(MADE).splitlines()
+    assert head.startswith("| method | auroc | worst rank |") and head.endswith("| seconds | passes |")
+    assert single == "| single | 0.75 | – | – | – | – | – | – | 0.50 | 32 |"
+    assert top.startswith("| top | – |"), "what was chosen on half of the prompts has its own table"
+    assert controls(MADE).splitlines()[2:] == ["| two | 1.00 (0.25), 0.04 |", "| one | 0.50 (0.50), 1.00 |"]
+
+
+def test_rows_of_other_models_stay_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "attributions.csv"
+    assert with_kept(MADE, path).equals(MADE)
+    MADE.to_csv(path, index=False)
+    again = with_kept(rows({"kind": "two", "method": "mask", "seconds": 0.123456}), path)
+    assert [tuple(row) for row in again[["kind", "seed", "method"]].to_numpy()] == [
+        *(("two", 1, "single"), ("one", 0, "top"), ("one", 0, "top"), ("two", 0, "mask"))
+    ]
+    assert again["seconds"].iloc[-1] == 0.1235
