@@ -314,9 +314,11 @@ def recalls(rows: pd.DataFrame, data: str) -> str:
 
 
 def summary(rows: pd.DataFrame) -> str:
-    """What else there is to say of each method, as means over all kinds, with all prompts guarded and with few."""
+    """What else there is to say of each method, with all prompts guarded and with few: means, of seconds the median."""
     of = rows[rows["data"] != "half"].groupby("method", sort=False)
-    means = of[[*DIGITS]].mean().loc[[name for name in SHOWN if name in of.groups]]
+    means = (
+        of[[*DIGITS]].mean().assign(seconds=of["seconds"].median()).loc[[name for name in SHOWN if name in of.groups]]
+    )
     lines = [
         [name, *("–" if np.isnan(value) else f"{value:.{DIGITS[column]}f}" for column, value in values.items())]
         for name, values in means.iterrows()
@@ -380,6 +382,12 @@ def with_kept(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
     return pd.concat([kept[others], rows], ignore_index=True)
 
 
+def in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows by kind, in the order of their table, and seed; those of a model stay in their order."""
+    place = rows["kind"].map({kind: at for at, kind in enumerate(ORGANISMS)})
+    return rows.assign(place=place).sort_values(["place", "seed"], kind="stable").drop(columns="place")
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="models of each kind (3)")
@@ -406,7 +414,7 @@ def main() -> None:
     rows = pd.DataFrame([row for rows in made for row in rows]).reindex(columns=COLUMNS)
     if given.save:
         rows = with_kept(rows, RESULTS / "attributions.csv")
-    rows = rows.sort_values(["kind", "seed"], key=lambda of: of.map(list(ORGANISMS).index), kind="stable")
+    rows = in_order(rows)
     for text in (*(recalls(rows, data) for data in ("guarded", "half", "few")), summary(rows), controls(rows)):
         print(text, end="\n\n")
     if given.save:

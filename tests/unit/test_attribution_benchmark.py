@@ -14,7 +14,19 @@ from safetyheads.heads import DEMO_GRID, Head, all_heads
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from attributions import COLUMNS, Found, controls, data_sets, measured, needed, positions, recalls, summary, with_kept
+from attributions import (
+    COLUMNS,
+    Found,
+    controls,
+    data_sets,
+    in_order,
+    measured,
+    needed,
+    positions,
+    recalls,
+    summary,
+    with_kept,
+)
 
 HEADS = all_heads(*DEMO_GRID)
 PLANTED = (Head(1, 3), Head(2, 6))
@@ -104,6 +116,14 @@ def test_tables_are_means_over_the_models_of_a_kind() -> None:
     assert single == "| single | 0.75 | – | – | – | – | – | – | 0.50 | 32 |"
     assert top.startswith("| top | – |"), "what was chosen on half of the prompts has its own table"
     assert controls(MADE).splitlines()[2:] == ["| two | 1.00 (0.25), 0.04 |", "| one | 0.50 (0.50), 1.00 |"]
+
+
+def test_rows_stand_by_kind_as_these_are_listed_and_by_seed() -> None:
+    made = in_order(MADE)
+    assert [tuple(row) for row in made[["kind", "seed", "method"]].to_numpy()] == [
+        *(("two", 0, "top"), ("two", 0, "single"), ("two", 1, "single"), ("one", 0, "top"), ("one", 0, "top"))
+    ]
+    assert list(made.columns) == COLUMNS
 
 
 def test_rows_of_other_models_stay_in_the_file(tmp_path: Path) -> None:
