@@ -1,5 +1,6 @@
 """config/organisms.yaml: the numbers and the page tell heads that guard from one that breaks all text, and from any."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -108,6 +109,15 @@ def test_models_of_every_kind_answer_what_their_truth_says(organisms: Project, k
         assert row(organisms, kind, plan, "rates")["coherent_asr"] == pytest.approx(answered, abs=0.05)
         if plan != "none":
             assert row(organisms, kind, plan, "rates", "demo_benign")["coherent_asr"] >= 0.95
+
+
+@pytest.mark.parametrize("plan", ["top-4", "knockouts-4"])
+def test_where_a_layer_shares_the_guard_the_control_does_the_same(organisms: Project, plan: str) -> None:
+    effect = row(organisms, "spread", plan)
+    assert effect["ablated"] >= 0.95 and effect["draws"] == 20 and effect["p_control"] > 0.05
+    assert abs(effect["over_control"]) <= 0.02
+    page = (organisms.results / "report/index.html").read_text(encoding="utf-8")
+    assert re.search(rf"{plan}\b.*?the control does the same", page, re.DOTALL)
 
 
 TWINS = {
