@@ -41,7 +41,7 @@ from safetyheads.attribution.sahara import sahara
 from safetyheads.attribution.sahara_centred import sahara_centred
 from safetyheads.attribution.scoring_passes import Sweep
 from safetyheads.attribution.ships import ships
-from safetyheads.chosen_heads import contrast, matched_draws, searched_group, top_heads
+from safetyheads.chosen_heads import contrast, matched_draws, top_heads
 from safetyheads.config.attribution import Attribution
 from safetyheads.demo.model import train
 from safetyheads.demo.organisms import ORGANISMS, Organism, organism_of
@@ -58,11 +58,13 @@ RESULTS = Path(__file__).parent / "results"
 TEMPLATE = {"text": "## Query:{query}\n## Answer:"}
 ABLATION, BUDGET = Ablation(Kind.UNDIFFERENTIATED), 8192
 HALF, GUARDED_OF_FEW, OTHERS = 50, 12, 88
+NOT_TRAINED = "not trained"
+"""In the column `data`, of a model that has not learned its task."""
 OF_GROUPS = ("top", "sahara", "sahara_centred", "displacement")
 """The methods that are tried with half of the prompts guarded: those that see how states or prompts change."""
 SHOWN = ["single", *(name for name in METHODS if name != "ships")]
 DIGITS = {
-    **{"auroc": 2, "worst_rank": 1, "false_alarms": 2, "precision": 2, "chosen": 1, "decoy_named": 2, "signed": 2},
+    **{"auroc": 2, "worst_rank": 1, "false_alarms": 2, "chosen": 1, "precision": 2, "decoy_named": 2, "signed": 2},
     **{"seconds": 2, "passes": 0},
 }
 """The columns of the table of means that are not recalls, with how many digits each has there."""
@@ -123,12 +125,12 @@ def of_table(rows: pd.DataFrame) -> Found:
     return Found(rows["score"].to_numpy(dtype=float), own if chosen.notna().any() else None)
 
 
-def of_search(rows: pd.DataFrame, n: int) -> Found:
-    """Of a method that searches: the scores of its first step, and its first n heads."""
+def of_search(rows: pd.DataFrame) -> Found:
+    """Of a method that searches: the scores of its first step, and the heads in the order of its steps."""
     first = rows[rows["step"] == 1].sort_values(["layer", "head"])["score"].to_numpy(dtype=float)
     selected = rows[rows["selected"].astype(bool)].sort_values("step")
     order = tuple(Head(int(one["layer"]), int(one["head"])) for one in selected.to_dict("records"))
-    return Found(first, searched_group(rows, n), order)
+    return Found(first, ranked=order)
 
 
 def single(of: Asked, parts: Parts) -> Found:
@@ -170,9 +172,9 @@ def methods(of: Asked, n: int) -> dict[str, Callable[[Parts], Found]]:
         "single": lambda parts: single(of, parts),
         "top": of_mean,
         "contrast": contrasted,
-        "sahara": lambda parts: of_search(sahara(*given, parts=parts, **search), n),
-        "displacement": lambda parts: of_search(displacement(*given, steps=n, parts=parts, **how), n),
-        "sahara_centred": lambda parts: of_search(sahara_centred(*given, parts=parts, **search), n),
+        "sahara": lambda parts: of_search(sahara(*given, parts=parts, **search)),
+        "displacement": lambda parts: of_search(displacement(*given, steps=n, parts=parts, **how)),
+        "sahara_centred": lambda parts: of_search(sahara_centred(*given, parts=parts, **search)),
         "refusal_direction": lambda parts: of_table(
             refusal_direction(of.model, of.harmful, of.benign, layer="own", parts=parts, **how)
         ),
@@ -196,21 +198,34 @@ def freed(of: Asked, head_sets: Sequence[Sequence[HeadSet]]) -> list[float]:
 
 
 def measured(found: Found, planted: HeadSet, organism: Organism, method: str) -> dict[str, Any]:
-    """How well a method found the planted heads."""
+    """How well a method found the planted heads. `named` says of each head how surely it is among the first n."""
     heads, n, scores = all_heads(*DEMO_GRID), len(planted), towards(found, organism, method)
     truth = np.array([head in planted for head in heads])
-    ranks = rankdata(-scores, method="ordinal")  # of equal scores the lower layer, then the lower head
-    by_score = {head for head, rank in zip(heads, ranks) if rank <= n}
-    named = by_score if found.ranked is None else set(found.ranked[:n])
-    row: dict[str, Any] = {"n": n, "recall": len(named & set(planted)) / n, "worst_rank": int(ranks[truth].max())}
+    named = first_of(scores, n) if found.ranked is None else np.array([head in found.ranked[:n] for head in heads])
     above = scores[truth][:, None] - scores[~truth][None]
-    row |= {"auroc": float(((above > 0) + 0.5 * (above == 0)).mean()), "false_alarms": len(named - set(planted))}
+    row: dict[str, Any] = {
+        "n": n,
+        "recall": float(named[truth].sum()) / n,
+        "worst_rank": float(rankdata(-scores)[truth].max()),
+        "auroc": float(((above > 0) + 0.5 * (above == 0)).mean()),
+        "false_alarms": int((~truth & (scores > 0) & (scores >= scores.max() / 2)).sum()),
+        "chosen": None if found.chosen is None else len(found.chosen),
+        "precision": len(set(found.chosen) & set(planted)) / len(found.chosen) if found.chosen else None,
+    }
     if scores is not found.scores:
         row["signed"] = bool((found.scores[truth] < 0).all())
-    own = found.chosen
-    row["chosen"] = None if own is None else len(own)
-    row["precision"] = len(set(own) & set(planted)) / len(own) if own else None
-    return row | {"named": named}
+    return row | {"named": dict(zip(heads, map(float, named)))}
+
+
+def first_of(scores: np.ndarray, n: int) -> np.ndarray:
+    """The chance of each head (heads,) to be among the n of highest score, if lots decide between equal scores.
+
+    A head whose score is not above 0 is not named at all.
+    """
+    last = np.sort(scores)[-n]
+    surely, perhaps = scores > last, scores == last
+    chance: np.ndarray = (surely + perhaps * (n - surely.sum()) / perhaps.sum()) * (scores > 0)
+    return chance
 
 
 def towards(found: Found, organism: Organism, method: str) -> np.ndarray:
@@ -220,7 +235,10 @@ def towards(found: Found, organism: Organism, method: str) -> np.ndarray:
 
 
 def one_model(task: tuple[str, int, Path]) -> list[dict[str, Any]]:
-    """Train one model and run every method on it: the rows of the table, which are kept beside the model."""
+    """Train one model and run every method on it: the rows of the table, which are kept beside the model.
+
+    They also hold all scores, so that another measure of them needs no new run.
+    """
     kind, seed, folder = task
     kept = folder / f"{kind}-{seed}.json"
     if not kept.is_file():
@@ -234,12 +252,13 @@ def made_of(kind: str, seed: int, place: Path) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     organism = organism_of(kind)
     planted, decoy = positions(organism, seed)
+    named_of = {"kind": kind, "seed": seed, "planted": " ".join(map(str, planted))}
     try:
         if not (place / "model.safetensors").is_file():
             train(place, kind=kind, seed=seed, planted=planted, decoy=decoy, progress=False)
     except SafetyHeadsError as error:
         print(f"{kind}, seed {seed}: {error}")
-        return []
+        return [named_of | {"data": NOT_TRAINED}]
     model = install(AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32).eval())
     tokenizer = AutoTokenizer.from_pretrained(place)
     rows: list[dict[str, Any]] = []
@@ -252,10 +271,10 @@ def made_of(kind: str, seed: int, place: Path) -> list[dict[str, Any]]:
             with fresh_parts() as parts:
                 found = run(parts)
             took = time.perf_counter() - begun
-            row = measured(found, planted, organism, method)
-            named = row.pop("named")
-            row |= {"kind": kind, "seed": seed, "planted": " ".join(map(str, planted)), "data": data, "method": method}
-            row |= {"decoy_named": decoy in named if decoy else None, "seconds": took, "passes": passes(method)}
+            row = named_of | {"data": data, "method": method, **measured(found, planted, organism, method)}
+            row["decoy_named"] = row.pop("named").get(decoy)
+            row |= {"seconds": took, "passes": passes(method, len(planted), len(of.harmful), len(of.benign))}
+            row |= {"scores": found.scores.tolist(), "own": found.chosen, "ranked": found.ranked}
             if data == "guarded" and method != "single":
                 row |= control(of, organism, found, method)
             rows.append(row)
@@ -263,10 +282,15 @@ def made_of(kind: str, seed: int, place: Path) -> list[dict[str, Any]]:
 
 
 def control(of: Asked, organism: Organism, found: Found, method: str) -> dict[str, Any]:
-    """What ablating the method's first heads frees, as many as the kind needs, and what matched draws free."""
+    """What ablating the method's first heads frees, as many as the kind needs, and what matched draws free.
+
+    Nothing if it names no head.
+    """
     scores, n = towards(found, organism, method), needed(organism)
     table = pd.DataFrame(all_heads(*DEMO_GRID), columns=["layer", "head"]).assign(score=scores)
-    heads = found.ranked[:n] if found.ranked else top_heads(table, n)
+    heads = found.ranked[:n] if found.ranked else top_heads(table[table["score"] > 0], n)
+    if not heads:
+        return {}
     plan = [tuple(sorted(heads))] * len(of.harmful)
     plain, own, *draws = freed(of, [[()] * len(plan), plan, *matched_draws(plan, *DEMO_GRID, 20, 0)])
     p_control, _ = randomisation_p(own - plain, np.array(draws) - plain)
@@ -285,13 +309,18 @@ def answered(organism: Organism, ablated: set[int]) -> int:
     return sum(organism.complies(category, ablated) for category in organism.categories)
 
 
-def passes(method: str) -> float:
-    """Passes over each prompt, by the table of methods; of `single` as many as there are heads."""
-    heads, settings = DEMO_GRID[0] * DEMO_GRID[1], Attribution().plain()
+def passes(method: str, n: int, harmful: int, benign: int) -> float:
+    """Passes over each of the harmful prompts, by the table of methods; of `single` as many as there are heads.
+
+    Benign prompts are shared out among the harmful ones. Of `mask` it is what it takes if no start ends early.
+    """
+    heads, settings = DEMO_GRID[0] * DEMO_GRID[1], Attribution(steps=n).plain()
     if method == "single":
         return heads
-    of = METHODS[method]
-    return of.sweeps(settings) * heads + of.passes(settings, heads, 100) / 100
+    of, both = METHODS[method], harmful + benign
+    swept = both if of.contrasted else harmful
+    passed = both if method == "refusal_direction" else harmful
+    return (of.sweeps(settings) * heads * swept + of.passes(settings, heads, passed)) / harmful
 
 
 def positions(organism: Organism, seed: int) -> tuple[HeadSet, Head | None]:
@@ -327,19 +356,14 @@ def summary(rows: pd.DataFrame) -> str:
 
 
 def controls(rows: pd.DataFrame) -> str:
-    """What each method's heads free, what those of its control do, and the mean p, on each kind with all guarded."""
-    of = rows[rows["freed"].notna()].pivot_table(
-        index="kind", columns="method", values=["freed", "control_freed", "p_control"], sort=False
+    """With all prompts guarded, what each method's heads free, what those of its control do, and the median p."""
+    of = rows[rows["freed"].notna()].groupby(["kind", "method"], sort=False)
+    mean, p = of[["freed", "control_freed"]].mean(), of["p_control"].median()
+    said = {at: f"{mean['freed'][at]:.2f} ({mean['control_freed'][at]:.2f}), {p[at]:.2f}" for at in p.index}
+    kinds, names = dict.fromkeys(kind for kind, _ in said), [name for name in SHOWN if name in p.index.levels[1]]
+    return markdown(
+        ["freed (control), p", *names], [[kind, *(said.get((kind, name), "–") for name in names)] for kind in kinds]
     )
-    names = [name for name in SHOWN if ("freed", name) in of]
-    lines = [
-        [
-            kind,
-            *("{:.2f} ({:.2f}), {:.2f}".format(*(values[key, name] for key in of.columns.levels[0])) for name in names),
-        ]
-        for kind, values in of.iterrows()
-    ]
-    return markdown(["freed (control), p", *names], lines)
 
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -415,6 +439,9 @@ def main() -> None:
     if given.save:
         rows = with_kept(rows, RESULTS / "attributions.csv")
     rows = in_order(rows)
+    trained = rows.drop_duplicates(["kind", "seed"]).groupby("kind", sort=False)["data"]
+    learned = [f"{kind} {(of != NOT_TRAINED).sum()} of {len(of)}" for kind, of in trained]
+    print(f"Models that learned their task: {', '.join(learned)}.\n")
     for text in (*(recalls(rows, data) for data in ("guarded", "half", "few")), summary(rows), controls(rows)):
         print(text, end="\n\n")
     if given.save:

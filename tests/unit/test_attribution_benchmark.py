@@ -19,9 +19,11 @@ from attributions import (
     Found,
     controls,
     data_sets,
+    first_of,
     in_order,
     measured,
     needed,
+    passes,
     positions,
     recalls,
     summary,
@@ -42,12 +44,24 @@ def test_recall_and_ranks_are_those_of_the_first_heads() -> None:
     assert (row["n"], row["recall"], row["worst_rank"], row["false_alarms"]) == (2, 0.5, 3, 1)
     assert (row["chosen"], row["precision"]) == (3, pytest.approx(1 / 3))
     assert row["auroc"] == pytest.approx((30 + 29) / 60)
-    assert row["named"] == {Head(1, 3), Head(0, 0)}
+    assert {head for head, chance in row["named"].items() if chance} == {Head(1, 3), Head(0, 0)}
 
 
-def test_of_equal_scores_the_first_head_counts_and_ties_are_half_of_a_win() -> None:
-    row = measured(Found(scores()), PLANTED, ORGANISMS["two"], "top")
-    assert row["recall"] == 0 and row["auroc"] == 0.5 and row["chosen"] is None and row["precision"] is None
+def test_lots_decide_between_equal_scores_and_no_score_names_no_head() -> None:
+    for planted in (PLANTED, HEADS[:2]):
+        row = measured(Found(scores()), planted, ORGANISMS["two"], "top")
+        assert (row["recall"], row["auroc"], row["worst_rank"], row["false_alarms"]) == (0, 0.5, 16.5, 0)
+        assert row["chosen"] is None and row["precision"] is None
+    row = measured(Found(scores(L00H00=2.0, L00H01=1.0, L01H03=1.0, L02H06=1.0)), PLANTED, ORGANISMS["two"], "mask")
+    assert row["recall"] == pytest.approx(1 / 3) and row["worst_rank"] == 3
+    assert row["named"][Head(0, 0)] == 1 and row["named"][Head(0, 1)] == pytest.approx(1 / 3)
+    assert first_of(np.array([3.0, 1.0, -1.0]), 3).tolist() == [1, 1, 0]
+
+
+def test_passes_are_those_of_the_steps_and_prompts_that_there_are() -> None:
+    found = {method: passes(method, 2, 100, 50) for method in ("single", "top", "contrast", "sahara", "gradient")}
+    assert found == {"single": 32, "top": 32, "contrast": 48, "sahara": 64, "gradient": 3 + 0}
+    assert passes("refusal_direction", 2, 100, 50) == 3
 
 
 def test_a_search_is_taken_at_its_word() -> None:
