@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from safetyheads.artifacts.schemas import STAGES
-from safetyheads.statistics.attacks import COLUMNS, Attacked, attack_shifts
+from safetyheads.statistics.attacks import COLUMNS, Attacked, attack_shifts, changed
 
 ONE = Attacked("m", "d", "ua", "clean", "attack")
 HEADS = [(0, 0), (0, 1), (1, 0)]
@@ -53,3 +53,19 @@ def test_what_is_missing_under_the_attack_is_null_and_nothing_else() -> None:
     assert found["refusal_shift_clean"].tolist() == [-1, -1, -1]
     missing = [f"refusal_shift_{end}" for end in ("attack", "change", "change_low", "change_high")]
     assert found[missing].isna().all(axis=None) and found.drop(columns=missing).notna().all(axis=None)
+
+
+def test_one_query_has_no_interval_and_no_head_that_is_changed() -> None:
+    ships, attention = study()
+    one = {
+        name: {key: of[of["query_id"] == "q-0"] for key, of in some.items()}
+        for name, some in (("ships", ships), ("attention", attention))
+    }
+    found = attack_shifts(ONE, one["ships"], one["attention"])
+    assert found["score_change"].tolist() == [0, -2, 1]
+    assert found[["score_change_low", "to_query_change_high"]].isna().all(axis=None) and not changed(found).any()
+
+
+def test_a_change_that_rounding_makes_is_none() -> None:
+    sure = pd.DataFrame({"score_change": [-2.0, 1e-7, 0.02, 0.02], "score_change_low": [-3.0, 1e-8, 0.01, -0.1]})
+    assert changed(sure.assign(score_change_high=[-1.0, 1e-6, 0.03, 0.1])).tolist() == [True, False, True, False]

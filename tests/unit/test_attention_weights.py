@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from safetyheads.artifacts.parts import Parts
 from safetyheads.attribution.attention import attention_to_query
 from safetyheads.engine.ablation import install
-from safetyheads.engine.attention_weights import last_weights, query_tokens
-from safetyheads.errors import SafetyHeadsError
+from safetyheads.engine.attention_weights import last_weights
+from safetyheads.prompts import query_tokens
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_a"
 IDS = torch.tensor([[5, 9, 2, 7, 11, 3], [1, 1, 4, 8, 6, 2]])
@@ -72,7 +72,23 @@ def test_the_tokens_that_hold_the_query_are_found(query: str, places: list[int])
     assert query_tokens(list(range(len(WORDS))), query, decode) == places
 
 
-@pytest.mark.parametrize("query", ["nowhere", " "])
-def test_a_query_that_the_ids_do_not_hold_is_told(query: str) -> None:
-    with pytest.raises(SafetyHeadsError, match="do not hold its query"):
-        query_tokens(list(range(len(WORDS))), query, decode)
+@pytest.mark.parametrize("query", ["nowhere", " ", ""])
+def test_a_query_that_the_ids_do_not_hold_has_no_places(query: str) -> None:
+    assert query_tokens(list(range(len(WORDS))), query, decode) == []
+
+
+def test_what_tokenizers_normalise_does_not_hide_a_query() -> None:
+    words = ["##", "caf", "\u00e9", " on Stra\u00dfe", "?"]
+    ids = list(range(len(words)))
+    for query in ("cafe\u0301 on strasse?", "CAF\u00c9  on STRASSE?"):
+        assert query_tokens(ids, query, lambda some: "".join(words[at] for at in some)) == [1, 2, 3, 4]
+
+
+def test_attention_to_a_query_that_is_nowhere_is_not_known(
+    model: PreTrainedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prompts = pd.DataFrame({"query_id": ["a", "b"], "token_ids": IDS.tolist()})
+    parts = Parts(tmp_path / "a.parquet")
+    by_query = attention_to_query(model, prompts, [[1], []], token_budget=100, parts=parts).groupby("query_id")
+    missing = by_query["to_query"].apply(lambda shares: shares.isna().mean())
+    assert missing.to_dict() == {"a": 0, "b": 1} and "(first b)" in caplog.text

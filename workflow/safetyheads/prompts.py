@@ -6,7 +6,7 @@ text, and once more in what the token ids say.
 
 import logging
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -140,10 +140,30 @@ def _without_spaces(text: str) -> str:
     return "".join(text.split())
 
 
+def _plain(text: str) -> str:
+    """The characters of a text that tokenizers keep: no white space, case or accents."""
+    characters = _without_spaces(unicodedata.normalize("NFKD", text).casefold())
+    return "".join(c for c in characters if not unicodedata.combining(c))
+
+
+def query_tokens(ids: Sequence[int], query: str, decode: Callable[[Sequence[int]], str]) -> list[int]:
+    """The places of the tokens of a prompt that hold its query, in order; none where the ids do not say it.
+
+    `decode` gives the text of token ids. White space, case and accents do not count, as tokenizers change them. Of
+    several places that hold the query the last counts, and a token that holds some other character, too, is one of the
+    query's.
+    """
+    ends = [len(_plain(decode(ids[: at + 1]))) for at in range(len(ids))]
+    text, wanted = _plain(decode(ids)), _plain(query)
+    start = text.rfind(wanted) if wanted else -1
+    begins = [0, *ends[:-1]]
+    places = [at for at, (low, high) in enumerate(zip(begins, ends)) if low < start + len(wanted) and high > start]
+    return places if start >= 0 else []
+
+
 def share_kept(wanted: str, decoded: str) -> float:
     """The share of the characters of a text that another one holds, in order; case and accents do not count."""
-    texts = (_without_spaces(unicodedata.normalize("NFKD", text).casefold()) for text in (wanted, decoded))
-    ours, theirs = ("".join(c for c in text if not unicodedata.combining(c)) for text in texts)
+    ours, theirs = _plain(wanted), _plain(decoded)
     blocks = SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks()
     return sum(block.size for block in blocks) / max(1, len(ours))
 

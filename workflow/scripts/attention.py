@@ -3,9 +3,9 @@
 import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
 from safetyheads.artifacts import files
 from safetyheads.attribution.attention import attention_to_query
-from safetyheads.engine.attention_weights import query_tokens
 from safetyheads.jobs.model_files import tokenizer_of
 from safetyheads.jobs.scoring import run
+from safetyheads.prompts import query_tokens
 
 
 def compute(job):

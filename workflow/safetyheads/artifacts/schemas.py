@@ -94,7 +94,7 @@ STAGES: dict[str, Stage] = {
         "attention/{model}/{dataset}/{template}.parquet",
         "prompt x head",
         "query_id layer head to_query",
-        {"to_query": "share of the last position's attention on the tokens of the query"},
+        {"to_query": "share of the last position's attention on the tokens of the query; null: where are they?"},
     ),
     "attacks": Stage("attacks.parquet", "a head of an attack template beside a clean one", f"{ATTACKS}", ABOUT_ATTACKS),
     "completions": Stage(

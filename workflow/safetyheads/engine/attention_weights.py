@@ -4,8 +4,6 @@ Kernels such as sdpa do not tell the weights. The family's own eager code does, 
 sinks, soft caps.
 """
 
-from collections.abc import Callable, Sequence
-
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -50,19 +48,3 @@ class _Seeing:
             raise SafetyHeadsError(f"{type(module).__name__} does not tell its attention weights.")
         self.weights.append(weights[:, :, -1].float())
         return output, weights
-
-
-def query_tokens(ids: Sequence[int], query: str, decode: Callable[[Sequence[int]], str]) -> list[int]:
-    """The places of the tokens of a prompt that hold its query, in order.
-
-    `decode` gives the text of token ids. White space does not count, as tokenizers add it and take it away. Of several
-    places that hold the query the last counts, and a token that holds some other character, too, is one of the query's.
-    Raises SafetyHeadsError where the text of the ids does not hold the query.
-    """
-    ends = [len("".join(decode(ids[: at + 1]).split())) for at in range(len(ids))]
-    text, wanted = "".join(decode(ids).split()), "".join(query.split())
-    start = text.rfind(wanted)
-    if start < 0 or not wanted:
-        raise SafetyHeadsError(f"The token ids of a prompt do not hold its query {query!r}: the tokenizer changes it.")
-    begins = [0, *ends[:-1]]
-    return [at for at, (low, high) in enumerate(zip(begins, ends)) if low < start + len(wanted) and high > start]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 from markupsafe import Markup
@@ -128,7 +128,13 @@ class _Cards:
         return made
 
     def attacks(self, attacks: pd.DataFrame) -> list[Card]:
-        return attack_cards(attacks, self._grid, self._planted, self._named)
+        rates = cells(self.data.rates, model=self.model, dataset=self.dataset)
+        return attack_cards(attacks, rates, self._first_tokens, self._grid, self._planted, self._named)
+
+    def _first_tokens(self, template: str, ablation: str) -> Mapping[str, Any] | None:
+        """What the record of the Ships scores says of first tokens; None if nothing."""
+        path = f"ships/{self.model}/{self.dataset}/{template}/{ablation}.parquet"
+        return self.data.record_of(path).get("refusal")
 
     def settings(self, rates: pd.DataFrame, anchor: str) -> list[SettingSection]:
         """A section for each template, decoding and judge with rates, in the studies' order."""

@@ -13,6 +13,8 @@ import pandas as pd
 from safetyheads.statistics.resampling import resampled
 
 MEASURED = ("score", "refusal_shift", "to_query")
+LEAST = 0.01
+"""Nats of mean Ships below which a change is none to speak of: rounding makes some, and intervals exclude 0 there, too."""
 COLUMNS = [
     *("model", "dataset", "ablation", "clean", "attack", "layer", "head", "n"),
     *(f"{name}{end}" for name in MEASURED for end in ("_clean", "_attack", "_change", "_change_low", "_change_high")),
@@ -37,8 +39,9 @@ def attack_shifts(
 
     `ships` and `attention` have, for both templates by name, the rows of these stages: query_id, layer, head, and score
     (nats), refusal_shift (nats) or to_query (0 to 1). All values are means over the `n` queries that both templates
-    have; `_change` is attack less clean, and its interval is the 95 % percentile bootstrap over queries. What is
-    missing for a query, such as the shifts of a model that hardly refuses under an attack, makes its mean null.
+    have; `_change` is attack less clean, and its interval is the 95 % percentile bootstrap over queries (null for one
+    query). What is missing for a query, such as the shifts of a model that hardly refuses under an attack, makes its
+    mean null.
     """
     both = [_of_template(ships[name], attention[name]) for name in (attacked.clean, attacked.attack)]
     joined = both[0].merge(both[1], on=_KEYS, suffixes=("_clean", "_attack"), validate="one_to_one")
@@ -55,8 +58,14 @@ def attack_shifts(
             part.reshape(change.shape).mean(axis=1) for part in (clean, attack)
         )
         rows[f"{name}_change"] = change.mean(axis=1)
-        rows[f"{name}_change_low"], rows[f"{name}_change_high"] = drawn
+        rows[f"{name}_change_low"], rows[f"{name}_change_high"] = drawn if n > 1 else np.full_like(drawn, np.nan)
     return rows[COLUMNS]
+
+
+def changed(attacks: pd.DataFrame) -> pd.Series:
+    """Whether the interval of a head's change of mean Ships excludes 0, and the change is `LEAST` or more."""
+    beyond: pd.Series = (attacks["score_change_low"] > 0) | (attacks["score_change_high"] < 0)
+    return beyond & (attacks["score_change"].abs() >= LEAST)
 
 
 def _of_template(ships: pd.DataFrame, attention: pd.DataFrame) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from safetyheads.heads import Head, parse_head
 from safetyheads.report.figures.drawing import INK, MUTED, PAPER, WIDTH, Hint, paper, pens, place, to_svg
+from safetyheads.statistics.attacks import changed
 from safetyheads.statistics.significance import LEVEL
 
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
@@ -95,11 +96,10 @@ def change_map(
 ) -> str:
     """A map of how far each head's mean Ships score changes from a clean template to an attack: below 0, it loses.
 
-    `attacks` has the columns layer, head, score_change and its interval. Heads whose interval excludes 0 are outlined.
+    `attacks` has the columns layer, head, score_change and its interval. Heads that are `changed` are outlined.
     All else is as in `score_map`.
     """
-    low, high = attacks["score_change_low"], attacks["score_change_high"]
-    changes = attacks.assign(score=attacks["score_change"], selected=(low > 0) | (high < 0))
+    changes = attacks.assign(score=attacks["score_change"], selected=changed(attacks))
     return score_map(changes, grid, planted, "nats, attack less clean", label=label, prefix=prefix)
 
 
