@@ -86,11 +86,28 @@ def group(plan: Plan, scores: "pd.DataFrame", less: "pd.DataFrame | None" = None
     """
     if plan.method and plan.method.searches:
         return searched_group(scores, plan.n or 0, plan.kind)
-    if plan.contrasted:
-        if less is None:
-            raise SafetyHeadsError(f"Plan {plan.name!r} needs the scores of {plan.scores} that it subtracts.")
-        scores = contrast(scores, less)
-    return top_heads(scores, plan.n or 0)
+    return top_heads(_ranking(plan, scores, less), plan.n or 0)
+
+
+def filled_in(plan: Plan, scores: "pd.DataFrame", less: "pd.DataFrame | None" = None) -> HeadSet:
+    """Those heads of `group` that the method does not name: it was asked for more heads than have a score above 0.
+
+    None for methods that search, or choose for each prompt: they score every head above 0.
+    """
+    if plan.method is None or plan.method.searches or plan.method.per_prompt:
+        return ()
+    ranking = _ranking(plan, scores, less)
+    means = ranking.groupby(["layer", "head"])["score"].mean()
+    return tuple(head for head in top_heads(ranking, plan.n or 0) if means[tuple(head)] <= 0)
+
+
+def _ranking(plan: Plan, scores: "pd.DataFrame", less: "pd.DataFrame | None") -> "pd.DataFrame":
+    """The scores by which a plan ranks heads."""
+    if not plan.contrasted:
+        return scores
+    if less is None:
+        raise SafetyHeadsError(f"Plan {plan.name!r} needs the scores of {plan.scores} that it subtracts.")
+    return contrast(scores, less)
 
 
 def ships_best(ships: "pd.DataFrame", n: int) -> dict[str, HeadSet]:

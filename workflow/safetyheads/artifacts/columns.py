@@ -29,8 +29,8 @@ ABOUT_EFFECTS = {
 }
 ABOUT_SCORES = {
     **{"step": "from 1, of a method that searches; null: it does not"},
-    **{"score": "as the method has it; the higher, the more the head supports refusal"},
-    **{"support": "share of resamples, or of starts, that choose the head; null: there are none"},
+    **{"score": "by the method; the higher, the more the head matters; of those with a sign, for refusing"},
+    **{"support": "share of resampled masks, or of starts, that choose the head; null: there are none"},
     **{"selected": "the head is of the method's own choice; null: it makes none"},
 }
 _CHANGES = [

@@ -71,9 +71,9 @@ def mask(
 
     `strength` is what a head must take from the mean margin to be in the group, in nats. Returns rows of layer, head,
     score (how far it is ablated in the end, from 0 to 1, in the mean of the starts), support (share of starts whose
-    group holds it) and selected: the group of the start with the lowest loss, where its heads are ablated and no
-    others. Each start is a part, so that a job that is killed goes on with the next. Raises SafetyHeadsError if it is
-    not known how refusals or answers begin (`refusal_margin`).
+    group holds it; nan for one start) and selected: the group of the start with the lowest loss, where its heads are
+    ablated and no others. Each start is a part, so that a job that is killed goes on with the next. Raises
+    SafetyHeadsError if it is not known how refusals or answers begin (`refusal_margin`).
     """
     margin, heads = refusal_margin(first), all_heads(*grid(model))
     token_ids = [list(map(int, ids)) for ids in prompts["token_ids"]]
@@ -95,7 +95,7 @@ def mask(
     log.info("Groups of the starts, and their losses: %s", "; ".join(map(_words, groups, losses)))
     return pd.DataFrame(heads, columns=["layer", "head"]).assign(
         score=shares.mean(axis=0).astype(np.float64),
-        support=(shares > 0.5).mean(axis=0),
+        support=(shares > 0.5).mean(axis=0) if starts > 1 else np.nan,
         selected=[head in best for head in heads],
     )
 

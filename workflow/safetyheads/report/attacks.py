@@ -57,9 +57,9 @@ def of_plain(rates: pd.DataFrame, clean: str, attack: str) -> list[pd.Series]:
 
 def plain_words(refusals: Sequence[Mapping[str, Any] | None], plain: Sequence[pd.Series]) -> str:
     """What the plain model does under the clean template and under the attack, and whether that is an attack at all."""
-    known = [refusal.get("p_harmful") if refusal else None for refusal in refusals]
+    known = [refusal["p_harmful"] for refusal in refusals if refusal and refusal.get("p_harmful") is not None]
     said = []
-    if None not in known:
+    if len(known) == 2:
         said.append("begins with a refusal with probability {:.2g} and {:.2g}".format(*known))
     if plain:
         said += [

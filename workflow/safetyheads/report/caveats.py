@@ -29,8 +29,9 @@ FELL = 0.1
 class Caveat:
     """A sentence, the few words that stand for it in a table, and its kind, by which headlines go.
 
-    Kinds are `empty`, `plain broken`, `broken`, `no control`, `same`, `opposite`, `few draws`, `beyond`, `noise`,
-    `chance`, `negative`, `refusals`, `high`, `some broken`, `selected` and `leaks`. Only `beyond` speaks for the heads.
+    Kinds are `filled in`, `empty`, `plain broken`, `broken`, `no control`, `same`, `opposite`, `few draws`, `beyond`,
+    `noise`, `chance`, `negative`, `refusals`, `high`, `some broken`, `selected` and `leaks`. Only `beyond` speaks for
+    the heads.
     """
 
     kind: str

@@ -23,8 +23,9 @@ _NOTE = (
     "Gini (0: all heads alike, near 1: one head has all), the share of the highest 1 % of heads and the effective "
     "number of heads (1 / sum of squared shares) are of the mean scores of all heads; of a contrast, of what is above "
     "0. How stable: for each number of heads, how often a chosen head is chosen again if the prompts are resampled; of "
-    "ships, whose heads are each prompt's own, for how many prompts it is; of Sahara, by how many degrees each step's "
-    "head leads the next one. "
+    "ships, whose heads are each prompt's own, for how many prompts it is; of knockouts, if the masks are; of mask, in "
+    "how many starts; of methods that search, by how much each step's head leads the next one, in the unit of its "
+    "scores. "
 )
 _OF_RANKS = (
     "Rank correlations (Spearman's ρ) are over all heads, with what ablating each alone does to the coherent ASR. ρ "
@@ -33,6 +34,7 @@ _OF_RANKS = (
     "Heads whose ablation does the same are tied, so where few do anything no ranking reaches 1: “best possible” is "
     "what a perfect one would have. "
 )
+_OWN = "the method's own draws: in more than half of its resampled masks, or of its starts"
 _FILES = "All numbers, those of the ASR too, are in concentration.parquet and stability.parquet."
 
 
@@ -63,12 +65,16 @@ def concentration_words(data: ReportData, rows: pd.DataFrame) -> str:
         own = ", for each prompt"
         names = "; ".join(_method(row) + own * (row["method"] == "ships") for row in best)
         words = f"Coherent ASR reaches 50 % with {heads} ({names})."
-    if shaky := [name for row in rows.to_dict("records") for name in _unstable(data, row)]:
-        words += (
-            f" Mind that the heads of {', '.join(shaky)} hang on the prompts: in more than half of the resamples, at "
-            "least one of them is not chosen."
-        )
+    for of_prompts, hang in ((True, "the prompts: in more than half of the resamples"), (False, _OWN)):
+        found = [row for row in rows.to_dict("records") if _resamples_prompts(row) == of_prompts]
+        if shaky := [name for row in found for name in _unstable(data, row)]:
+            words += f" Mind that the heads of {', '.join(shaky)} hang on {hang}, at least one of them is not chosen."
     return words
+
+
+def _resamples_prompts(row: Row) -> bool:
+    """Whether the stability of a method is that of resampled prompts; else it is of the method's own resamples."""
+    return METHODS[row["method"]].scores == "ships"
 
 
 def _method(row: Row, n: str = "") -> str:
@@ -132,7 +138,8 @@ def _stable(data: ReportData, row: Row) -> str:
 
 
 def _margin(method: str, margin: float) -> str:
-    return _number(margin, sign=True) + "°" * (METHODS[method].unit == "degrees")
+    unit = METHODS[method].unit
+    return _number(margin, sign=True) + ("°" if unit == "degrees" else f"\u00a0{unit}")
 
 
 def _unstable(data: ReportData, row: Row) -> list[str]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from safetyheads.chosen_heads import filled_in
+from safetyheads.plans import parse_plan
 from safetyheads.report.caveats import Caveat, caveats, draws_as_far, interval, number, points
 from safetyheads.report.data import ReportData, cells
 from safetyheads.report.figures.drawing import percent
@@ -56,12 +58,36 @@ def effects_section(data: ReportData, rates: pd.DataFrame, anchor: str) -> Effec
 
 def row_caveats(data: ReportData, row: Row, rates: pd.DataFrame) -> list[Caveat]:
     """The caveats of a row of effects, with what the noise and `rates`, the rows of the same setting, say besides."""
-    return caveats(
-        row,
-        noise=_only(cells(data.noise, model=str(row["model"]), judge=str(row["judge"])), "verdicts"),
-        plain_broken=_only(cells(rates, plan="none"), "degenerate"),
-        benign=str(row["dataset"]) in data.benign,
+    return [
+        *_filled_in(data, row),
+        *caveats(
+            row,
+            noise=_only(cells(data.noise, model=str(row["model"]), judge=str(row["judge"])), "verdicts"),
+            plain_broken=_only(cells(rates, plan="none"), "degenerate"),
+            benign=str(row["dataset"]) in data.benign,
+        ),
+    ]
+
+
+def _filled_in(data: ReportData, row: Row) -> list[Caveat]:
+    """A caveat where a plan asks for more heads than its method names."""
+    if str(row["plan"]) in data.head_sets:
+        return []
+    plan = parse_plan(str(row["plan"])).group
+    keys = {key: str(row[key]) for key in ("model", "template", "ablation")}
+    keys["dataset"] = plan.source or str(row["dataset"])
+    scores, less = cells(data.scores_of(plan), **keys), data.subtracted(keys) if plan.contrasted else None
+    if scores.empty or (plan.contrasted and less is None):
+        return []
+    heads = filled_in(plan, scores, less)
+    if not heads:
+        return []
+    names = ", ".join(map(str, heads))
+    words = (
+        f"{plan.kind} names {(plan.n or 0) - len(heads)} heads only: {names} has no score above 0, and is there as "
+        f"{plan.n} heads were asked for. Ask for fewer."
     )
+    return [Caveat("filled in", f"{names} filled in", words)]
 
 
 def control_words(row: Row) -> str:

@@ -107,9 +107,8 @@ def _plan(name: str, head_sets: Mapping[str, Sequence[str]], less: str) -> str:
             return f"the group of n heads that Sahara found{source}; the same for all prompts"
         case kind if plan.method is not None:
             source = f" of {plan.source}" if plan.source else ""
-            return (
-                f"the n heads that {kind} ranks highest on the prompts{source} ({plan.method.about}); the same for all"
-            )
+            way = "selects in its first n steps" if plan.method.searches else "ranks highest"
+            return f"the n heads that {kind} {way} on the prompts{source} ({plan.method.about}); the same for all"
         case _:
             return f"{', '.join(head_sets[name])} (a set of the config)" if name in head_sets else "a set of the config"
 

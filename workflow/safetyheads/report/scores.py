@@ -42,7 +42,8 @@ def of_method(method: str, rows: pd.DataFrame, record: Mapping[str, Any]) -> OfM
         selected = ", ".join(f"{row[1]} ({row[2]})" for row in table.rows)
         return OfMethod(method, f"Selected, with scores in {of.unit}: {selected}.", table)
     table = best_heads(rows, of.unit)
-    summary = f"{of.about[0].upper()}{of.about[1:]}. Highest: {table.rows[0][0]}."
+    highest = f"Highest: {table.rows[0][0]}" if (rows["score"] > 0).any() else "No head has a score above 0"
+    summary = f"{of.about[0].upper()}{of.about[1:]}. {highest}."
     word = (record.get("refusal") or {}).get("word")
     doubt = f" {word} These scores may be about something else." if word else ""
     return OfMethod(method, summary + recall_words(record.get("recall")) + doubt, table)

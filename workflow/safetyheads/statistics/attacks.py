@@ -14,7 +14,7 @@ from safetyheads.statistics.resampling import resampled
 
 MEASURED = ("score", "refusal_shift", "to_query")
 LEAST = 0.01
-"""Nats of mean Ships below which a change is none to speak of: rounding makes some, and intervals exclude 0 there, too."""
+"""Nats of mean Ships below which a change is none to speak of: rounding makes some whose intervals exclude 0."""
 COLUMNS = [
     *("model", "dataset", "ablation", "clean", "attack", "layer", "head", "n"),
     *(f"{name}{end}" for name in MEASURED for end in ("_clean", "_attack", "_change", "_change_low", "_change_high")),
