@@ -189,3 +189,31 @@ def test_the_scores_that_are_subtracted_are_in_the_table_of_costs() -> None:
 
     both = ships("contrast-2", models=TWO, attribution=ON_BASE)
     assert both == pytest.approx(2 * ships("top-2", models=TWO), rel=0.1)
+
+
+@pytest.mark.parametrize("plan", ["gradient-2", "matched-knockouts-2", "refusal_direction-1@harmless", "mask-2"])
+def test_prompts_that_would_be_harmful_and_benign_stop_the_run_before_any_job(plan: str) -> None:
+    given = {"datasets": BENIGN} if "@" in plan else {"attribution": {"benign": "advbench"}}
+    both = "harmless" if "@" in plan else "advbench"
+    with pytest.raises(
+        SafetyHeadsError, match=rf"found '{plan}', but \w+ tells .* and those of '{both}' would be both"
+    ):
+        config([plan], **given)
+
+
+def test_the_method_that_needs_benign_queries_is_named_also_in_a_control() -> None:
+    with pytest.raises(SafetyHeadsError, match=r"'matched-mask-2', but mask needs .* or one data set with `benign: t"):
+        config(["matched-mask-2"])
+
+
+def test_templates_that_no_study_compares_are_told() -> None:
+    attacks = {"attribution": {"attacks": {"direct": "simple"}}}
+    with pytest.raises(SafetyHeadsError, match=r"attribution.attacks: found \{direct: simple\}, but no study has both"):
+        config(["ships-1"], **attacks)
+    with pytest.raises(SafetyHeadsError, match="'simple' beside itself"):
+        config(["ships-1"], attribution={"attacks": {"simple": "simple"}})
+
+
+def test_few_masks_are_an_error() -> None:
+    with pytest.raises(SafetyHeadsError, match="attribution.knockouts.masks: found 10 .* at least 20"):
+        config(["ships-1"], attribution={"knockouts": {"masks": 10}})

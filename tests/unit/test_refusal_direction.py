@@ -110,7 +110,7 @@ def test_what_makes_no_direction_is_an_error(mini: Mini, sequences: Sequences, t
         score(model, prompts, prompts, tmp_path)
     with pytest.raises(SafetyHeadsError, match="Unknown layer 'last'"):
         score(model, prompts, prompts, tmp_path, layer="last")
-    with pytest.raises(SafetyHeadsError, match="2 harmful and 1 benign prompts: .* at least 2 of each"):
-        score(model, prompts, prompts[:1], tmp_path, layer="best")
+    with pytest.raises(SafetyHeadsError, match="2 harmful and 2 benign prompts: .* at least 4 of each"):
+        score(model, prompts, prompts, tmp_path, layer="best")
     with pytest.raises(SafetyHeadsError, match="at least 1 of each"):
         score(model, prompts, [], tmp_path)

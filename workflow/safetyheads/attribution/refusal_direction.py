@@ -33,21 +33,22 @@ def refusal_direction(
     prompts: pd.DataFrame,
     benign: pd.DataFrame,
     *,
-    layer: Layer = "best",
+    layer: Layer = "own",
     token_budget: int,
     parts: Parts,
 ) -> pd.DataFrame:
     """Score every head by what it writes along the refusal direction of its `layer`, or of the best one.
 
     `prompts`, the harmful ones, and `benign` have token_ids. Returns rows of layer, head and score: a length in the
-    residual stream, in no unit, float64; above 0, the head writes more of the direction on harmful prompts.
+    residual stream, in the unit of the states' norms, float64; above 0, the head writes more of the direction on
+    harmful prompts.
 
-    Raises SafetyHeadsError for another `layer`, if there are too few prompts (one of each kind; two for `best`), and if
-    both kinds have the same mean.
+    Raises SafetyHeadsError for another `layer`, if there are too few prompts (one of each kind; four for `best`), and
+    if both kinds have the same mean.
     """
     if layer not in get_args(Layer):
         raise SafetyHeadsError(f"Unknown layer {layer!r} of the refusal direction. Allowed: {get_args(Layer)}.")
-    if min(len(prompts), len(benign)) < (least := 2 if layer == "best" else 1):
+    if min(len(prompts), len(benign)) < (least := 4 if layer == "best" else 1):
         raise SafetyHeadsError(
             f"There are {len(prompts)} harmful and {len(benign)} benign prompts: the refusal direction needs at least "
             f"{least} of each."

@@ -35,8 +35,9 @@ class Gradient(Section):
 class Knockouts(Section):
     """Heads by a Lasso on random sets of ablated heads (compressed sensing, arXiv 2603.03335)."""
 
-    masks: Count | None = None
-    """Sets of heads that are tried. Unless set: 6 for each head of the model, at least 100 and at most 1,000."""
+    masks: Annotated[int, Field(ge=20)] | None = None
+    """Sets of heads that are tried, 20 at least. Unless set: 6 for each head of the model, at least 100 and at most
+    1,000. With k heads that matter among N it takes about 2 k ln N."""
     seed: Seed = 0
     """Seed of the masks and resamples."""
 
@@ -56,7 +57,8 @@ class Attribution(Section):
     """How heads are scored."""
 
     steps: Count = 3
-    """Steps of Sahara: the largest N of `sahara-N`. Raising it re-runs Sahara and what uses it."""
+    """Steps of the methods that search, `sahara`, `sahara_centred` and `displacement`: the largest N of their plans.
+    Raising it re-runs them and what uses them."""
     rank: Count = 1
     """Number of left singular vectors that Sahara compares."""
     representation: Literal["final_norm", "residual"] = "final_norm"

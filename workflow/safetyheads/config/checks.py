@@ -79,7 +79,13 @@ def _study(
             benign = [config.benign_of(model, named) for model in models]
             sets += [name for name in benign if name in config.known("datasets")]
             if plan.method.benign == "needed" and None in benign:
-                yield f"{where}: found {name!r}, but {config.no_benign(plan.kind, named)}"
+                yield f"{where}: found {name!r}, but {config.no_benign(plan.group.kind, named)}"
+            chosen_on = [plan.source] if plan.source else [one for one in own if not config.dataset(one).benign]
+            if plan.method.benign == "needed" and (same := set(benign).intersection(chosen_on)):
+                yield (
+                    f"{where}: found {name!r}, but {plan.group.kind} tells heads by what is different on benign "
+                    f"queries, and those of {min(map(str, same))!r} would be both; allowed: another data set"
+                )
         if plan.contrasted:
             chosen_on = [plan.source] if plan.source else [one for one in own if not config.dataset(one).benign]
             problems = _contrasts(config, models, chosen_on, named, folder)
@@ -160,6 +166,19 @@ def _attribution(config: "Declarations", values: Mapping[str, Any]) -> Iterator[
     for attack, clean in config.attribution.attacks.items():
         if attack == clean:
             yield f"attribution.attacks: found {attack!r} beside itself; allowed: two templates"
+        elif not any({attack, clean} <= templates for templates in _templates_of_studies(values)):
+            yield (
+                f"attribution.attacks: found {{{attack}: {clean}}}, but no study has both templates; allowed: two "
+                "that stand in the templates of one study"
+            )
+
+
+def _templates_of_studies(values: Mapping[str, Any]) -> Iterator[set[str]]:
+    """The templates that each study names, where its list can be read."""
+    studies = values.get("studies")
+    for lists in studies.values() if isinstance(studies, dict) else ():
+        if isinstance(lists, dict):
+            yield {used.name for used in _used("", lists, "templates")}
 
 
 def _base(config: "Declarations") -> str | None:

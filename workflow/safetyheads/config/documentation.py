@@ -114,7 +114,8 @@ def _methods() -> str:
         cost = [f"{sweeps} {'sweep' if sweeps == 1 else 'sweeps'}"] if sweeps else []
         cost += [f"{passes:,} passes"] if passes else []
         cost += [f"1 sweep of {method.sampled(settings)} prompts"] if method.sampled(settings) else []
-        rows.append((f"`{name}`", method.about, method.unit, method.chooses, method.benign, ", ".join(cost)))
+        benign = "needed, or a base model" if method.contrasted else method.benign
+        rows.append((f"`{name}`", method.about, method.unit, method.chooses, benign, ", ".join(cost)))
     heading = ("method", "goes by", "unit", "chooses for", "benign data", "cost, 1,024 heads, 100 prompts")
     return _table(heading, rows)
 

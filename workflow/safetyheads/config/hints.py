@@ -157,7 +157,7 @@ def _sign_hints(config: "Config") -> Iterator[str]:
     """Benign queries by which the signs of Ships go: none where there are several, or others than benign ones."""
     plans = [parse_plan(plan) for study in config.studies.values() for plan in study.plans]
     models = {name for study in config.studies.values() for name in study.models}
-    if not any(plan.method and plan.method.benign == "used" for plan in plans):
+    if not any(plan.method and plan.method.benign != "none" for plan in plans):
         return
     known, named = config.benign_sets(config.named), config.attribution.benign
     if named and not config.dataset(named).benign:

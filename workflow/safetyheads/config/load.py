@@ -160,7 +160,10 @@ class Declarations(sections.Section):
         """What is wrong, in words, where `who` needs benign queries and `benign_of` finds none."""
         known = ", ".join(self.benign_sets(named))
         found = f"there are several: {known}" if known else "none is known"
-        return f"{who} needs a data set of benign queries, and {found}; allowed: attribution: {{benign: NAME}}"
+        return (
+            f"{who} needs a data set of benign queries, and {found}; allowed: attribution: {{benign: NAME}}, "
+            "or one data set with `benign: true`"
+        )
 
     def subtracted(self, model: str, dataset: str, named: Iterable[str]) -> tuple[str, str]:
         """The model and the data set whose Ships scores `contrast-N` subtracts from those of this model on this one.
