@@ -96,9 +96,13 @@ def filled_in(plan: Plan, scores: "pd.DataFrame", less: "pd.DataFrame | None" = 
     """
     if plan.method is None or plan.method.searches or plan.method.per_prompt:
         return ()
-    ranking = _ranking(plan, scores, less)
-    means = ranking.groupby(["layer", "head"])["score"].mean()
-    return tuple(head for head in top_heads(ranking, plan.n or 0) if means[tuple(head)] <= 0)
+    return tuple(head for head in group(plan, scores, less) if head not in named(plan, scores, less))
+
+
+def named(plan: Plan, scores: "pd.DataFrame", less: "pd.DataFrame | None" = None) -> list[Head]:
+    """All heads with a (mean) score above 0, the highest first, for a plan whose method does not search."""
+    ranked = _by_score(_ranking(plan, scores, less))
+    return _heads(ranked[ranked["score"] > 0])
 
 
 def _ranking(plan: Plan, scores: "pd.DataFrame", less: "pd.DataFrame | None") -> "pd.DataFrame":
@@ -118,8 +122,7 @@ def ships_best(ships: "pd.DataFrame", n: int) -> dict[str, HeadSet]:
     ranked = ships.sort_values(["query_id", "score", "layer", "head"], ascending=[True, False, True, True])
     top = ranked.groupby("query_id", sort=False, observed=True).head(n)
     return {
-        str(query): tuple(sorted(Head(int(layer), int(head)) for layer, head in zip(rows["layer"], rows["head"])))
-        for query, rows in top.groupby("query_id", sort=False, observed=True)
+        str(query): tuple(sorted(_heads(rows))) for query, rows in top.groupby("query_id", sort=False, observed=True)
     }
 
 
@@ -128,9 +131,16 @@ def top_heads(scores: "pd.DataFrame", n: int) -> HeadSet:
 
     `scores` has the columns layer, head and score, and a row for each head, or for each query and head.
     """
+    return tuple(sorted(_heads(_by_score(scores).head(n))))
+
+
+def _by_score(scores: "pd.DataFrame") -> "pd.DataFrame":
     means = scores.groupby(["layer", "head"])["score"].mean().reset_index()
-    ranked = means.sort_values(["score", "layer", "head"], ascending=[False, True, True]).head(n)
-    return tuple(sorted(Head(int(layer), int(head)) for layer, head in zip(ranked["layer"], ranked["head"])))
+    return means.sort_values(["score", "layer", "head"], ascending=[False, True, True])
+
+
+def _heads(rows: "pd.DataFrame") -> list[Head]:
+    return [Head(int(layer), int(head)) for layer, head in zip(rows["layer"], rows["head"])]
 
 
 def contrast(ships: "pd.DataFrame", less: "pd.DataFrame") -> "pd.DataFrame":
@@ -154,10 +164,15 @@ def searched_group(scores: "pd.DataFrame", n: int, method: str = "sahara") -> He
 
     `scores` has the columns step (from 1), layer, head and selected. Raises SafetyHeadsError if fewer steps were made.
     """
-    chosen = scores[scores["selected"].astype(bool) & (scores["step"] <= n)]
+    chosen = searched(scores)[:n]
     if len(chosen) < n:
         raise SafetyHeadsError(f"{method}-{n} needs {n} steps, but only {len(chosen)} were made.")
-    return tuple(sorted(Head(int(layer), int(head)) for layer, head in zip(chosen["layer"], chosen["head"])))
+    return tuple(sorted(chosen))
+
+
+def searched(scores: "pd.DataFrame") -> list[Head]:
+    """The heads that a search selected, in the order of its steps. `scores` are as for `searched_group`."""
+    return _heads(scores[scores["selected"].astype(bool)].sort_values("step"))
 
 
 def random_heads(n: int, grid: tuple[int, int], seed: int, draw: int) -> HeadSet:

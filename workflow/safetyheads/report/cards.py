@@ -9,7 +9,7 @@ from safetyheads.report.effects import EffectsSection
 from safetyheads.report.tables import Table
 
 Kind = (
-    Literal["ships", "shift", "sahara", "scores", "attack"]
+    Literal["ships", "shift", "sahara", "methods", "scores", "attack"]
     | Literal["by_plan", "by_n", "single", "outcomes", "strip", "doses", "noise"]
 )
 

@@ -19,6 +19,7 @@ from safetyheads.report.effects import control_summary, control_words, effects_s
 from safetyheads.report.figures.drawing import percent
 from safetyheads.report.maps import first_token_words, map_words
 from safetyheads.report.scores import of_method
+from safetyheads.report.side_by_side import ROWS, agreed, agreement_words, methods_table, named_first
 from safetyheads.report.tables import Table
 from safetyheads.statistics.doses import doses
 
@@ -43,7 +44,7 @@ def model_sections(data: ReportData) -> list[ModelSection]:
                 found = (
                     cards.ships(ships),
                     cards.scores("sahara", {"sahara": sahara}),
-                    cards.scores("scores", others),
+                    [*cards.side_by_side(others), *cards.scores("scores", others)],
                     cards.attacks(cells(data.attacks, model=model, dataset=dataset)),
                     cards.settings(rates, anchor),
                 )
@@ -125,6 +126,25 @@ class _Cards:
                 svg = words.draw(rows, self._grid(rows), self._planted, named)
                 title = ", ".join([*[name] * (kind == "scores"), template, ablation])
                 made.append(Card(kind, title, Markup(svg), words.summary, words.table))
+        return made
+
+    def side_by_side(self, tables_of: Mapping[str, pd.DataFrame]) -> list[Card]:
+        """For each template and ablation with scores of these methods, which heads all methods name first."""
+        made = []
+        for template in self.data.measured("templates"):
+            for ablation in self.data.measured("ablations"):
+                cell = {"template": template, "ablation": ablation}
+                if not any(len(cells(table, **cell)) for table in tables_of.values()):
+                    continue
+                named = named_first(self.data, {"model": self.model, "dataset": self.dataset, **cell})
+                heads, table = agreed(named)[:ROWS], methods_table(named, self._planted)
+                summary = agreement_words(named)
+                svg = figures.named_heads(
+                    named, heads, self._planted, **self._named("Methods", template, ablation, summary)
+                )
+                made.append(
+                    Card("methods", f"Methods side by side, {template}, {ablation}", Markup(svg), summary, table)
+                )
         return made
 
     def attacks(self, attacks: pd.DataFrame) -> list[Card]:

@@ -9,6 +9,7 @@ from safetyheads.report.figures.asr import asr_by_n, asr_by_plan, best_single, l
 from safetyheads.report.figures.doses import dose_curves
 from safetyheads.report.figures.judges import corrected_strip, kappa_matrix
 from safetyheads.report.figures.maps import change_map, score_map, shift_map, ships_map, single_map
+from safetyheads.report.figures.named import named_heads
 from safetyheads.report.figures.outcomes import attributed, control_strip, has_outcomes, noise_bars, outcome_bars
 from safetyheads.report.figures.steps import ranked, search_steps
 
@@ -24,6 +25,7 @@ __all__ = [
     "has_outcomes",
     "kappa_matrix",
     "lines",
+    "named_heads",
     "noise_bars",
     "outcome_bars",
     "ranked",
