@@ -32,6 +32,8 @@ def test_rows_are_the_sums_of_their_jobs() -> None:
     assert llama.split()[:2] == [LLAMA[0], str(1 + 2 + 1 + shards)]
     every = sum(hours) + checks.seconds / 3600
     assert [float(cell) for cell in llama.split()[2:]] == pytest.approx([*hours, every], abs=0.06)
+    assert {len(cell.split(".")[1]) for cell in llama.split()[2:] if float(cell) < 1} <= {2}
+    assert {len(cell.split(".")[1]) for cell in llama.split()[2:] if float(cell) > 1} == {1}
     assert together.split()[1] == str(2 + 3 + 1 + shards + 1)
     assert float(together.split()[-1]) == pytest.approx(float(llama.split()[-1]) + float(other.split()[-1]), abs=0.11)
 

@@ -54,7 +54,8 @@ def announcement(estimates: Estimates, jobs: Collection[Planned]) -> str | None:
     if not unknown and sum(job.seconds or 0.0 for job in known) < WORTH_TELLING:
         return None
     cpu, models = estimates.device == "cpu", sorted({job.model for job in known})
-    device = f"{estimates.config.compute.threads} CPU threads" if cpu else f"one {estimates.device.upper()}"
+    threads = estimates.config.compute.threads
+    device = f"{threads} CPU thread{'s' * (threads > 1)}" if cpu else f"one {estimates.device.upper()}"
     checks = sum(job.seconds or 0.0 for job in known if job.stage == "checks")
     used = {job.stage for job in known}
     always = {"ships", "sahara", "completions"}
@@ -76,4 +77,9 @@ def announcement(estimates: Estimates, jobs: Collection[Planned]) -> str | None:
 def _row(name: str, jobs: Collection[Planned], stages: Collection[str]) -> list[str]:
     hours = [sum(job.seconds or 0.0 for job in jobs if job.stage == stage) / HOUR for stage in stages]
     every = sum(job.seconds or 0.0 for job in jobs) / HOUR
-    return [name, str(sum(job.jobs for job in jobs)), *(f"{h:.1f}" if h else "-" for h in (*hours, every))]
+    return [name, str(sum(job.jobs for job in jobs)), *map(_hours, (*hours, every))]
+
+
+def _hours(value: float) -> str:
+    """Hours for people; of less than one, methods are to be compared by hundredths."""
+    return "-" if not value else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
