@@ -7,7 +7,8 @@ Trains a model of each kind for each seed: the first with the kind's own heads, 
 Each method then chooses heads on two data sets: one whose prompts are all guarded, and one of 100 prompts of which 12
 are. Methods that compare states are tried with 50 of 100 as well. `single` ablates each head alone and counts the
 answers that change: what a map can see. Prints tables of means; with --save the rows of these models take the place of
-those in benchmarks/results/attributions.csv that are of the same kind and seed, and a chart is drawn of all.
+those in benchmarks/results/attributions.csv that are of the same kind and seed, and chart and tables of
+docs/attributions.md are made of all.
 """
 
 import argparse
@@ -15,8 +16,9 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -55,6 +57,7 @@ from safetyheads.statistics.controls import randomisation_p
 from safetyheads.templates import OPENINGS, opening_tokens
 
 RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "attributions.md"
 TEMPLATE = {"text": "## Query:{query}\n## Answer:"}
 ABLATION, BUDGET = Ablation(Kind.UNDIFFERENTIATED), 8192
 HALF, GUARDED_OF_FEW, OTHERS = 50, 12, 88
@@ -366,6 +369,32 @@ def controls(rows: pd.DataFrame) -> str:
     )
 
 
+def models(rows: pd.DataFrame) -> str:
+    """How many models of each kind have learned their task, of how many."""
+    of = rows.drop_duplicates(["kind", "seed"]).groupby("kind", sort=False)["data"]
+    return f"Models: {', '.join(f'{kind} {(data != NOT_TRAINED).sum()} of {len(data)}' for kind, data in of)}."
+
+
+def tables_of(rows: pd.DataFrame) -> dict[str, str]:
+    """Everything that is printed, by name."""
+    return {
+        "models": models(rows),
+        **{data: recalls(rows, data) for data in ("guarded", "half", "few")},
+        "summary": summary(rows),
+        "controls": controls(rows),
+    }
+
+
+def filled(page: str, tables: Mapping[str, str]) -> str:
+    """The page with these tables between `<!-- table: NAME -->` and `<!-- end -->`."""
+    return re.sub(
+        r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)",
+        lambda of: f"{of[1]}{tables[of[2]]}\n{of[3]}",
+        page,
+        flags=re.DOTALL,
+    )
+
+
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table."""
     return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *lines])
@@ -421,7 +450,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--folder", type=Path, help="keep models and rows there, and take those that are there")
     parser.add_argument("--processes", type=int, default=2, help="models at a time, each on one thread (2)")
-    parser.add_argument("--save", action="store_true", help="keep rows and chart in benchmarks/results")
+    parser.add_argument("--save", action="store_true", help="keep rows, chart and tables")
     return parser.parse_args()
 
 
@@ -439,14 +468,13 @@ def main() -> None:
     if given.save:
         rows = with_kept(rows, RESULTS / "attributions.csv")
     rows = in_order(rows)
-    trained = rows.drop_duplicates(["kind", "seed"]).groupby("kind", sort=False)["data"]
-    learned = [f"{kind} {(of != NOT_TRAINED).sum()} of {len(of)}" for kind, of in trained]
-    print(f"Models that learned their task: {', '.join(learned)}.\n")
-    for text in (*(recalls(rows, data) for data in ("guarded", "half", "few")), summary(rows), controls(rows)):
+    tables = tables_of(rows)
+    for text in tables.values():
         print(text, end="\n\n")
     if given.save:
         rows.to_csv(RESULTS / "attributions.csv", index=False)
         (RESULTS / "attributions.svg").write_text(chart(rows), encoding="utf-8")
+        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), tables), encoding="utf-8")
 
 
 if __name__ == "__main__":

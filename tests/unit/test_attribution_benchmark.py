@@ -16,9 +16,12 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from attributions import (
     COLUMNS,
+    PAGE,
+    RESULTS,
     Found,
     controls,
     data_sets,
+    filled,
     first_of,
     in_order,
     measured,
@@ -27,6 +30,7 @@ from attributions import (
     positions,
     recalls,
     summary,
+    tables_of,
     with_kept,
 )
 
@@ -149,3 +153,15 @@ def test_rows_of_other_models_stay_in_the_file(tmp_path: Path) -> None:
         *(("two", 1, "single"), ("one", 0, "top"), ("one", 0, "top"), ("two", 0, "mask"))
     ]
     assert again["seconds"].iloc[-1] == 0.1235
+
+
+def test_the_tables_of_the_page_are_those_of_the_rows() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert filled(page, tables_of(pd.read_csv(RESULTS / "attributions.csv"))) == page
+    assert filled("a\n<!-- table: few -->\nold\n<!-- end -->\nz", {"few": "new"}) == (
+        "a\n<!-- table: few -->\nnew\n<!-- end -->\nz"
+    )
+    assert tables_of(MADE)["models"] == "Models: two 2 of 2, one 1 of 1."
+    failed = pd.concat([MADE, rows({"kind": "one", "seed": 5, "data": "not trained"})])
+    assert tables_of(failed)["models"] == "Models: two 2 of 2, one 1 of 2."
+    assert tables_of(failed)["guarded"] == tables_of(MADE)["guarded"]

@@ -24,6 +24,8 @@ from safetyheads.config.sources import Dataset, Model
 from safetyheads.demo.organisms import ORGANISMS
 from safetyheads.demo.requests import DATA_SETS
 from safetyheads.errors import SafetyHeadsError
+from safetyheads.methods import METHODS
+from safetyheads.plans import parse_plan
 
 ROOT = Path(__file__).parents[2]
 
@@ -166,6 +168,15 @@ def test_the_organisms_are_of_all_kinds_and_a_plan_ablates_the_planted_heads_of_
             sets = [config.head_sets[plan] for plan in study.plans if plan in config.head_sets]
             planted[demo.kind] = planted.get(demo.kind, False) or demo.planted in sets
     assert planted == dict.fromkeys(ORGANISMS, True)
+
+
+def test_the_study_of_methods_has_them_all_each_beside_its_control_and_on_queries_of_its_own(tmp_path: Path) -> None:
+    config = load_config(yaml.safe_load((ROOT / "config" / "methods.yaml").read_text()), tmp_path)
+    plans = list(map(parse_plan, config.studies["methods"].plans))
+    assert {plan.group.kind for plan in plans if plan.method} == {*METHODS} - {"ships"}
+    assert all(plan.source == "demo_attribution" for plan in plans if plan.method)
+    names = {plan.name for plan in plans}
+    assert all(f"matched-{plan.name}" in names for plan in plans if plan.method and not plan.inner)
 
 
 def test_every_top_level_key_but_studies_may_be_left_out() -> None:
