@@ -15,11 +15,11 @@ from transformers import PreTrainedModel
 from safetyheads.artifacts.parts import Parts
 from safetyheads.attribution import mask as module
 from safetyheads.attribution.mask import ablated_share, learn, mask
-from safetyheads.attribution.refusal_margin import refusal_margin, slopes
+from safetyheads.attribution.refusal_margin import refusal_margin
 from safetyheads.attribution.refusal_shift import FirstTokens
 from safetyheads.attribution.scoring_passes import Sweep
 from safetyheads.engine.ablation import install
-from safetyheads.engine.gates import gates, last_logits
+from safetyheads.engine.gates import gates, last_logits, slopes
 from safetyheads.engine.partial_forward import Top
 from safetyheads.heads import Ablation, Head, HeadSet, Kind, all_heads
 

@@ -386,3 +386,10 @@ def test_hostile_names_stay_text_among_effects() -> None:
     name = "<script>alert(1)</script>$^{_"
     page = build(study({name: ALL, f"matched-{name}": draws(0.0)}, noise=0.5))
     assert "<script" not in page and page.count("&lt;script&gt;alert(1)&lt;/script&gt;$^{_") > 5
+
+
+def test_of_equal_plans_heads_that_other_queries_chose_make_the_headline() -> None:
+    (found,) = headlines(study({"top-1": {"complied": 0.8}, "top-1@other": {"complied": 0.8}}))
+    assert found.plan == "top-1@other"
+    (found,) = headlines(study({"top-1": {"complied": 0.8}, "top-1@other": {"complied": 0.7}}))
+    assert found.plan == "top-1"

@@ -20,11 +20,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from safetyheads.artifacts.parts import Parts
-from safetyheads.attribution.refusal_margin import Margin, refusal_margin, slopes
+from safetyheads.attribution.refusal_margin import Margin, refusal_margin
 from safetyheads.attribution.refusal_shift import FirstTokens
 from safetyheads.attribution.scoring_passes import Sweep
 from safetyheads.engine.decoder import grid
-from safetyheads.engine.gates import KEPT
+from safetyheads.engine.gates import KEPT, slopes
 from safetyheads.engine.partial_forward import Top
 from safetyheads.heads import Ablation, all_heads
 

@@ -24,12 +24,12 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from safetyheads.artifacts.parts import Parts
-from safetyheads.attribution.refusal_margin import Margin, refusal_margin, slopes
+from safetyheads.attribution.refusal_margin import Margin, refusal_margin
 from safetyheads.attribution.refusal_shift import FirstTokens
 from safetyheads.attribution.scoring_passes import Sweep
 from safetyheads.engine.batches import equal
 from safetyheads.engine.decoder import grid
-from safetyheads.engine.gates import KEPT
+from safetyheads.engine.gates import KEPT, slopes
 from safetyheads.heads import Ablation, HeadSet, all_heads
 
 TEMPERATURE, LOW, HIGH = 2 / 3, -0.1, 1.1

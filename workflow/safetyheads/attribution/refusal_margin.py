@@ -12,12 +12,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from safetyheads.attribution.refusal_shift import FirstTokens
-from safetyheads.engine.gates import gates, last_logits
 from safetyheads.errors import SafetyHeadsError
-from safetyheads.heads import Ablation
 
 Margin = Callable[[Tensor], Tensor]
 """From logits (..., vocabulary) to margins (...)."""
@@ -56,16 +53,3 @@ def refusal_margin(first: FirstTokens) -> Margin:
         return torch.logsumexp(logits[..., refusals], dim=-1) - torch.logsumexp(logits[..., answers], dim=-1)
 
     return margin
-
-
-def slopes(model: PreTrainedModel, ablation: Ablation, margin: Margin, ids: Tensor, at: Tensor) -> Tensor:
-    """The gradient (B, layers, heads) of each prompt's margin with respect to its gates, where these are `at`.
-
-    Prompts are token ids (B, T), `at` is (B, layers, heads) in float32, see `engine.gates`.
-    """
-    with torch.enable_grad():
-        here = at.detach().to(ids.device).requires_grad_()
-        with gates(model, ablation, here):
-            total = margin(last_logits(model, ids)).sum()
-        (found,) = torch.autograd.grad(total, here)
-    return found

@@ -200,7 +200,8 @@ class Dataset(Section):
     annotators: Annotated[list[Text], Field(min_length=1)] | None = None
     """With `answer`: columns with what each person says, harmful or not."""
     limit: Count | None = None
-    """For a pilot: only the first so many queries; all if the file has no more."""
+    """For a pilot: only the first so many queries; all if the file has no more. Files are often ordered by topic, as
+    those of the demo are: then `sample` is better."""
     sample: Sample | None = None
     """For a pilot: only a random sample, such as `{n: 20, seed: 0}`, in file order. Queries keep the ids that they have
     in the whole file."""

@@ -11,7 +11,7 @@ layer at once: what an ablation puts in the place of a head does not depend on w
 Upper layers see what the gates of lower layers have changed, as with `ablate`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -82,3 +82,19 @@ def last_logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
     logits: Tensor = model(ids, use_cache=False, logits_to_keep=1).logits[:, -1]
     check_numbers(model, logits.detach())
     return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def slopes(
+    model: PreTrainedModel, ablation: Ablation, measure: Callable[[Tensor], Tensor], ids: Tensor, at: Tensor
+) -> Tensor:
+    """The gradient (B, layers, heads) of `measure` for each prompt with respect to its gates, where these are `at`.
+
+    `measure` gives numbers (B) for logits (B, vocabulary). Prompts are token ids (B, T), `at` is (B, layers, heads) in
+    float32.
+    """
+    with torch.enable_grad():
+        here = at.detach().to(ids.device).requires_grad_()
+        with gates(model, ablation, here):
+            total = measure(last_logits(model, ids)).sum()
+        (found,) = torch.autograd.grad(total, here)
+    return found

@@ -117,7 +117,9 @@ def _headline(data: ReportData, rates: pd.DataFrame, plain: pd.Series) -> Headli
     if not tried:
         return start
     benign = start.dataset in data.benign
-    best = min(tried, key=lambda attempt: (attempt.rate if benign else -attempt.rate, attempt.count))
+    best = min(
+        tried, key=lambda one: (one.rate if benign else -one.rate, one.count, one.plan.source in (None, start.dataset))
+    )
     broken = [attempt for attempt in tried if attempt.broken and attempt.broke >= LARGE]
     if broken and not benign and not _rises(start.plain, best, len(tried)):
         best = min(broken, key=lambda attempt: (-attempt.broke, attempt.count))
