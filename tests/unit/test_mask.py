@@ -61,26 +61,28 @@ def score(model: PreTrainedModel, prompts: list[list[int]], folder: Path, **sett
 
 @pytest.mark.parametrize("heads", [8, 32])
 @pytest.mark.parametrize("name", MARGINS)
-def test_five_starts_find_the_group_that_was_planted(name: str, heads: int) -> None:
+def test_five_starts_find_the_group_that_was_planted(name: str, heads: int, tmp_path: Path) -> None:
     margin, planted = MARGINS[name]
 
     def slope(at: Tensor, prompts: list[int]) -> Tensor:
         gates = at.clone().requires_grad_()
         return torch.autograd.grad(margin(1 - gates).sum(), gates)[0]
 
-    for start in range(5):
-        logits = learn(slope, (4, heads), 100, 0.5, torch.Generator().manual_seed(start))
+    together = learn(slope, (4, heads), 100, 0.5, range(5), Parts(tmp_path / "a"))
+    (alone,) = learn(slope, (4, heads), 100, 0.5, [3], Parts(tmp_path / "b"))
+    np.testing.assert_allclose(alone, together[3], atol=1e-3)
+    for logits in together:
         share = ablated_share(logits)
         assert {(layer, head) for layer, head in (share > 0.5).nonzero().tolist()} == planted
         assert torch.equal(share > 0.5, logits > 0)
 
 
-def test_a_head_that_takes_less_than_the_strength_is_left_alone() -> None:
+def test_a_head_that_takes_less_than_the_strength_is_left_alone(tmp_path: Path) -> None:
     def slope(at: Tensor, prompts: list[int]) -> Tensor:
         return torch.tensor([[2.0, 0.9]]).expand_as(at)
 
     for strength, group in ((3.0, [False, False]), (1.3, [True, False]), (0.5, [True, True])):
-        logits = learn(slope, (1, 2), 40, strength, torch.Generator().manual_seed(0))
+        (logits,) = learn(slope, (1, 2), 40, strength, [0], Parts(tmp_path / str(strength)))
         assert (logits[0] > 0).tolist() == group
 
 
@@ -103,8 +105,8 @@ def test_the_selected_group_is_that_of_the_start_whose_ablation_is_worth_most(
 ) -> None:
     model, prompts, margin = install(mini("llama_gqa")), sequences(LENGTHS), refusal_margin(FIRST)
     generator = torch.Generator().manual_seed(3)
-    drawn = [torch.randn(3, 4, generator=generator) - 0.8 for _ in range(4)]
-    monkeypatch.setattr(module, "learn", lambda *args: drawn[int(args[-1].split()[-1]) - 1])
+    drawn = torch.randn(4, 3, 4, generator=generator) - 0.8
+    monkeypatch.setattr(module, "learn", lambda *args: drawn)
     found = score(model, prompts, tmp_path, starts=4, strength=0.1)
     groups = [tuple(Head(*place) for place in (logits > 0).nonzero().tolist()) for logits in drawn]
     sweep = Sweep(model, prompts, SCALING, 400, Parts(tmp_path / "groups"))
@@ -114,7 +116,7 @@ def test_the_selected_group_is_that_of_the_start_whose_ablation_is_worth_most(
     best = groups[int(np.argmin([value + 0.1 * len(group) for value, group in zip(margins, groups)]))]
     assert list(zip(found["layer"], found["head"])) == list(all_heads(3, 4))
     assert found["selected"].tolist() == [head in best for head in all_heads(3, 4)]
-    shares = np.clip(1.2 * expit(np.stack([logits.ravel().numpy() for logits in drawn])) - 0.1, 0, 1)
+    shares = np.clip(1.2 * expit(drawn.flatten(1).numpy()) - 0.1, 0, 1)
     np.testing.assert_allclose(found["score"], shares.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(found["support"], (shares > 0.5).mean(axis=0))
 
@@ -157,22 +159,39 @@ def test_five_starts_find_the_two_heads_that_alone_do_anything(
     assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
 
 
-def test_a_killed_job_goes_on_with_the_next_start(
+def test_a_killed_job_goes_on_with_the_next_step(
     mini: Mini, sequences: Sequences, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "STEPS", 10)
     model, prompts = install(mini("llama")), sequences(LENGTHS)
     whole, parts = score(model, prompts, tmp_path, starts=3), Parts(tmp_path / "a.parquet", "same")
-    original, begun = learn, []
+    original, made = Parts.save, []
 
-    def limited(*args: Any) -> Tensor:
-        begun.append(args[-1])
-        if len(begun) == 3:
+    def killed(self: Parts, name: str, array: np.ndarray) -> None:
+        made.append(name)
+        original(self, name, array)
+        if name == "step-6" and made.count(name) == 1:
             raise KeyboardInterrupt
-        return original(*args)
 
-    monkeypatch.setattr(module, "learn", limited)
+    monkeypatch.setattr(Parts, "save", killed)
     with pytest.raises(KeyboardInterrupt):
         score(model, prompts, tmp_path, starts=3, parts=parts)
     assert score(model, prompts, tmp_path, starts=3, parts=parts).equals(whole)
-    assert begun == ["Mask 1", "Mask 2", "Mask 3", "Mask 3"]
+    assert made[:10] == [f"step-{step}" for step in range(10)], "no step is made twice"
+
+
+def test_a_start_that_has_ended_keeps_its_group_while_others_go_on(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def slope(at: Tensor, prompts: list[int]) -> Tensor:
+        asked.append(len(prompts))
+        return torch.tensor([[5.0, 0.0]]).expand_as(at) * (1 + 0.1 * torch.tensor(prompts).remainder(7))[:, None, None]
+
+    parts = Parts(tmp_path / "a")
+    both = learn(slope, (1, 2), 40, 0.5, [0, 1], parts)
+    count = len(asked)
+    alone = [learn(slope, (1, 2), 40, 0.5, [seed], Parts(tmp_path / f"{seed}"))[0] for seed in (0, 1)]
+    assert torch.equal(both, torch.stack(alone))
+    assert set(asked[:count]) <= {64, 32} and asked[0] == 64
+    again = len(asked)
+    assert torch.equal(learn(slope, (1, 2), 40, 0.5, [0, 1], parts), both) and len(asked) == again

@@ -13,7 +13,7 @@ only one.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import log as ln
 
 import numpy as np
@@ -72,22 +72,15 @@ def mask(
     `strength` is what a head must take from the mean margin to be in the group, in nats. Returns rows of layer, head,
     score (how far it is ablated in the end, from 0 to 1, in the mean of the starts), support (share of starts whose
     group holds it; nan for one start) and selected: the group of the start with the lowest loss, where its heads are
-    ablated and no others. Each start is a part, so that a job that is killed goes on with the next. Raises
-    SafetyHeadsError if it is not known how refusals or answers begin (`refusal_margin`).
+    ablated and no others. The gradients of each step are a part, so that a job that is killed goes on with the next
+    step. Raises SafetyHeadsError if it is not known how refusals or answers begin (`refusal_margin`).
     """
     margin, heads = refusal_margin(first), all_heads(*grid(model))
     token_ids = [list(map(int, ids)) for ids in prompts["token_ids"]]
     sweep = Sweep(model, token_ids, ablation, token_budget, parts)
-    slope = _slope(sweep, ablation, margin)
-    learned = []
-    for start in range(starts):
-        logits = parts.load(f"start-{start}")
-        if logits is None:
-            generator = torch.Generator().manual_seed(seed * 1000 + start)
-            logits = learn(slope, grid(model), len(token_ids), strength, generator, f"Mask {start + 1}").numpy()
-            parts.save(f"start-{start}", logits)
-        learned.append(ablated_share(torch.from_numpy(logits)).numpy().ravel())
-    shares = np.stack(learned)  # (starts, heads)
+    seeds = [seed * 1000 + start for start in range(starts)]
+    logits = learn(_slope(sweep, ablation, margin), grid(model), len(token_ids), strength, seeds, parts)
+    shares = ablated_share(logits).flatten(1).numpy()  # (starts, heads)
     groups = [tuple(heads[at] for at in np.flatnonzero(share > 0.5)) for share in shares]
     margins = sweep.of_sets("Groups", groups, lambda top: margin(top.logits)).mean(axis=0)  # (starts,)
     losses = margins + strength * np.array([len(group) for group in groups])
@@ -101,37 +94,72 @@ def mask(
 
 
 def learn(
-    slope: Slope,
-    shape: tuple[int, int],
-    prompts: int,
-    strength: float,
-    generator: torch.Generator,
-    name: str = "Mask",
+    slope: Slope, shape: tuple[int, int], prompts: int, strength: float, seeds: Sequence[int], parts: Parts
 ) -> Tensor:
-    """The logits (layers, heads) after one start: those above 0 are of heads to ablate. See `mask`."""
-    logits = torch.full(shape, BEGIN, requires_grad=True)
-    adam = torch.optim.Adam([logits], lr=RATE, betas=BETAS)
-    still, group = 0, torch.zeros(shape, dtype=torch.bool)
-    with torch.enable_grad(), tqdm(range(STEPS), desc=name, unit="step") as bar:
+    """The logits (starts, layers, heads) after a start from each of `seeds`: those above 0 are of heads to ablate.
+
+    All starts take a step together, so that a batch holds prompts of all of them. See `mask`.
+    """
+    starts = [_Start(shape, seed) for seed in seeds]
+    with tqdm(range(STEPS), desc="Mask", unit="step") as bar:
         for step in bar:
-            rows = torch.randperm(prompts, generator=generator)[:ROWS].tolist()
-            noise = torch.rand((len(rows), *shape), generator=generator).clamp(1e-6, 1 - 1e-6)
-            ablated = _stretched((noise.logit() + logits) / TEMPERATURE)  # (R, layers, heads)
-            fall = slope((1 - ablated).detach(), rows)
-            at_all = torch.sigmoid(logits - TEMPERATURE * ln(-LOW / HIGH))  # the chance that a head is
-            loss = -(ablated * fall).sum() / len(rows) + strength * min(1.0, step / RAMP) * at_all.sum()
-            adam.zero_grad()
-            torch.autograd.backward(loss)
-            adam.step()
-            logits.data.clamp_(-LIMIT, RAMP_LIMIT if step < RAMP else LIMIT)
-            share, before = ablated_share(logits.detach()), group
-            group = share > 0.5
-            decided = bool(((at_all < DECIDED) | (share > 1 - DECIDED)).all())
-            still = still + 1 if step >= RAMP and decided and torch.equal(group, before) else 0
-            bar.set_postfix(group=int(group.sum()), refresh=False)
-            if still >= PATIENCE:
+            going = [start for start in starts if start.still < PATIENCE]
+            if not going:
                 break
-    return logits.detach()
+            drawn = [start.draw(prompts) for start in going]
+            pulls = parts.load(f"step-{step}")
+            if pulls is None:
+                at = torch.cat([1 - ablated for _, ablated in drawn]).detach()
+                falls = torch.split(
+                    slope(at, [row for rows, _ in drawn for row in rows]), [len(rows) for rows, _ in drawn]
+                )
+                pulls = np.stack(
+                    [start.pull(ablated, fall).numpy() for start, (_, ablated), fall in zip(going, drawn, falls)]
+                )
+                parts.save(f"step-{step}", pulls)
+            for start, pull in zip(going, torch.from_numpy(pulls)):
+                start.move(pull, strength * min(1.0, step / RAMP), held=step < RAMP)
+            bar.set_postfix(groups=" ".join(str(int(start.group.sum())) for start in starts), refresh=False)
+    return torch.stack([start.logits.detach() for start in starts])
+
+
+class _Start:
+    """The descent from one seed: what is learned, and for how many steps its group has been the same."""
+
+    def __init__(self, shape: tuple[int, int], seed: int) -> None:
+        self.logits = torch.full(shape, BEGIN, requires_grad=True)
+        self.adam = torch.optim.Adam([self.logits], lr=RATE, betas=BETAS)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.still, self.group = 0, torch.zeros(shape, dtype=torch.bool)
+
+    def draw(self, prompts: int) -> tuple[list[int], Tensor]:
+        """Some of so many prompts, R of them, and how far each head is ablated in each, (R, layers, heads)."""
+        rows = torch.randperm(prompts, generator=self.generator)[:ROWS].tolist()
+        noise = torch.rand((len(rows), *self.logits.shape), generator=self.generator).clamp(1e-6, 1 - 1e-6)
+        with torch.enable_grad():
+            return rows, _stretched((noise.logit() + self.logits) / TEMPERATURE)
+
+    def pull(self, ablated: Tensor, fall: Tensor) -> Tensor:
+        """The gradient (layers, heads) of the mean margin, of which `fall` (R, layers, heads) is that by the gates."""
+        with torch.enable_grad():
+            loss = -(ablated * fall).sum() / len(ablated)
+            (found,) = torch.autograd.grad(loss, self.logits)
+        return found
+
+    @torch.no_grad()
+    def move(self, pull: Tensor, strength: float, held: bool) -> None:
+        """Take a step by the gradient of the margin and of the expected number of heads, which costs `strength` each.
+
+        While logits are `held`, no head is ablated for good, and the start does not end.
+        """
+        at_all = torch.sigmoid(self.logits - TEMPERATURE * ln(-LOW / HIGH))  # the chance that a head is
+        self.logits.grad = pull + strength * at_all * (1 - at_all)
+        self.adam.step()
+        self.logits.clamp_(-LIMIT, RAMP_LIMIT if held else LIMIT)
+        share, before = ablated_share(self.logits), self.group
+        self.group = share > 0.5
+        decided = bool(((at_all < DECIDED) | (share > 1 - DECIDED)).all())
+        self.still = self.still + 1 if decided and not held and torch.equal(self.group, before) else 0
 
 
 def ablated_share(logits: Tensor) -> Tensor:
