@@ -1,5 +1,6 @@
 """Methods beside each other on the page, and plans that ask for more heads than a method names: on scores by hand."""
 
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -10,6 +11,7 @@ from safetyheads.heads import Head
 from safetyheads.plans import parse_plan
 from safetyheads.report import ReportData, figures
 from safetyheads.report.effects import row_caveats
+from safetyheads.report.sections import model_sections
 from safetyheads.report.side_by_side import agreed, agreement_words, methods_table, named_first
 
 KEYS = {"model": "m", "dataset": "d", "template": "t", "ablation": "a"}
@@ -18,7 +20,9 @@ PLAIN = pd.DataFrame({"plan": ["none"], "degenerate": [0.0]})
 
 
 def table(scores: list[float], **more: object) -> pd.DataFrame:
-    rows = pd.DataFrame(HEADS, columns=["layer", "head"]).assign(**KEYS, score=scores, step=None, selected=None)
+    rows = pd.DataFrame(HEADS, columns=["layer", "head"]).assign(
+        **KEYS, score=scores, step=None, support=None, selected=None
+    )
     return rows.assign(**more)
 
 
@@ -80,6 +84,19 @@ def test_the_figure_has_a_number_for_each_head_that_is_named() -> None:
     texts = [element.text or "" for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
     assert sorted(text for text in texts if text.isdigit()) == sorted("12123412")
     assert "\u25c6 L00H01" in texts and {"sahara", "top", "mask", "L01H00"} <= set(texts)
+
+
+def test_one_method_alone_and_methods_that_name_no_head_have_no_card() -> None:
+    def cards(given: ReportData) -> list[str]:
+        (section,) = model_sections(given)[0].datasets
+        return [card.kind for card in section.scores]
+
+    made = replace(data(), models={"m": {"layers": 2, "heads": 2}})
+    assert cards(made) == ["methods", "scores"]
+    alone = replace(made, ships=pd.DataFrame(), sahara=pd.DataFrame())
+    assert cards(alone) == ["scores"]
+    nothing = {"mask": table([0.0] * 4), "knockouts": table([-1.0] * 4)}
+    assert cards(replace(alone, scores=nothing)) == ["scores", "scores"]
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,10 @@ class _Cards:
         return made
 
     def side_by_side(self, tables_of: Mapping[str, pd.DataFrame]) -> list[Card]:
-        """For each template and ablation with scores of these methods, which heads all methods name first."""
+        """For each template and ablation with scores of these methods, which heads all methods name first.
+
+        None where there is one method alone, or no method names a head.
+        """
         made = []
         for template in self.data.measured("templates"):
             for ablation in self.data.measured("ablations"):
@@ -138,6 +141,8 @@ class _Cards:
                     continue
                 named = named_first(self.data, {"model": self.model, "dataset": self.dataset, **cell})
                 heads, table = agreed(named)[:ROWS], methods_table(named, self._planted)
+                if len(named) < 2 or not heads:
+                    continue
                 summary = agreement_words(named)
                 svg = figures.named_heads(
                     named, heads, self._planted, **self._named("Methods", template, ablation, summary)
