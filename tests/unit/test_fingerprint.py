@@ -154,7 +154,7 @@ FOUND_BY = {
     "engine/divergence": {"ships", "completions"},
     "attribution/refusal_shift": {"ships", *BY_MARGIN},
     "attribution/refusal_margin": BY_MARGIN,
-    "engine/gates": {"refusal_direction", *BY_MARGIN},
+    "engine/gates": {"refusal_direction", "gradient", "mask"},
     "engine/contributions": {"refusal_direction"},
     **{f"engine/{name}": {"attention"} for name in ("attention_weights", "implementations")},
     **{f"engine/{name}": set() for name in ("model_checks", "probes", "reference_attention")},
