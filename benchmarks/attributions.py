@@ -43,7 +43,7 @@ from safetyheads.attribution.sahara import sahara
 from safetyheads.attribution.sahara_centred import sahara_centred
 from safetyheads.attribution.scoring_passes import Sweep
 from safetyheads.attribution.ships import ships
-from safetyheads.chosen_heads import contrast, matched_draws, top_heads
+from safetyheads.chosen_heads import contrast, matched_draws, searched, top_heads
 from safetyheads.config.attribution import Attribution
 from safetyheads.demo.model import train
 from safetyheads.demo.organisms import ORGANISMS, Organism, organism_of
@@ -131,9 +131,7 @@ def of_table(rows: pd.DataFrame) -> Found:
 def of_search(rows: pd.DataFrame) -> Found:
     """Of a method that searches: the scores of its first step, and the heads in the order of its steps."""
     first = rows[rows["step"] == 1].sort_values(["layer", "head"])["score"].to_numpy(dtype=float)
-    selected = rows[rows["selected"].astype(bool)].sort_values("step")
-    order = tuple(Head(int(one["layer"]), int(one["head"])) for one in selected.to_dict("records"))
-    return Found(first, ranked=order)
+    return Found(first, ranked=tuple(searched(rows)))
 
 
 def single(of: Asked, parts: Parts) -> Found:

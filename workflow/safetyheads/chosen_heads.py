@@ -96,7 +96,8 @@ def filled_in(plan: Plan, scores: "pd.DataFrame", less: "pd.DataFrame | None" = 
     """
     if plan.method is None or plan.method.searches or plan.method.per_prompt:
         return ()
-    return tuple(head for head in group(plan, scores, less) if head not in named(plan, scores, less))
+    above = set(named(plan, scores, less))
+    return tuple(head for head in group(plan, scores, less) if head not in above)
 
 
 def named(plan: Plan, scores: "pd.DataFrame", less: "pd.DataFrame | None" = None) -> list[Head]:

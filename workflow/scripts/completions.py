@@ -1,12 +1,11 @@
 """Complete the prompts of a data set, with the heads of a plan ablated in each completion."""
 
-import logging
 from pathlib import Path
 
 import safetyheads.jobs.startup  # noqa: F401 - first, as its docstring says
 from safetyheads.artifacts import files
 from safetyheads.artifacts.parts import Parts
-from safetyheads.chosen_heads import assign, filled_in
+from safetyheads.chosen_heads import assign
 from safetyheads.config.load import Config
 from safetyheads.engine.completions import complete
 from safetyheads.engine.out_of_memory import smallest_piece
@@ -16,8 +15,6 @@ from safetyheads.jobs.model_files import tokenizer_of
 from safetyheads.jobs.records import determining, record_of
 from safetyheads.jobs.run import logged
 from safetyheads.plans import Decoding, check_plan, parse_plan
-
-log = logging.getLogger(__name__)
 
 with logged(snakemake.log[0]):
     output, settings, params = Path(snakemake.output[0]), Config.model_validate(snakemake.config), snakemake.params
@@ -31,8 +28,6 @@ with logged(snakemake.log[0]):
     plan, heads = parse_plan(snakemake.wildcards.plan), tuple(map(parse_head, params.plan.get("heads", ())))
     check_plan(plan, heads, grid, name)
     assignments = assign(plan, list(prompts["query_id"]), grid, **scores, heads=heads, **params.plan.get("random", {}))
-    if scores and (filled := filled_in(plan.group, **scores)):
-        log.warning("%s: %s has no score above 0 and is filled in.", plan.name, ", ".join(map(str, filled)))
     how = {"dtype": params.dtype, **params.model, "checks": snakemake.input.checks}
     model = model_of(settings, name, description, **how)
     inputs = [source, *scored.values()]

@@ -75,19 +75,18 @@ def _study(
         yield from (f"{where}: {problem}" for problem in _plan(config, values, plan, models, folder))
         if plan.source in config.known("datasets"):
             sets.append(str(plan.source))
+        chosen_on = [plan.source] if plan.source else [one for one in own if not config.dataset(one).benign]
         if plan.method and plan.method.benign != "none":
             benign = [config.benign_of(model, named) for model in models]
             sets += [name for name in benign if name in config.known("datasets")]
             if plan.method.benign == "needed" and None in benign:
                 yield f"{where}: found {name!r}, but {config.no_benign(plan.group.kind, named)}"
-            chosen_on = [plan.source] if plan.source else [one for one in own if not config.dataset(one).benign]
             if plan.method.benign == "needed" and (same := set(benign).intersection(chosen_on)):
                 yield (
                     f"{where}: found {name!r}, but {plan.group.kind} tells heads by what is different on benign "
                     f"queries, and those of {min(map(str, same))!r} would be both; allowed: another data set"
                 )
         if plan.contrasted:
-            chosen_on = [plan.source] if plan.source else [one for one in own if not config.dataset(one).benign]
             problems = _contrasts(config, models, chosen_on, named, folder)
             yield from (f"{where}: found {name!r}, but {problem}" for problem in problems)
     for _, name in _used(study, lists, "judges"):

@@ -19,15 +19,15 @@ from safetyheads.statistics.attacks import LEAST, changed
 def attack_cards(
     attacks: pd.DataFrame,
     rates: pd.DataFrame,
-    refusal_of: Callable[[str, str], Mapping[str, Any] | None],
+    record_of: Callable[[str, str], Mapping[str, Any]],
     grid: Callable[[pd.DataFrame], tuple[int, int]],
     planted: Sequence[str],
     named: Callable[[str, str, str, str], Mapping[str, str]],
 ) -> list[Card]:
     """A card for each attack template beside its clean one, and each ablation: `attacks` has those of one data set.
 
-    `rates` are of the same model and data set, and `refusal_of` gives what the record of the Ships scores says of first
-    tokens, by template and ablation.
+    `rates` are of the same model and data set, and `record_of` gives the record of the Ships scores by template and
+    ablation.
     """
     made = []
     for (clean, attack, ablation), rows in groups(attacks, ("clean", "attack", "ablation")).items():
@@ -39,7 +39,8 @@ def attack_cards(
             f"{changed(rows).sum()} of {len(rows)} heads change by {LEAST} nats or more with an interval that excludes "
             "no change; of heads that do not change, one in twenty would have such an interval."
         )
-        summary += plain_words([refusal_of(name, ablation) for name in (clean, attack)], of_plain(rates, clean, attack))
+        refusals = [record_of(name, ablation).get("refusal") for name in (clean, attack)]
+        summary += plain_words(refusals, of_plain(rates, clean, attack))
         svg = figures.change_map(rows, grid(rows), planted, **named("Attack", f"{clean}, {attack}", ablation, summary))
         made.append(Card("attack", f"{attack} beside {clean}, {ablation}", Markup(svg), summary, table))
     return made

@@ -89,9 +89,7 @@ class _Cards:
                 f"Highest mean over {rows['query_id'].nunique():,} prompts: {first[0]} with {first[1]} nats, the best "
                 f"head of {first[-1]} of them. The first {len(table.rows)} heads hold {table.rows[-1][-2]} of the sum."
             )
-            summary += first_token_words(
-                self.data.record_of(f"ships/{self.model}/{self.dataset}/{template}/{ablation}.parquet")
-            )
+            summary += first_token_words(self._of_ships(template, ablation))
             svg = figures.ships_map(
                 rows, self._grid(rows), self._planted, **self._named("Ships", template, ablation, summary)
             )
@@ -154,12 +152,11 @@ class _Cards:
 
     def attacks(self, attacks: pd.DataFrame) -> list[Card]:
         rates = cells(self.data.rates, model=self.model, dataset=self.dataset)
-        return attack_cards(attacks, rates, self._first_tokens, self._grid, self._planted, self._named)
+        return attack_cards(attacks, rates, self._of_ships, self._grid, self._planted, self._named)
 
-    def _first_tokens(self, template: str, ablation: str) -> Mapping[str, Any] | None:
-        """What the record of the Ships scores says of first tokens; None if nothing."""
-        path = f"ships/{self.model}/{self.dataset}/{template}/{ablation}.parquet"
-        return self.data.record_of(path).get("refusal")
+    def _of_ships(self, template: str, ablation: str) -> Mapping[str, Any]:
+        """The record of the Ships scores, empty if the rates do not go back to them."""
+        return self.data.record_of(f"ships/{self.model}/{self.dataset}/{template}/{ablation}.parquet")
 
     def settings(self, rates: pd.DataFrame, anchor: str) -> list[SettingSection]:
         """A section for each template, decoding and judge with rates, in the studies' order."""
