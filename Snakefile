@@ -101,6 +101,7 @@ include: "rules/rates.smk"
 include: "rules/effects.smk"
 include: "rules/concentration.smk"
 include: "rules/report.smk"
+include: "rules/experiments.smk"
 include: "rules/annotation.smk"
 
 
@@ -109,6 +110,7 @@ rule all:
     input:
         cells.measured().values(),  # which would not be missed beside a page that is there, after an error in a rule
         PATHS["report"],
+        cells.experiments().values(),
 
 
 rule measure:

@@ -255,7 +255,11 @@ def test_what_lies_beside_a_module_counts_with_it(library: Path) -> None:
     for name in ("report/page.css", "report/template.html.j2"):
         with (library / name).open("a") as file:
             file.write(" ")
-        assert {rule for rule in before if before[rule] != rules(library)[rule]} == {"report", "annotation"}
+        assert {rule for rule in before if before[rule] != rules(library)[rule]} == {
+            "report",
+            "annotation",
+            "experiments",
+        }
     before = rules(library)
     with (library / "report/annotation/page.js").open("a") as file:
         file.write(" ")

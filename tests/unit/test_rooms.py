@@ -22,6 +22,7 @@ VOCABULARY = {
         "data_files",
         "judging",
         "methods",
+        "experiments",
     ),
 }
 MAY_USE: dict[str, set[str]] = {

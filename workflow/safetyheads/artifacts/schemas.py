@@ -251,6 +251,9 @@ STAGES: dict[str, Stage] = {
             "verdicts": "share that is judged otherwise or has another outcome",
         },
     ),
+    "experiments": Stage("experiments/{study}/table.csv", about="of a study with `experiment:`, from its cells alone"),
+    "experiments_latex": Stage("experiments/{study}/table.tex", about="the same as LaTeX, for the package booktabs"),
+    "experiments_figure": Stage("experiments/{study}/figure.svg", about="its figure"),
     "report": Stage("report/index.html", about="one page, no other files needed"),
     "annotation": Stage(
         "annotation/sample.csv",

@@ -16,6 +16,7 @@ from safetyheads.config.types import (
     ChatArguments,
     Count,
     Date,
+    ExperimentName,
     KindName,
     Matching,
     Names,
@@ -226,6 +227,10 @@ class Annotation(Section):
 class Study(Section):
     """One grid of measurements: every combination of the names listed."""
 
+    experiment: ExperimentName | None = None
+    """Make a table and a figure of this study alone, in `experiments/STUDY/`; `snakemake STUDY` makes nothing else.
+    `asr`: rates of each plan; `doses`: by number of heads; `maps`: without each head; `overlap`: of rankings of heads;
+    `distribution`: of scores over heads."""
     models: Names
     """Names of models."""
     datasets: Names

@@ -13,6 +13,7 @@ from safetyheads.config.hints import path_hint
 from safetyheads.data_files import FORMAT_NAMES
 from safetyheads.demo.organisms import ORGANISMS
 from safetyheads.errors import nearest
+from safetyheads.experiments import EXPERIMENTS
 from safetyheads.heads import Kind, parse_head
 from safetyheads.plans import PLAIN, RESERVED, like_a_plan
 from safetyheads.templates import DATE, DATE_FORMAT
@@ -174,10 +175,12 @@ if TYPE_CHECKING:
     KindName = str
     OrganismName = str
     FormatName = str
+    ExperimentName = str
 else:
     KindName = Literal[tuple(kind.value for kind in Kind)]
     OrganismName = Literal[tuple(ORGANISMS)]
     FormatName = Literal[FORMAT_NAMES]
+    ExperimentName = Literal[tuple(EXPERIMENTS)]
 Names = Annotated[list[str], Field(min_length=1, json_schema_extra={"uniqueItems": True}), AfterValidator(_different)]
 
 

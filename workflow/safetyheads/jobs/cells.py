@@ -5,12 +5,15 @@ paths of all cells, and for the inputs of one job.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from itertools import product
 from typing import Any, NamedTuple
 
+from safetyheads.config.load import Config
+from safetyheads.config.sections import Study
 from safetyheads.errors import SafetyHeadsError, nearest
+from safetyheads.experiments import EXPERIMENTS
 from safetyheads.jobs.sources import PATHS, Sources
 from safetyheads.methods import METHODS, OWN_STAGES, SCORES
 from safetyheads.plans import PLAIN, Plan, parse_plan
@@ -48,20 +51,35 @@ class Cell(NamedTuple):
         return self._replace(dataset=parse_plan(self.plan).source or self.dataset)
 
 
+def _scores_alone(study: Study) -> bool:
+    """Whether a study is an experiment that compares scores, so that nothing need be generated."""
+    return study.experiment is not None and EXPERIMENTS[study.experiment].reads == "scores"
+
+
 class Cells(Sources):
     """All cells of all studies of a configuration, in a fixed order.
 
     The cells of the plain model are always among them, because every rate is compared with the plain model's. On benign
-    data sets plans are measured whose heads were chosen on the study's other data sets (`Plan.on_benign`).
+    data sets plans are measured whose heads were chosen on the study's other data sets (`Plan.on_benign`). With
+    `studies`, only the cells of these studies count.
     """
+
+    def __init__(self, config: Config, studies: Collection[str] | None = None) -> None:
+        super().__init__(config)
+        self.studies = {name: study for name, study in config.studies.items() if studies is None or name in studies}
 
     @cached_property
     def all(self) -> list[Cell]:
-        """Every cell once, also where several studies have it; sorted by the cells' fields."""
-        return sorted(set(self._found()))
+        """Every cell that is measured, once, also where several studies have it; sorted by the cells' fields."""
+        return sorted(set(self._found([study for study in self.studies.values() if not _scores_alone(study)])))
 
-    def _found(self) -> Iterator[Cell]:
-        for study in self.config.studies.values():
+    @cached_property
+    def choosing(self) -> list[Cell]:
+        """The same and the cells of experiments that compare scores alone: no text is generated for these."""
+        return sorted({*self.all, *self._found([study for study in self.studies.values() if _scores_alone(study)])})
+
+    def _found(self, studies: Iterable[Study]) -> Iterator[Cell]:
+        for study in studies:
             for dataset, ablation in product(study.datasets, study.ablations):
                 for plan in ["none", *self.config.plans(study, dataset)]:
                     own = PLAIN if plan == "none" else ablation
@@ -75,7 +93,7 @@ class Cells(Sources):
         Each has the data set that these scores are computed on (see `Cell.attributed`). For plans that compare scores
         with others there are also the cells of these others.
         """
-        found = [cell.attributed for cell in self.all if parse_plan(cell.plan).scores == scores]
+        found = [cell.attributed for cell in self.choosing if parse_plan(cell.plan).scores == scores]
         found += [cell for _, cell in self.attacked()] if scores == "ships" else []
         return found + [self.subtracted(cell) for cell in found if parse_plan(cell.plan).contrasted]
 
@@ -87,7 +105,7 @@ class Cells(Sources):
         heads are chosen.
         """
         found = []
-        for study in self.config.studies.values():
+        for study in self.studies.values():
             for attack, clean in self.config.attribution.attacks.items():
                 if not {attack, clean} <= set(study.templates):
                     continue
@@ -119,12 +137,12 @@ class Cells(Sources):
 
     def contrasts(self) -> dict[tuple[str, str], tuple[str, str]]:
         """For each model and data set on which heads are chosen by contrast: those whose scores are subtracted."""
-        of = [cell.attributed for cell in self.all if parse_plan(cell.plan).contrasted]
+        of = [cell.attributed for cell in self.choosing if parse_plan(cell.plan).contrasted]
         return {cell[:2]: self.subtracted(cell)[:2] for cell in of}
 
     def methods(self) -> dict[str, dict[str, Any]]:
         """The lines of the table of methods that plans go by, for the params of rules that read the table."""
-        used = {parse_plan(cell.plan).group.kind for cell in self.all}
+        used = {parse_plan(cell.plan).group.kind for cell in self.choosing}
         return {name: method.plain() for name, method in METHODS.items() if name in used}
 
     def choices(self) -> list[list[Any]]:
@@ -251,6 +269,23 @@ class Cells(Sources):
 
     def drop_leaks(self) -> list[list[str]]:
         """The cells whose effects leave out leaked queries, sorted: those of all studies with `leaks: drop`."""
-        studies = {name: study for name, study in self.config.studies.items() if study.leaks == "drop"}
-        dropping = Cells(self.config.model_copy(update={"studies": studies}))
-        return [list(cell) for cell in dropping.with_effects()]
+        dropping = [name for name, study in self.studies.items() if study.leaks == "drop"]
+        return [list(cell) for cell in Cells(self.config, dropping).with_effects()]
+
+    def experiments(self) -> dict[str, list[str]]:
+        """The paths of the table and figure of each study that is an experiment, by its name."""
+        stages = [stage for stage in PATHS if stage.startswith("experiments")]
+        named = [name for name, study in self.studies.items() if study.experiment]
+        return {name: [PATHS[stage].format(study=name) for stage in stages] for name in named}
+
+    def experiment_inputs(self, study: str) -> dict[str, list[str]]:
+        """The input files of an experiment's job: of its own study, what its kind reads."""
+        own, kind = Cells(self.config, [study]), self.config.studies[study].experiment
+        reads = EXPERIMENTS[str(kind)].reads
+        if reads == "scores":
+            return {name: paths for name, paths in own.score_paths().items() if paths}
+        if reads == "maps":
+            return {"verdicts": own.paths("verdicts", own.maps())}
+        known = [*own.all, *(cell.attributed for cell in own.all)]
+        completions = own.paths("completions", own.with_effects())
+        return {"verdicts": own.paths("verdicts"), "completions": completions, "datasets": own.paths("datasets", known)}

@@ -13,7 +13,7 @@ TAIL_SHARE = 0.1
 
 
 class Tail(NamedTuple):
-    """How fast the share of heads above a score falls: as score to the power of -`exponent`. Null where it cannot be told.
+    """How fast the share of heads above a score falls: as the score to the power of -`exponent`. Null where unknown.
 
     Below 2 the scores have no variance and below 1 no mean: then one head may have more than all others together.
     """

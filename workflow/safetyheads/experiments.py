@@ -1,0 +1,26 @@
+"""The kinds of experiments: a study that is one gets a table and a figure of its own.
+
+The paper's figures and tables are experiments of a few kinds (config/paper.yaml names its studies after them). What a
+kind is made from says which jobs `snakemake STUDY` needs: one that compares scores generates no text.
+"""
+
+from typing import Literal, NamedTuple
+
+
+class Experiment(NamedTuple):
+    """A kind of experiment: what it is made from, and what its table and figure show."""
+
+    reads: Literal["rates", "maps", "scores"]
+    about: str
+
+
+EXPERIMENTS = {
+    "asr": Experiment("rates", "the attack success rate of each plan beside the plain model's and its control's"),
+    "doses": Experiment("rates", "what becomes of the answers by the number of ablated heads"),
+    "maps": Experiment("maps", "the attack success rate without each head alone"),
+    "overlap": Experiment(
+        "scores", "which heads rank first in two models, data sets or ablations alike, beside chance"
+    ),
+    "distribution": Experiment("scores", "how the scores are distributed over the heads, and how long the tail is"),
+}
+"""The `experiment` of a study -> what it is."""
