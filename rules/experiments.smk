@@ -34,3 +34,27 @@ for study in cells.experiments():
             study
         input:
             cells.experiments()[study],
+
+
+rule paper_vs_ours:
+    input:
+        rates=PATHS["rates"],
+    output:
+        table=PATHS["paper_vs_ours"],
+        csv=PATHS["paper_vs_ours_csv"],
+        latex=PATHS["paper_vs_ours_latex"],
+    log:
+        "<results>/logs/paper_vs_ours.log",
+    benchmark:
+        "<results>/benchmarks/paper_vs_ours.jsonl"
+    conda:
+        ENVIRONMENT
+    params:
+        same=same(settings),
+        sizes=sizes(),
+        published=file_sum(PUBLISHED),
+        code=code("paper_vs_ours"),
+    message:
+        "The published numbers beside the measured ones"
+    script:
+        "../workflow/scripts/paper_vs_ours.py"

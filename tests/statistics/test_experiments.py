@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from made_up_study import study
 
-from safetyheads.report.experiments import latex
+from safetyheads.artifacts.latex import latex
 from safetyheads.report.figures.experiments import Panel, Results, experiment_figure, sheet
 from safetyheads.statistics.effects import Study, effects
 from safetyheads.statistics.experiments import distribution_table, maps_table, overlap_table, rates_table

@@ -5,7 +5,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from safetyheads.config.catalogue import FOLDER, catalogue
+from safetyheads.config.catalogue import catalogue
+from safetyheads.config.load import load_config
+from safetyheads.config.published import PUBLISHED as FILE
+from safetyheads.config.published import same, sizes
 from safetyheads.plans import parse_plan
 from safetyheads.statistics.paper_vs_ours import PUBLISHED, paper_vs_ours
 
@@ -22,8 +25,57 @@ SIZES = {"jailbreakbench": 100, "advbench": 520}
 NOTHING = pd.DataFrame(columns=["quantity", "our_model", "plan", "ours", "why"])
 
 
+def test_names_mean_the_papers_by_what_is_behind_them() -> None:
+    found = load_config(
+        {
+            "models": {
+                "mine": {
+                    "repo": "meta-llama/Llama-2-7b-chat-hf",
+                    "revision": "f5db02db724555f92da89c216ac04704f23d4590",
+                },
+                "llama-2-7b": {"demo": {}},
+            },
+            "templates": {
+                "begun": {"text": "## Query:{query}\n## Answer:", "prefill": "Sure, here is"},
+                "helpful": {"chat": True, "system": "You are a helpful assistant"},
+                "simple": {"text": "Query: {query}"},
+            },
+            "ablations": {
+                "uniform": {"kind": "undifferentiated", "epsilon": 1e-10},
+                "half": {"kind": "scaling", "epsilon": 0.5},
+            },
+            "decodings": {
+                "short": {"max_new_tokens": 32},
+                "five": {"top_k": 5, "samples": 9, "seed": 4},
+                "ten": {"top_k": 10},
+            },
+            "judges": {"words": {"kind": "keywords", "list": "paper"}},
+            "studies": {
+                "one": {
+                    "models": ["mine", "llama-2-7b"],
+                    "datasets": ["advbench"],
+                    "templates": ["begun", "helpful", "simple", "direct"],
+                    "ablations": ["uniform", "half", "mean_key"],
+                    "plans": ["none"],
+                    "decodings": ["short", "five", "ten", "greedy"],
+                    "judges": ["words", "reference", "paper"],
+                }
+            },
+        }
+    )
+    assert same(found) == {
+        "models": {"mine": "llama-2-7b-chat"},
+        "datasets": {"advbench": "advbench"},
+        "templates": {"begun": "sure", "helpful": "chat_system", "direct": "direct"},
+        "ablations": {"uniform": "undifferentiated", "mean_key": "mean_key"},
+        "decodings": {"five": "top5", "greedy": "greedy"},
+        "judges": {"words": "paper", "paper": "paper"},
+    }
+    assert sizes()["advbench"] == 520
+
+
 def all_published() -> pd.DataFrame:
-    return pd.read_csv(FOLDER / "published.csv", dtype=str, keep_default_na=False)
+    return pd.read_csv(FILE, dtype=str, keep_default_na=False)
 
 
 def published(**keys: str) -> pd.DataFrame:

@@ -136,6 +136,13 @@ CONTRACT: dict[str, dict[str, str]] = {
         **dict.fromkeys(("n", "both_harmful", "only_first", "only_second", "neither"), "int64"),
         **dict.fromkeys(("agreement", "kappa"), "double"),
     },
+    "paper_vs_ours": {
+        **dict.fromkeys(("place", "quantity", "model", "dataset", "template", "ablation", "plan"), "string"),
+        **{"paper": "double", "spread": "double", "about": "string"},
+        **dict.fromkeys(("our_model", "our_dataset", "our_template", "our_ablation", "decoding", "judge"), "string"),
+        **{"n": "int64", "ours": "double", "low": "double", "high": "double"},
+        **{"agreement": "string", "why": "string", "coherent": "double"},
+    },
     "effects": {**dict.fromkeys(KEYS, "string"), **EFFECTS},
     "effects_by_category": {**dict.fromkeys([*KEYS, "category"], "string"), **EFFECTS},
     "maps": {

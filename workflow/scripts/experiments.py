@@ -5,12 +5,12 @@ from pathlib import Path
 import pandas as pd
 
 from safetyheads.artifacts import files
+from safetyheads.artifacts.latex import latex
 from safetyheads.config.load import Config
 from safetyheads.experiments import EXPERIMENTS
 from safetyheads.jobs.run import logged
 from safetyheads.judges.declared import harm_judges, keyword_judges
 from safetyheads.methods import SCORES
-from safetyheads.report.experiments import latex
 from safetyheads.report.figures.experiments import Results, experiment_figure
 from safetyheads.statistics.effects import Study, effects
 from safetyheads.statistics.experiments import distribution_table, maps_table, overlap_table, rates_table

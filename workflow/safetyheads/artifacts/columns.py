@@ -60,6 +60,27 @@ CONCENTRATION = " ".join(
     )
 )
 
+ABOUT_CONCENTRATION = {
+    "n_heads": "of the model",
+    **{"source": "the data set that heads are chosen on", "gini": "of the mean scores of heads, at least 0"},
+    **{"top_share": "of the sum, that the highest 1 % of heads have", "effective_heads": "1 / sum of squared shares"},
+    **{"largest": "the most heads that were ablated", "heads_asr": "the fewest with an ASR of 0.5 or more"},
+    **{"heads_coherent": "with a coherent ASR of 0.5 or more"},
+    **{"score_correlation": "over heads, with the effect of each alone (Spearman); `_asr`: on ASR"},
+    **{"highest_correlation": "of the best ranking, below 1 as heads tie that do the same"},
+    **{"p_refusal": "of the plain model's first token, on the prompts of the scores"},
+    **{"refusal_auroc": "harmful against benign"},
+}
+PAPER_VS_OURS = (
+    "place quantity model dataset template ablation plan paper spread about our_model our_dataset our_template "
+    "our_ablation decoding judge n ours low high agreement why coherent"
+)
+ABOUT_PAPER_VS_OURS = {
+    **{"place": "in the paper", "model": "this and the next: the paper's; empty: not stated", "high": "95 %"},
+    **{"our_model": "this and the next: of the cell that measured it", "coherent": "the same of coherent answers"},
+    "agreement": "`inside` the interval, `outside`, `not comparable` (and `why`), `not run`",
+}
+
 _COUNTS = ("tp", "fp", "tn", "fn")
 CALIBRATION = " ".join(
     (
@@ -93,6 +114,7 @@ TYPES = {
     **dict.fromkeys(("both_harmful", "only_first", "only_second", "neither"), "int64"),
     **{"label": "bool", "judged": "bool", "corrected_by": "string", "reason": "string"},
     **dict.fromkeys(("n_heads", "needed", "up", "down", "up_asr", "down_asr"), "int64"),
+    **dict.fromkeys(("paper", "spread", "ours", "coherent"), "float64"),
     **{"texts": "float64", "verdicts": "float64", "draws": "int64", "leaks": "int64", "selected_here": "bool"},
     **{"n": "int64", "selected": "bool", "token_ids": "tokens", "heads": "heads"},
 }

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from safetyheads.artifacts.columns import (
     ABOUT_ATTACKS,
     ABOUT_CALIBRATION,
+    ABOUT_CONCENTRATION,
     ABOUT_EFFECTS,
+    ABOUT_PAPER_VS_OURS,
     ABOUT_SCORES,
     AGREEMENT,
     ATTACKS,
@@ -20,6 +22,7 @@ from safetyheads.artifacts.columns import (
     EFFECTS,
     MAPS,
     MAPS_BY_HEAD,
+    PAPER_VS_OURS,
     TYPES,
 )
 
@@ -201,24 +204,7 @@ STAGES: dict[str, Stage] = {
         "concentration.parquet",
         "a method of a cell",
         f"{_KEYS.replace(' plan', '')} method source {CONCENTRATION}",
-        {
-            "n_heads": "of the model",
-            **{"source": "the data set that heads are chosen on", "gini": "of the mean scores of heads, at least 0"},
-            **{
-                "top_share": "of the sum, that the highest 1 % of heads have",
-                "effective_heads": "1 / sum of squared shares",
-            },
-            **{"largest": "the most heads that were ablated", "heads_asr": "the fewest with an ASR of 0.5 or more"},
-            **{
-                "heads_coherent": "with a coherent ASR of 0.5 or more",
-                "score_correlation": "over heads, with the effect of each alone (Spearman); `_asr`: on ASR",
-                "highest_correlation": "of the best ranking, below 1 as heads tie that do the same",
-            },
-            **{
-                "p_refusal": "of the plain model's first token, on the prompts of the scores",
-                "refusal_auroc": "harmful against benign",
-            },
-        },
+        ABOUT_CONCENTRATION,
     ),
     "stability": Stage(
         "stability.parquet",
@@ -254,6 +240,14 @@ STAGES: dict[str, Stage] = {
     "experiments": Stage("experiments/{study}/table.csv", about="of a study with `experiment:`, from its cells alone"),
     "experiments_latex": Stage("experiments/{study}/table.tex", about="the same as LaTeX, for the package booktabs"),
     "experiments_figure": Stage("experiments/{study}/figure.svg", about="its figure"),
+    "paper_vs_ours": Stage(
+        "paper_vs_ours.parquet",
+        "a published number, and a cell that measured it",
+        PAPER_VS_OURS,
+        ABOUT_PAPER_VS_OURS,
+    ),
+    "paper_vs_ours_csv": Stage("paper_vs_ours.csv", about="the same as text"),
+    "paper_vs_ours_latex": Stage("paper_vs_ours.tex", about="the same as LaTeX"),
     "report": Stage("report/index.html", about="one page, no other files needed"),
     "annotation": Stage(
         "annotation/sample.csv",
@@ -280,6 +274,7 @@ def schema(stage: str) -> "pa.Schema":
 
     lists = {"tokens": pa.list_(pa.int32()), "heads": pa.list_(pa.struct({"layer": pa.int16(), "head": pa.int16()}))}
     types = TYPES | {"harmful": "float64" if stage == "rates" else "bool"}
+    types |= {"agreement": "string"} if stage == "paper_vs_ours" else {}
     names = [*keys(stage), *STAGES[stage].columns.split()]
     kinds = {name: types.get(name, "string") for name in names}
     return pa.schema([(name, lists.get(kind) or pa.type_for_alias(kind)) for name, kind in kinds.items()])

@@ -251,6 +251,8 @@ class Cells(Sources):
             stages += ["attacks"]
         if self.choices():
             stages += ["concentration", "stability"]
+        if self.experiments():
+            stages += ["paper_vs_ours"]
         return {stage: PATHS[stage] for stage in stages}
 
     def labelled(self) -> list[str]:

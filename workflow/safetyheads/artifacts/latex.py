@@ -1,4 +1,4 @@
-"""Tables of experiments for papers."""
+"""Tables as LaTeX, for papers."""
 
 import pandas as pd
 
