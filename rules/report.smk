@@ -2,6 +2,8 @@ rule report:
     input:
         unpack(lambda wildcards: cells.measured()),
         **cells.score_paths(),
+        numbers=[made[0] for made in cells.experiments().values()],
+        figures=[made[-1] for made in cells.experiments().values()],
         models=cells.paths("models", [*cells.all, *cells.with_scores()]),
         checks=cells.paths("checks", [*cells.all, *cells.with_scores()]),
         datasets=cells.paths(
@@ -25,6 +27,9 @@ rule report:
     conda:
         ENVIRONMENT
     params:
+        experiments=[
+            [name, settings.studies[name].experiment] for name in cells.experiments()
+        ],
         benign=settings.benign(),
         contrasts=[[*of, *less] for of, less in cells.contrasts().items()],
         methods=cells.methods(),

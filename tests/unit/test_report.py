@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,14 @@ from hypothesis import strategies as st
 
 from safetyheads import report
 from safetyheads.heads import all_heads, parse_head
-from safetyheads.report import ReportData, build, figures
+from safetyheads.report import Experiment, ReportData, build, figures
 from safetyheads.report.figures import drawing
 from safetyheads.report.headlines import headlines
 from safetyheads.report.planted import planted_checks
 from safetyheads.report.sections import model_sections
 from safetyheads.report.tables import LARGEST, conditions, leading_heads, rates_table
 from safetyheads.statistics.maps import maps as maps_of
+from safetyheads.statistics.paper_vs_ours import COLUMNS as PAPER_VS_OURS
 from safetyheads.statistics.rates import rates as rates_of
 
 GRID = (4, 8)
@@ -571,3 +573,37 @@ def test_shifts_that_are_not_given_have_no_column_but_a_word() -> None:
     assert "It hardly refuses." in page
     alone = Page(build(with_shifts(demo(), {**FIRST, "p_benign": None, "auroc": None}, refusal_shift=-2.5))).text
     assert "refusal shift (nats)" in alone and "answer shift (nats)" not in alone and "AUROC" not in alone
+
+
+def test_experiments_stand_on_the_page_with_their_numbers_and_the_papers() -> None:
+    table = pd.DataFrame({"plan": ["ships-1", HOSTILE], "model": "m", "asr": [0.25, 0.5], "draws": [np.nan, np.nan]})
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="a figure"><g/></svg>'
+    measured = {
+        "place": "table-3",
+        "quantity": "asr_change",
+        "our_model": HOSTILE,
+        "our_dataset": "d",
+        "plan": "ships-1",
+    }
+    measured |= {"our_ablation": "scaling", "our_template": "t", "decoding": "greedy", "judge": "paper"}
+    measured |= {
+        "paper": 0.4,
+        "ours": 0.5,
+        "low": 0.41,
+        "high": 0.6,
+        "agreement": "outside",
+        "why": "",
+        "coherent": 0.2,
+    }
+    other = {"place": "table-2", "quantity": "gpu_hours", "plan": "sahara", "agreement": "not run"}
+    beside = pd.DataFrame([measured, other], columns=PAPER_VS_OURS)
+    data = replace(demo(), experiments={"figure-2": Experiment("asr", svg, table)}, paper_vs_ours=beside)
+    section = build(data).split('<section id="experiments">')[1].split("</section>")[0]
+    assert 'aria-label="a figure"' in section and HOSTILE not in section
+    words = " ".join(re.sub("<[^>]*>", " ", section).split())
+    assert "In all rows: model m." in words and "draws" not in words and "ships-1 0.25" in words
+    assert "Of the paper's 2 numbers, cells of this run measure some: 1 outside" in unescape(words)
+    assert "0.4 0.5 0.41 to 0.6 0.2 outside" in words
+    nothing = replace(data, paper_vs_ours=beside[1:])
+    assert "None of the paper's 1 numbers" in unescape(build(nothing))
+    assert 'id="experiments"' not in build(demo())

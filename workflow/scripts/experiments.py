@@ -1,5 +1,6 @@
 """Make the table and the figure of an experiment from the results of its study alone."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
@@ -42,7 +43,8 @@ with logged(snakemake.log[0]):
         known = {"completions": read("completions", OF_COMPLETIONS), "datasets": read("datasets")}
         study = Study(verdicts=verdicts, **known, benign=snakemake.params.benign, harm_judges=harm)
         table = rates_table(found.rates, effects(study))
+    prefix = f"x{sha256(snakemake.wildcards.study.encode()).hexdigest()[:8]}"  # figures stand on one page
     output, label = snakemake.output, f"{snakemake.wildcards.study}: {EXPERIMENTS[kind].about}"
     files.write_text(Path(output.table), table.to_csv(index=False))
     files.write_text(Path(output.latex), latex(table, label))
-    files.write_text(Path(output.figure), experiment_figure(kind, found._replace(table=table), label, "figure"))
+    files.write_text(Path(output.figure), experiment_figure(kind, found._replace(table=table), label, prefix))

@@ -11,7 +11,7 @@ from safetyheads.jobs.conditions import mixed
 from safetyheads.jobs.records import commit
 from safetyheads.jobs.run import logged
 from safetyheads.methods import OWN_STAGES, SCORES
-from safetyheads.report import TABLES, ReportData, build
+from safetyheads.report import TABLES, Experiment, ReportData, build
 
 
 def table(paths, columns=None):
@@ -46,6 +46,10 @@ with logged(snakemake.log[0]):
         page={"versions": versions(), **commit(Path(snakemake.scriptdir).parents[1])},
         mixed=[f"{one.path}: {one.words}" for one in mixed(records)],
         head_sets=settings.head_sets,
+        experiments={
+            name: Experiment(kind, Path(figure).read_text(encoding="utf-8"), pd.read_csv(numbers))
+            for (name, kind), numbers, figure in zip(snakemake.params.experiments, inputs.numbers, inputs.figures)
+        },
         **{key: used(settings, key) for key in ("templates", "ablations", "decodings", "judges")},
     )
     files.write_text(Path(snakemake.output[0]), build(data))

@@ -14,14 +14,15 @@ from markupsafe import Markup
 
 from safetyheads.report import broken_text, figures, meanings, tables
 from safetyheads.report.checks import checks_table
-from safetyheads.report.data import TABLES, ReportData
+from safetyheads.report.data import TABLES, Experiment, ReportData
+from safetyheads.report.experiments import experiments_section
 from safetyheads.report.figures.drawing import percent
 from safetyheads.report.headlines import headlines
 from safetyheads.report.judges import judges_section
 from safetyheads.report.planted import planted_checks
 from safetyheads.report.sections import model_sections
 
-__all__ = ["TABLES", "ReportData", "build", "figures"]
+__all__ = ["TABLES", "Experiment", "ReportData", "build", "figures"]
 
 _FOLDER = Path(__file__).parent
 _STUDY_KEYS = ("models", "datasets", "templates", "ablations", "plans", "decodings", "judges")
@@ -52,6 +53,7 @@ def build(data: ReportData) -> str:
         ],
         broken_text=broken_text.rule(),
         checked=[(model, planted, checks) for model, planted, checks in checked if checks],
+        experiments=experiments_section(data),
         judges=judges_section(data),
         models=model_sections(data),
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -16,13 +16,21 @@ Settings = Mapping[str, Mapping[str, Any]]
 TABLES = (
     "attacks",
     *("rates", "effects", "effects_by_category", "maps", "maps_by_head", "concentration", "stability", "noise"),
-    *("calibration", "agreement"),
+    *("calibration", "agreement", "paper_vs_ours"),
 )
 """The tables of a study that the page shows; some studies lack some."""
 
 
 def _empty() -> pd.DataFrame:
     return pd.DataFrame()
+
+
+class Experiment(NamedTuple):
+    """What was made of a study that is an experiment."""
+
+    kind: str
+    svg: str
+    table: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,9 @@ class ReportData:
     attacks: pd.DataFrame = field(default_factory=_empty)
     calibration: pd.DataFrame = field(default_factory=_empty)
     agreement: pd.DataFrame = field(default_factory=_empty)
+    paper_vs_ours: pd.DataFrame = field(default_factory=_empty)
+    experiments: Mapping[str, Experiment] = field(default_factory=dict)
+    """The experiments by the names of their studies. Where there are any, there is `paper_vs_ours`, too."""
     ships: pd.DataFrame = field(default_factory=_empty)
     sahara: pd.DataFrame = field(default_factory=_empty)
     scores: Mapping[str, pd.DataFrame] = field(default_factory=dict)
