@@ -6,6 +6,7 @@ The functions take wildcards as Snakemake hands them over, and ask `safetyheads.
 import sys
 
 from safetyheads.config.published import PUBLISHED, same, sizes
+from safetyheads.costs.model_sizes import sizes_of_heads
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.jobs.cells import CHECKED, SHARD, Cells
 from safetyheads.jobs.content import file_sum

@@ -19,6 +19,9 @@ rule experiments:
     params:
         kind=lambda wildcards: settings.studies[wildcards.study].experiment,
         benign=settings.benign(),
+        sizes=lambda wildcards: known(
+            sizes_of_heads, settings, settings.studies[wildcards.study].models
+        ),
         code=code("experiments"),
     message:
         "Experiment {wildcards.study}"

@@ -11,7 +11,13 @@ from made_up_study import study
 from safetyheads.artifacts.latex import latex
 from safetyheads.report.figures.experiments import Panel, Results, experiment_figure, sheet
 from safetyheads.statistics.effects import Study, effects
-from safetyheads.statistics.experiments import distribution_table, maps_table, overlap_table, rates_table
+from safetyheads.statistics.experiments import (
+    distribution_table,
+    maps_table,
+    overlap_table,
+    parameters_table,
+    rates_table,
+)
 from safetyheads.statistics.maps import maps
 from safetyheads.statistics.rates import rates
 
@@ -72,6 +78,14 @@ def test_the_table_of_rates_has_a_row_for_each_plan_and_its_control_beside() -> 
     assert len(both) == len(of_effects) and both["over_control"].notna().any()
     pd.testing.assert_series_equal(both["over_control"], both["over_control_effect"], check_names=False)
     assert "mine, scaling" in words(drawn("asr", Results(table, of_rates, NOTHING, {})))
+    sources = table.drop_duplicates("plan").set_index("plan")["source"]
+    assert sources["sahara-2"] == "harmful" and sources["sahara-2@chosen"] == "chosen" and pd.isna(sources["mine"])
+    assert "chosen on chosen" in words(drawn("transfer", Results(table, of_rates, NOTHING, {})))
+    changed = parameters_table(table, {"m": (50, 1000)}, {"mine": 3}).drop_duplicates("plan").set_index("plan")
+    assert changed.loc[["none", "mine", "sahara-2"], "heads"].tolist() == [0, 3, 2]
+    assert changed.loc[["none", "mine", "sahara-2"], "share"].tolist() == [0, 0.15, 0.1]
+    assert parameters_table(table, {}, {})["share"].isna().all()
+    assert "sahara-2, 10.000%" in words(drawn("parameters", Results(changed.reset_index(), of_rates, NOTHING, {})))
     assert "heads ablated" in words(drawn("doses", Results(table, of_rates, NOTHING, {})))
 
 

@@ -148,6 +148,8 @@ def test_what_is_plain_passes(text: str, tmp_path: Path) -> None:
     check_file(tmp_path / "study.yaml")
 
 
-@pytest.mark.parametrize("file", ["config.yaml", "methods.yaml", "organisms.yaml", "paper.yaml"])
+@pytest.mark.parametrize(
+    "file", ["config.yaml", "all-experiments.yaml", "methods.yaml", "organisms.yaml", "paper.yaml"]
+)
 def test_the_configurations_of_this_repository_pass(file: str) -> None:
     check_file(ROOT / "config" / file)

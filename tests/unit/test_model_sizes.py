@@ -12,8 +12,16 @@ from test_job_costs import config
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from safetyheads.config.catalogue import catalogue
+from safetyheads.config.load import load_config
 from safetyheads.config.local_models import local_grid
-from safetyheads.costs.model_sizes import DEMO, TYPICAL_CHARACTERS, local_shape, model_shape, query_count
+from safetyheads.costs.model_sizes import (
+    DEMO,
+    TYPICAL_CHARACTERS,
+    local_shape,
+    model_shape,
+    query_count,
+    sizes_of_heads,
+)
 from safetyheads.datasets import read_queries
 from safetyheads.demo.model import _architecture, make_tokenizer
 from safetyheads.errors import SafetyHeadsError
@@ -136,3 +144,10 @@ def test_of_a_pilot_only_its_queries_count(pilot: dict[str, Any], tmp_path: Path
         assert found[0] == 20
     few = query_count(config(datasets={"x": mine | {"limit": 31}}), "x", Path())
     assert few == (30, 4.0), "no more than there are"
+
+
+def test_a_head_of_llama_is_its_slice_of_one_projection() -> None:
+    study = {"models": ["llama-2-7b-chat"], "datasets": ["advbench"], "templates": ["direct"], "plans": ["none"]}
+    study |= {"ablations": ["scaling"], "decodings": ["greedy"], "judges": ["paper"]}
+    sizes = sizes_of_heads(load_config({"studies": {"one": study}}), ["llama-2-7b-chat"])
+    assert sizes == {"llama-2-7b-chat": [4096 * 128, pytest.approx(6_738_415_616, rel=1e-4)]}

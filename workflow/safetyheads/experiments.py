@@ -17,6 +17,8 @@ class Experiment(NamedTuple):
 EXPERIMENTS = {
     "asr": Experiment("rates", "the attack success rate of each plan beside the plain model's and its control's"),
     "doses": Experiment("rates", "what becomes of the answers by the number of ablated heads"),
+    "transfer": Experiment("rates", "what heads do on the data set that they were chosen on, and on others"),
+    "parameters": Experiment("rates", "what share of the model's parameters is changed, and what that does"),
     "maps": Experiment("maps", "the attack success rate without each head alone"),
     "overlap": Experiment(
         "scores", "which heads rank first in two models, data sets or ablations alike, beside chance"

@@ -14,7 +14,13 @@ from safetyheads.judges.declared import harm_judges, keyword_judges
 from safetyheads.methods import SCORES
 from safetyheads.report.figures.experiments import Results, experiment_figure
 from safetyheads.statistics.effects import Study, effects
-from safetyheads.statistics.experiments import distribution_table, maps_table, overlap_table, rates_table
+from safetyheads.statistics.experiments import (
+    distribution_table,
+    maps_table,
+    overlap_table,
+    parameters_table,
+    rates_table,
+)
 from safetyheads.statistics.harmless import COLUMNS as OF_COMPLETIONS
 from safetyheads.statistics.maps import maps
 from safetyheads.statistics.pairs import COLUMNS as OF_VERDICTS
@@ -43,6 +49,9 @@ with logged(snakemake.log[0]):
         known = {"completions": read("completions", OF_COMPLETIONS), "datasets": read("datasets")}
         study = Study(verdicts=verdicts, **known, benign=snakemake.params.benign, harm_judges=harm)
         table = rates_table(found.rates, effects(study))
+        if kind == "parameters":
+            sets = {name: len(heads) for name, heads in settings.head_sets.items()}
+            table = parameters_table(table, snakemake.params.sizes, sets)
     prefix = f"x{sha256(snakemake.wildcards.study.encode()).hexdigest()[:8]}"  # figures stand on one page
     output, label = snakemake.output, f"{snakemake.wildcards.study}: {EXPERIMENTS[kind].about}"
     files.write_text(Path(output.table), table.to_csv(index=False))

@@ -229,7 +229,9 @@ class Study(Section):
 
     experiment: ExperimentName | None = None
     """Make a table and a figure of this study alone, in `experiments/STUDY/`; `snakemake STUDY` makes nothing else.
-    `asr`: rates of each plan; `doses`: by number of heads; `maps`: without each head; `overlap`: of rankings of heads;
+    `asr`: rates of each plan; `doses`: by number of heads; `transfer`: by the data set that heads were chosen on;
+    `parameters`: beside the share of parameters that changes;
+    `maps`: without each head; `overlap`: of rankings of heads;
     `distribution`: of scores over heads."""
     models: Names
     """Names of models."""

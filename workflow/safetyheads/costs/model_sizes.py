@@ -1,5 +1,6 @@
 """How large models and data sets are, told by the catalogue, or by local files without loading them."""
 
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
@@ -24,6 +25,16 @@ def model_shape(config: Config, name: str, folder: Path) -> Shape | None:
         return model_shape(config, model.rest_from, folder)
     entry = catalogue_model(model.repo)
     return Shape(**entry.model_dump(include={field.name for field in fields(Shape)})) if entry else None
+
+
+def sizes_of_heads(config: Config, names: Iterable[str]) -> dict[str, list[int]]:
+    """For each model of known dimensions, the parameters of a head's slice of one projection and of the whole model."""
+    shapes = {name: model_shape(config, name, Path()) for name in names}
+    return {
+        name: [shape.hidden * (shape.head_dim or shape.hidden // shape.heads), shape.parameters]
+        for name, shape in shapes.items()
+        if shape
+    }
 
 
 def judge_shape(config: Config, name: str, folder: Path) -> Shape | None:

@@ -39,12 +39,35 @@ BESIDE = [
 def rates_table(rates: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
     """A row for each plan: its rates and, where they were measured, its controls and the harmless side.
 
-    `rates` and `effects` are those tables of the study's cells. The draws of controls have no rows of their own: what
-    they show is in `control` and `uniform`. Nor have the heads of a map.
+    `rates` and `effects` are those tables of the study's cells. `source` is the data set that heads were chosen on, and
+    null for head sets. The draws of controls have no rows of their own: what they show is in `control` and `uniform`.
+    Nor have the heads of a map.
     """
-    kinds = rates["plan"].map({plan: parse_plan(plan).kind for plan in rates["plan"].unique()})
-    own = rates[~kinds.isin(["single", "each", "random", "matched"])][RATES]
+    plans = [parse_plan(str(name)) for name in rates["plan"]]
+    own = rates[[not plan.paired for plan in plans]][RATES]
+    chosen = [(plan.source or dataset) if plan.method else None for plan, dataset in zip(plans, rates["dataset"])]
+    own.insert(PLAN_KEYS.index("plan") + 1, "source", pd.Series(chosen, rates.index)[own.index])
     return own.merge(effects[[*PLAN_KEYS, *BESIDE]], how="left", on=PLAN_KEYS, validate="one_to_one")
+
+
+def parameters_table(
+    table: pd.DataFrame, sizes: Mapping[str, tuple[int, int]], head_sets: Mapping[str, int]
+) -> pd.DataFrame:
+    """The table of rates with `heads`, how many a plan ablates, and the `share` of the model's parameters that changes.
+
+    `sizes` has for each model the parameters that one head's ablation changes, its slice of one projection (width x
+    size of a head), and those of the whole model; `head_sets` the number of heads of each. Models whose size is not
+    known have no share.
+    """
+    plans = [parse_plan(str(name)) for name in table["plan"]]
+    heads = [plan.n if plan.n is not None else head_sets.get(plan.name, 0) for plan in plans]
+    of_models = [sizes.get(str(model)) for model in table["model"]]
+    shares = [n * size[0] / size[1] if size else None for n, size in zip(heads, of_models)]
+    found = table.copy()
+    at = list(found).index("n")
+    found.insert(at, "share", pd.Series(shares, found.index, dtype="float64"))
+    found.insert(at, "heads", heads)
+    return found
 
 
 def maps_table(maps: pd.DataFrame, by_head: pd.DataFrame) -> pd.DataFrame:

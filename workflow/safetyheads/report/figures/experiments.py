@@ -166,6 +166,37 @@ def _asr(results: Results, prefix: str) -> list[Panel]:
     return panels
 
 
+def _transfer(results: Results, prefix: str) -> list[Panel]:
+    """A panel for each model, judge, ablation and kind of plan: a row for each data set that was measured."""
+    rows = results.table[results.table["source"].notna()]
+    groups = rows.assign(what=rows["plan"].str.partition("@")[0]).groupby(
+        ["model", "what", "ablation", "template", "decoding", "judge"], observed=True
+    )
+    panels = []
+    for at, (values, group) in enumerate(groups):
+        title = ", ".join(map(str, values))
+        series = "chosen on " + group["source"].astype(str)
+        table = group.assign(name=group["dataset"], series=series, value=group["coherent_asr"], beside=group["control"])
+        table = table.assign(low=group["coherent_low"], high=group["coherent_high"]).sort_values(["name", "series"])
+        svg = dots(table, "coherent ASR", "control", label=f"Transfer: {title}", prefix=f"{prefix}-{at}")
+        panels.append(Panel(title, svg))
+    return panels
+
+
+def _parameters(results: Results, prefix: str) -> list[Panel]:
+    """A panel for each setting: a row for each plan and what share of the parameters it changes."""
+    panels = []
+    rows = results.table[results.table["plan"] != "none"]
+    for at, (values, group) in enumerate(rows.groupby(_SETTING, observed=True)):
+        title, group = ", ".join(map(str, values)), group.sort_values(["heads", "plan"])
+        named = [f"{plan}, {share:.3%}" for plan, share in zip(group["plan"], group["share"])]
+        table = group.assign(name=named, series=group["ablation"], value=group["coherent_asr"], beside=group["control"])
+        table = table.assign(low=group["coherent_low"], high=group["coherent_high"])
+        svg = dots(table, "coherent ASR", "control", label=f"Parameters: {title}", prefix=f"{prefix}-{at}")
+        panels.append(Panel(title, svg))
+    return panels
+
+
 def _doses(results: Results, prefix: str) -> list[Panel]:
     """A panel for each cell and ablation: what becomes of the answers by the number of ablated heads."""
     panels, keys = [], [*_SETTING, "ablation"]
@@ -229,6 +260,8 @@ def _distribution(results: Results, prefix: str) -> list[Panel]:
 _PANELS: dict[str, Callable[[Results, str], list[Panel]]] = {
     "asr": _asr,
     "doses": _doses,
+    "transfer": _transfer,
+    "parameters": _parameters,
     "maps": _maps,
     "overlap": _overlap,
     "distribution": _distribution,
