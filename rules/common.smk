@@ -5,11 +5,8 @@ The functions take wildcards as Snakemake hands them over, and ask `safetyheads.
 
 import sys
 
-from safetyheads.config.published import PUBLISHED, same, sizes
-from safetyheads.costs.model_sizes import sizes_of_heads
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.jobs.cells import CHECKED, SHARD, Cells
-from safetyheads.jobs.content import file_sum
 from safetyheads.jobs.fingerprint import fingerprint
 from safetyheads.jobs.planning import hours, rates_to_be_gone
 from safetyheads.jobs.resources import Requests, gpu_here, on_gpu

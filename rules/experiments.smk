@@ -1,3 +1,8 @@
+from safetyheads.config.published import FILE, same, sizes
+from safetyheads.costs.model_sizes import sizes_of_heads
+from safetyheads.jobs.content import file_sum
+
+
 rule experiments:
     input:
         unpack(asked(cells.experiment_inputs, "study")),
@@ -55,7 +60,7 @@ rule paper_vs_ours:
     params:
         same=same(settings),
         sizes=sizes(),
-        published=file_sum(PUBLISHED),
+        published=file_sum(FILE),
         code=code("paper_vs_ours"),
     message:
         "The published numbers beside the measured ones"

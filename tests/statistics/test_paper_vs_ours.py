@@ -7,8 +7,7 @@ import pytest
 
 from safetyheads.config.catalogue import catalogue
 from safetyheads.config.load import load_config
-from safetyheads.config.published import PUBLISHED as FILE
-from safetyheads.config.published import same, sizes
+from safetyheads.config.published import FILE, same, sizes
 from safetyheads.plans import parse_plan
 from safetyheads.statistics.paper_vs_ours import PUBLISHED, paper_vs_ours
 

@@ -29,8 +29,7 @@ from safetyheads.statistics.rates import rates
 
 def read(name, columns=None):
     """The rows of all inputs of this name; an empty table if there are none."""
-    paths = [snakemake.input[name]] if isinstance(snakemake.input.get(name), str) else snakemake.input.get(name, [])
-    parts = [files.read(Path(path), columns) for path in paths]
+    parts = [files.read(Path(path), columns) for path in snakemake.input.get(name, [])]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 

@@ -8,7 +8,7 @@ from safetyheads.artifacts import files
 from safetyheads.artifacts.latex import latex
 from safetyheads.artifacts.provenance import made_from, together
 from safetyheads.config.load import Config
-from safetyheads.config.published import PUBLISHED
+from safetyheads.config.published import FILE
 from safetyheads.jobs.records import commit, record_of
 from safetyheads.jobs.run import logged
 from safetyheads.statistics.paper_vs_ours import paper_vs_ours
@@ -16,7 +16,7 @@ from safetyheads.statistics.paper_vs_ours import paper_vs_ours
 with logged(snakemake.log[0]):
     settings, params, output = Config.model_validate(snakemake.config), snakemake.params, snakemake.output
     rates = Path(snakemake.input.rates)
-    published = pd.read_csv(PUBLISHED, dtype=str, keep_default_na=False)
+    published = pd.read_csv(FILE, dtype=str, keep_default_na=False)
     measured = pd.DataFrame(columns=["quantity", "our_model", "plan", "ours", "why"])
     table = paper_vs_ours(published, files.read(rates), params.same, params.sizes, measured)
     record = record_of(params, settings.results) | commit(Path(snakemake.scriptdir).parents[1])

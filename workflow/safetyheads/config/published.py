@@ -8,7 +8,7 @@ from safetyheads.config.load import Config
 from safetyheads.config.sections import AblationConfig, Decoding, Template
 from safetyheads.config.sources import Model
 
-PUBLISHED = FOLDER / "published.csv"
+FILE = FOLDER / "published.csv"
 """The numbers of the paper's text, figures and tables."""
 
 TOKENS = 128

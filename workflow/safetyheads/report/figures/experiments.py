@@ -99,7 +99,7 @@ def dots(rows: pd.DataFrame, axis: str, beside: str = "", *, label: str, prefix:
     columns = 1 + (max(map(len, series), default=0) <= 26)
     marked = bool(beside) and rows["beside"].notna().any()
     keys: list[tuple[str, str, str, LineStyle]] = [
-        (name, COLOURS[k % 6], MARKERS[k % 6], "none") for k, name in enumerate(series)
+        (name, COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)], "none") for k, name in enumerate(series)
     ]
     key = LEGEND_ROW * -(-len(keys) // columns) + 6
     low = min(0.0, float(np.nanmin(rows[["value", "low", "beside"]].to_numpy(dtype=float), initial=0.0)))
@@ -121,7 +121,7 @@ def dots(rows: pd.DataFrame, axis: str, beside: str = "", *, label: str, prefix:
         for one in rows.to_dict("records"):
             k = series.index(one["series"])
             y = names.index(one["name"]) + (k - (len(series) - 1) / 2) * 9.0 / step
-            colour, marker = COLOURS[k % 6], MARKERS[k % 6]
+            colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
             if marked:
                 axes.plot(one["beside"], y, "|", color=INK, markersize=9, markeredgewidth=1.6, zorder=5)
             axes.plot([one["low"], one["high"]], [y, y], color=colour, linewidth=1.6, zorder=3)
@@ -144,8 +144,8 @@ def curves(lines: Mapping[str, tuple[np.ndarray, np.ndarray]], x: str, y: str, *
         keys: list[tuple[str, str, str, LineStyle]] = []
         for k, (name, (across, up)) in enumerate(lines.items()):
             style = LINES[k % len(LINES)]
-            axes.plot(across, up, color=COLOURS[k % 6], linestyle=style, linewidth=1.8)
-            keys.append((name, COLOURS[k % 6], "", style))
+            axes.plot(across, up, color=COLOURS[k % len(COLOURS)], linestyle=style, linewidth=1.8)
+            keys.append((name, COLOURS[k % len(COLOURS)], "", style))
         axes.set_ylim(bottom=0)
         legend(figure, keys, columns)
         return to_svg(figure, label, prefix)
