@@ -40,6 +40,7 @@ rule datasets:
             "target",
             "limit",
             "sample",
+            "rows",
         ),
         content=dataset_content,
         code=code("datasets"),

@@ -445,6 +445,13 @@ def test_a_limit_takes_the_first():
     assert list(datasets.pilot(ROWS, limit=3)["query_id"]) == ["d-0000", "d-0001", "d-0002"]
 
 
+@pytest.mark.parametrize("n", [1, 29, 30])
+def test_halves_are_every_other_row_and_together_all(n):
+    even, odd = (datasets.pilot(ROWS[:n], half=half) for half in ("even", "odd"))
+    assert list(even["query_id"]) == [f"d-{number:04d}" for number in range(0, n, 2)]
+    assert list(odd["query_id"]) == [f"d-{number:04d}" for number in range(1, n, 2)]
+
+
 def test_a_sample_is_what_it_has_always_been():
     """A copied number, on purpose: it must be the same with all versions of libraries."""
     assert list(datasets.pilot(ROWS, sample={"n": 5, "seed": 0})["query_id"].str[-2:].astype(int)) == [

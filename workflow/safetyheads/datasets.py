@@ -60,13 +60,18 @@ def read_queries(
     return table(dataset, queries, categories, targets)
 
 
-def pilot(rows: "pd.DataFrame", limit: int | None = None, sample: dict[str, int] | None = None) -> "pd.DataFrame":
+def pilot(
+    rows: "pd.DataFrame", limit: int | None = None, sample: dict[str, int] | None = None, half: str | None = None
+) -> "pd.DataFrame":
     """Some rows of a data set, in file order and with the ids that they have in the whole one; all if it has no more.
 
-    These are the first `limit` rows, or `sample["n"]` rows drawn by `sample["seed"]`. What is drawn is the same for all
-    versions of Python and of libraries, and a larger sample with the same seed holds the smaller one.
+    These are the first `limit` rows, `sample["n"]` rows drawn by `sample["seed"]`, or every other row: the `half`
+    `even` has the first one, `odd` the second. What is drawn is the same for all versions of Python and of libraries,
+    and a larger sample with the same seed holds the smaller one.
     """
     kept = list(range(len(rows)))
+    if half is not None:
+        kept = kept[half == "odd" :: 2]
     if limit is not None:
         kept = kept[:limit]
     if sample is not None:

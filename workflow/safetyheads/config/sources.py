@@ -205,6 +205,9 @@ class Dataset(Section):
     sample: Sample | None = None
     """For a pilot: only a random sample, such as `{n: 20, seed: 0}`, in file order. Queries keep the ids that they have
     in the whole file."""
+    rows: Literal["even", "odd"] | None = None
+    """Every other query: `even` has the first, the third and so on, as `query_id` counts from 0; `odd` has the others.
+    Choose heads on one half and measure them on both: only of the other half does the effect tell something new."""
     benign: bool = False
     """`true` where the queries should be answered, not refused: heads are chosen on them only by name (`PLAN@it`), and
     the page says that a high rate is good."""
@@ -213,8 +216,10 @@ class Dataset(Section):
     def _consistent(self) -> Self:
         source = self._need_one_of("path", "url", "repo", "demo")
         self._allow_only_with(source, "repo", "revision", "file")
-        if len(self._given("limit", "sample")) == 2:
-            raise ValueError("found limit and sample; allowed: one of them, the first queries or a random sample")
+        if len(given := self._given("limit", "sample", "rows")) > 1:
+            raise ValueError(
+                f"found {' and '.join(given)}; allowed: one of them, the first queries, a random sample or every other"
+            )
         if source == "demo":
             if given := self._given("sha256", "format", "query", "category", "target"):
                 raise ValueError(f"found {' and '.join(given)} together with demo; allowed: demo alone")

@@ -81,8 +81,9 @@ def _whole(data: ReportData, dataset: str) -> tuple[int, str]:
     record = data.record_of(f"datasets/{dataset}.parquet")
     if "queries" not in record:
         return 0, ""
-    sample = record["config"]["dataset"].get("sample")
-    return int(record["queries"]), f"drawn with seed {sample['seed']}," if sample else "the first"
+    settings = record["config"]["dataset"]
+    drawn = f"drawn with seed {settings['sample']['seed']}," if "sample" in settings else "the first"
+    return int(record["queries"]), f"the {settings['rows']} rows," if "rows" in settings else drawn
 
 
 def leading_heads(ships: pd.DataFrame) -> Table:
