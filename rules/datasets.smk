@@ -40,7 +40,7 @@ rule datasets:
             "target",
             "limit",
             "sample",
-            "rows",
+            "half",
         ),
         content=dataset_content,
         code=code("datasets"),

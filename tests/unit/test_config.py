@@ -370,7 +370,7 @@ REFUSED = [
     ("datasets.neutral.sample", {"seed": 1}, "datasets.neutral.sample.n", ["found no such key", "required"]),
     ("datasets.neutral.sample", 20, "datasets.neutral.sample", ["found 20"]),
     ("datasets.x", {"demo": "harmful", "limit": 1, "sample": {"n": 1}}, "datasets.x", ["limit and sample", "one of"]),
-    ("datasets.x", {"demo": "harmful", "limit": 1, "rows": "even"}, "datasets.x", ["limit and rows", "every other"]),
+    ("datasets.x", {"demo": "harmful", "limit": 1, "half": "even"}, "datasets.x", ["limit and half", "every other"]),
     ("datasets.x", {"demo": "harmfull"}, "datasets.x.demo", ["harmful, attribution, benign", "'harmful'?"]),
     ("datasets.neutral.sha256", "12ab", "datasets.neutral.sha256", ["found '12ab'", "64 hexadecimal digits"]),
     ("templates.x", {"text": "{question}"}, "templates.x", ["'{question}' without {query}"]),

@@ -144,7 +144,7 @@ def test_of_a_pilot_only_its_queries_count(pilot: dict[str, Any], tmp_path: Path
         assert found[0] == 20
     few = query_count(config(datasets={"x": mine | {"limit": 31}}), "x", Path())
     assert few == (30, 4.0), "no more than there are"
-    odd = config(datasets={"x": {"demo": "three", "rows": "odd"}, "whole": {"demo": "three"}})
+    odd = config(datasets={"x": {"demo": "three", "half": "odd"}, "whole": {"demo": "three"}})
     assert query_count(odd, "x", Path())[0] == query_count(odd, "whole", Path())[0] // 2  # type: ignore[index]
 
 

@@ -515,7 +515,7 @@ def test_mixed_conditions_are_told_at_the_top() -> None:
     [
         ({"limit": 40}, "demo_harmful is a pilot: the first 40 of 1,520 queries."),
         ({"sample": {"n": 40, "seed": 3}}, "demo_harmful is a pilot: drawn with seed 3, 40 of 1,520 queries."),
-        ({"rows": "odd"}, "demo_harmful is a pilot: the odd rows, 40 of 1,520 queries."),
+        ({"half": "odd"}, "demo_harmful is a pilot: the odd rows, 40 of 1,520 queries."),
     ],
 )
 def test_a_pilot_is_told_where_the_data_set_is_described(pilot: dict[str, Any], said: str) -> None:

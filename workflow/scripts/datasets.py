@@ -25,7 +25,7 @@ with logged(snakemake.log[0]):
         record["sha256"] = sha256_of(file)
         named = {key: params.get(key) for key in ("query", "category", "target")}
         rows = read_queries(file, dataset=name, format=settings.dataset(name).file_format, **named)
-    if params.keys() & {"limit", "sample", "rows"}:
+    if params.keys() & {"limit", "sample", "half"}:
         record["queries"] = len(rows)  # of the whole file
-        rows = pilot(rows, params.get("limit"), params.get("sample"), params.get("rows"))
+        rows = pilot(rows, params.get("limit"), params.get("sample"), params.get("half"))
     files.write("datasets", Path(snakemake.output[0]), rows, dict(snakemake.wildcards), record)

@@ -205,7 +205,7 @@ class Dataset(Section):
     sample: Sample | None = None
     """For a pilot: only a random sample, such as `{n: 20, seed: 0}`, in file order. Queries keep the ids that they have
     in the whole file."""
-    rows: Literal["even", "odd"] | None = None
+    half: Literal["even", "odd"] | None = None
     """Every other query: `even` has the first, the third and so on, as `query_id` counts from 0; `odd` has the others.
     Choose heads on one half and measure them on both: only of the other half does the effect tell something new."""
     benign: bool = False
@@ -216,7 +216,7 @@ class Dataset(Section):
     def _consistent(self) -> Self:
         source = self._need_one_of("path", "url", "repo", "demo")
         self._allow_only_with(source, "repo", "revision", "file")
-        if len(given := self._given("limit", "sample", "rows")) > 1:
+        if len(given := self._given("limit", "sample", "half")) > 1:
             raise ValueError(
                 f"found {' and '.join(given)}; allowed: one of them, the first queries, a random sample or every other"
             )

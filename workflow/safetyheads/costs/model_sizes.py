@@ -64,7 +64,7 @@ def local_shape(folder: Path) -> Shape | None:
 def query_count(config: Config, name: str, folder: Path) -> tuple[int, float] | None:
     """Number of queries of a data set and their mean length in characters; None if neither file nor catalogue says.
 
-    Of a pilot (`limit`, `sample`, `rows`) only its queries count, at the mean length of all.
+    Of a pilot (`limit`, `sample`, `half`) only its queries count, at the mean length of all.
     """
     data = config.dataset(name)
     entry = catalogue_dataset(data)
@@ -74,7 +74,7 @@ def query_count(config: Config, name: str, folder: Path) -> tuple[int, float] | 
         found = _counted(folder / data.path, data.file_format, data.query) if data.path else None
     if found is None:
         return None
-    there = {None: found[0], "even": (found[0] + 1) // 2, "odd": found[0] // 2}[data.rows]
+    there = {None: found[0], "even": (found[0] + 1) // 2, "odd": found[0] // 2}[data.half]
     asked = data.limit or (data.sample.n if data.sample else there)
     return min(asked, there), found[1]
 

@@ -83,7 +83,7 @@ def _whole(data: ReportData, dataset: str) -> tuple[int, str]:
         return 0, ""
     settings = record["config"]["dataset"]
     drawn = f"drawn with seed {settings['sample']['seed']}," if "sample" in settings else "the first"
-    return int(record["queries"]), f"the {settings['rows']} rows," if "rows" in settings else drawn
+    return int(record["queries"]), f"the {settings['half']} rows," if "half" in settings else drawn
 
 
 def leading_heads(ships: pd.DataFrame) -> Table:
