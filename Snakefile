@@ -101,6 +101,7 @@ include: "rules/rates.smk"
 include: "rules/effects.smk"
 include: "rules/concentration.smk"
 include: "rules/report.smk"
+include: "rules/utility.smk"
 include: "rules/experiments.smk"
 include: "rules/annotation.smk"
 
@@ -126,6 +127,21 @@ rule to_judge:
 rule attribution:
     input:
         cells.score_paths().values(),
+
+
+# `snakemake figure-5` makes the experiment of this name, and nothing that only others need.
+for study, made in cells.experiments().items():
+    if study in {rule.name for rule in workflow.rules}:
+        sys.exit(
+            f"studies.{study}: found the name of a rule for a study with experiment; allowed: another name, as it "
+            "becomes a target of its own."
+        )
+
+    rule:
+        name:
+            study
+        input:
+            made,
 
 
 announce()

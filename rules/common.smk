@@ -82,9 +82,9 @@ chat_template = asked(lambda model: settings.chat_template(model) or "", "model"
 thinking = asked(settings.thinking, "model")
 heads_of_plan = asked(cells.plan_settings, "plan", "ablation")
 scores_inputs = asked_paths(cells.scores_inputs, "method", "model")
-completion_inputs = asked_paths(
-    cells.completion_inputs, "plan", "ablation", "model", "dataset"
-)
+ablated = ("plan", "ablation", "model", "dataset")
+completion_inputs = asked_paths(cells.completion_inputs, *ablated)
+utility_inputs = asked_paths(cells.utility_inputs, *ablated)
 verdict_inputs = asked_paths(cells.verdict_inputs, "model", "judge")
 
 

@@ -34,16 +34,6 @@ rule experiments:
         "../workflow/scripts/experiments.py"
 
 
-# `snakemake figure-5` makes the experiment of this name, and nothing that only others need.
-for study in cells.experiments():
-
-    rule:
-        name:
-            study
-        input:
-            cells.experiments()[study],
-
-
 rule paper_vs_ours:
     input:
         rates=PATHS["rates"],

@@ -17,7 +17,9 @@ from safetyheads.statistics.experiments import (
     overlap_table,
     parameters_table,
     rates_table,
+    utility_table,
 )
+from safetyheads.statistics.intervals import difference_interval
 from safetyheads.statistics.maps import maps
 from safetyheads.statistics.rates import rates
 
@@ -125,3 +127,24 @@ def test_a_table_for_papers_escapes_what_latex_reads() -> None:
     text = latex(table, "50 % of a_b")
     assert "sahara\\_centred-1 & 0.123" in text and "low \\%" in text and "empty" not in text
     assert "50 \\% of a\\_b" in text
+
+
+def test_the_table_of_utility_compares_item_by_item() -> None:
+    keys = {"model": "m", "dataset": "d", "template": "t", "task": "mild", "metric": "acc"}
+    items = [
+        *(
+            {**keys, "ablation": "plain", "plan": "none", "item": at, "value": value}
+            for at, value in enumerate([1, 1, 0, 0])
+        ),
+        *(
+            {**keys, "ablation": "scaling", "plan": "mine", "item": at, "value": value}
+            for at, value in enumerate([1, 0, 1, 1])
+        ),
+    ]
+    table = utility_table(pd.DataFrame(items))
+    plain, mine = table.sort_values("ablation").to_dict("records")
+    assert (plain["accuracy"], plain["plain"], plain["change"]) == (0.5, 0.5, 0) and np.isnan(plain["change_low"])
+    assert (mine["n"], mine["accuracy"], mine["plain"], mine["change"]) == (4, 0.75, 0.5, 0.25)
+    low, high = difference_interval([0, -1, 1, 1])
+    assert (mine["change_low"], mine["change_high"]) == (low, high)
+    assert "mine, scaling" in words(drawn("utility", Results(table, NOTHING, NOTHING, {})))

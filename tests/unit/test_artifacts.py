@@ -172,6 +172,10 @@ CONTRACT: dict[str, dict[str, str]] = {
         **HEAD,
         **{"share": "double", "chosen": "bool", "margin": "double"},
     },
+    "utility": {
+        **dict.fromkeys(("model", "dataset", "template", "ablation", "plan", "task", "metric"), "string"),
+        **{"item": "int32", "value": "double"},
+    },
     "noise": {"model": "string", "judge": "string", "n": "int64", "texts": "double", "verdicts": "double"},
 }
 VALUES: dict[str, Any] = {

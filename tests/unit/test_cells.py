@@ -56,6 +56,16 @@ def test_scores_are_those_that_plans_need_from_the_data_set_that_they_name(cells
     assert Cells(load_config(settings(plans=["random-3"]))).scored("sahara") == []
 
 
+def test_an_experiment_of_utility_generates_nothing_and_needs_the_scores_of_its_plans() -> None:
+    cells = Cells(load_config(settings(experiment="utility", plans=["none", "sahara-2"], datasets=["advbench"])))
+    assert cells.all == []
+    place = "<results>/utility/llama-2-7b-chat/advbench/simple"
+    paths = [f"{place}/{cell}.parquet" for cell in ("plain/none", "scaling/sahara-2", "undifferentiated/sahara-2")]
+    assert sorted(cells.experiment_inputs("main")["utility"]) == paths
+    inputs = cells.utility_inputs("sahara-2", "scaling", "llama-2-7b-chat", "advbench")
+    assert "sahara" in inputs["scores"] and "prompts" not in inputs
+
+
 def test_paths_are_those_of_the_contract(cells: Cells) -> None:
     assert cells.paths("rates") == ["<results>/rates.parquet"]
     assert cells.paths("models") == ["<results>/models/llama-2-7b-chat.json"]

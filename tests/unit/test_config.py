@@ -414,6 +414,8 @@ REFUSED = [
         (f"head_sets.{name}", ["L00H00"], f"head_sets.{name}", [f"found {name!r}", "does not begin like one"])
         for name in ("top-5", "top-x", "each-x", "matched-mine", "random-heads", "plain", "Plain-1", "contrast-3")
     ],
+    ("studies.main.experiment", "utility", "studies.main.plans[1]", ["'ships-1' in an experiment of utility", "top-N"]),
+    ("studies.main.experiment", "overlap", "studies.main.plans[0]", ["'none' in an experiment of scores", "sahara-N"]),
     ("attribution.steps", 17, "studies.main.plans[3]", ["attribution.steps: 17", "at most 16", "'tiny'"]),
     ("attribution.representation", "last", "attribution.representation", ["found 'last'", "final_norm, residual"]),
     ("compute.device", "gpu", "compute.device", ["found 'gpu'", "cuda:0"]),

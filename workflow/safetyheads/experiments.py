@@ -10,8 +10,13 @@ from typing import Literal, NamedTuple
 class Experiment(NamedTuple):
     """A kind of experiment: what it is made from, and what its table and figure show."""
 
-    reads: Literal["rates", "maps", "scores"]
+    reads: Literal["rates", "maps", "scores", "utility"]
     about: str
+
+    @property
+    def generates(self) -> bool:
+        """Whether the model generates text for it. Of a study that needs none, no cell is measured."""
+        return self.reads in ("rates", "maps")
 
 
 EXPERIMENTS = {
@@ -20,6 +25,7 @@ EXPERIMENTS = {
     "transfer": Experiment("rates", "what heads do on the data set that they were chosen on, and on others"),
     "parameters": Experiment("rates", "what share of the model's parameters is changed, and what that does"),
     "maps": Experiment("maps", "the attack success rate without each head alone"),
+    "utility": Experiment("utility", "accuracy on tasks with heads ablated, beside the plain model's"),
     "overlap": Experiment(
         "scores", "which heads rank first in two models, data sets or ablations alike, beside chance"
     ),

@@ -100,6 +100,11 @@ class Plan:
         return self.kind in ("single", "each", "random", "matched")
 
     @property
+    def one_set(self) -> bool:
+        """Whether the same heads are ablated in all that is measured."""
+        return not self.paired and not (self.method and self.method.per_prompt)
+
+    @property
     def has_effects(self) -> bool:
         """Whether the plan has a row of effects: head sets, too, but not what is measured for comparison alone."""
         return self.kind != "none" and not self.paired

@@ -20,6 +20,7 @@ from safetyheads.statistics.experiments import (
     overlap_table,
     parameters_table,
     rates_table,
+    utility_table,
 )
 from safetyheads.statistics.harmless import COLUMNS as OF_COMPLETIONS
 from safetyheads.statistics.maps import maps
@@ -38,6 +39,8 @@ with logged(snakemake.log[0]):
     found = Results(empty, empty, empty, {name: read(name) for name in SCORES if snakemake.input.get(name)})
     if EXPERIMENTS[kind].reads == "scores":
         table = {"overlap": overlap_table, "distribution": distribution_table}[kind](found.scores)
+    elif kind == "utility":
+        table = utility_table(read("utility"))
     elif kind == "maps":
         of_maps = maps(read("verdicts", OF_VERDICTS))
         found, table = found._replace(by_head=of_maps.by_head), maps_table(*of_maps)

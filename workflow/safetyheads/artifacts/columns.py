@@ -114,6 +114,7 @@ TYPES = {
     **dict.fromkeys(("both_harmful", "only_first", "only_second", "neither"), "int64"),
     **{"label": "bool", "judged": "bool", "corrected_by": "string", "reason": "string"},
     **dict.fromkeys(("n_heads", "needed", "up", "down", "up_asr", "down_asr"), "int64"),
+    **{"item": "int32", "value": "float64"},
     **dict.fromkeys(("paper", "spread", "ours", "coherent"), "float64"),
     **{"texts": "float64", "verdicts": "float64", "draws": "int64", "leaks": "int64", "selected_here": "bool"},
     **{"n": "int64", "selected": "bool", "token_ids": "tokens", "heads": "heads"},

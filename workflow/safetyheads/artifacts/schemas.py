@@ -237,6 +237,10 @@ STAGES: dict[str, Stage] = {
             "verdicts": "share that is judged otherwise or has another outcome",
         },
     ),
+    "utility_tasks": Stage("utility/tasks.json", about="the tasks: version, number of items"),
+    "utility": Stage(
+        "utility/{model}/{dataset}/{template}/{ablation}/{plan}.parquet", "an item, by metric", "task metric item value"
+    ),
     "experiments": Stage("experiments/{study}/table.csv", about="of a study with `experiment:`, from its cells alone"),
     "experiments_latex": Stage("experiments/{study}/table.tex", about="the same as LaTeX, for the package booktabs"),
     "experiments_figure": Stage("experiments/{study}/figure.svg", about="its figure"),

@@ -11,7 +11,9 @@ from safetyheads.config.judge_files import check_judge
 from safetyheads.config.local_files import braces, looked_for, model_folder
 from safetyheads.config.messages import key_path
 from safetyheads.errors import SafetyHeadsError, nearest
+from safetyheads.experiments import EXPERIMENTS
 from safetyheads.heads import parse_head
+from safetyheads.methods import METHODS
 from safetyheads.plans import ALLOWED, GROUPS, Plan, check_plan, parse_plan
 
 if TYPE_CHECKING:
@@ -73,6 +75,8 @@ def _study(
             yield f"{where}: {error}"
             continue
         yield from (f"{where}: {problem}" for problem in _plan(config, values, plan, models, folder))
+        if problem := _experiment(str(lists.get("experiment")), plan):
+            yield f"{where}: found {name!r} in {problem}"
         if plan.source in config.known("datasets"):
             sets.append(str(plan.source))
         chosen_on = [plan.source] if plan.source else [one for one in own if not config.dataset(one).benign]
@@ -103,6 +107,18 @@ def _study(
         if path and not (folder / path).is_file():
             where = f"datasets.{name}.path: found {path!r}, where there is no file ({looked_for(folder, path)})"
             yield f"{where}; allowed: a file{path_hint(path)}"
+
+
+def _experiment(kind: str, plan: Plan) -> str | None:
+    """What is wrong with a plan of an experiment of this kind; None if nothing is."""
+    if kind == "utility" and not plan.one_set:
+        return (
+            "an experiment of utility, whose tasks have items of their own; allowed: none, "
+            f"{', '.join(f'{group}-N' for group in GROUPS)}, and names in head_sets"
+        )
+    if kind in EXPERIMENTS and EXPERIMENTS[kind].reads == "scores" and not plan.method:
+        return f"an experiment of scores; allowed: {', '.join(f'{method}-N' for method in METHODS)}"
+    return None
 
 
 def _sources(config: "Declarations", values: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:

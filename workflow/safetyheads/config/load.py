@@ -55,6 +55,8 @@ class Declarations(sections.Section):
     """Device, batch size, jobs."""
     report: sections.Report = sections.Report()
     """The report."""
+    utility: sections.Utility = sections.Utility()
+    """Accuracy on tasks with heads ablated."""
     annotation: sections.Annotation = sections.Annotation()
     """The sample of answers that people label."""
 

@@ -224,6 +224,19 @@ class Annotation(Section):
     """Seed of the draw."""
 
 
+class Utility(Section):
+    """Accuracy on tasks with heads ablated, for studies with `experiment: utility`. Needs the extra `utility`."""
+
+    tasks: Names = ["boolq", "rte", "winogrande", "arc_challenge", "openbookqa"]
+    """Multiple-choice tasks of lm-evaluation-harness, asked without examples; unless set, those of the paper."""
+    folder: Text | None = None
+    """Folder of further tasks, YAML files of the harness."""
+    limit: Count | None = None
+    """For a pilot: only the first so many items of each task."""
+    batch_size: Count = 8
+    """Questions with a choice each that are computed at once."""
+
+
 class Study(Section):
     """One grid of measurements: every combination of the names listed."""
 
@@ -231,7 +244,7 @@ class Study(Section):
     """Make a table and a figure of this study alone, in `experiments/STUDY/`; `snakemake STUDY` makes nothing else.
     `asr`: rates of each plan; `doses`: by number of heads; `transfer`: by the data set that heads were chosen on;
     `parameters`: beside the share of parameters that changes;
-    `maps`: without each head; `overlap`: of rankings of heads;
+    `maps`: without each head; `utility`: accuracy on tasks; `overlap`: of rankings of heads;
     `distribution`: of scores over heads."""
     models: Names
     """Names of models."""

@@ -51,9 +51,9 @@ class Cell(NamedTuple):
         return self._replace(dataset=parse_plan(self.plan).source or self.dataset)
 
 
-def _scores_alone(study: Study) -> bool:
-    """Whether a study is an experiment that compares scores, so that nothing need be generated."""
-    return study.experiment is not None and EXPERIMENTS[study.experiment].reads == "scores"
+def _generates(study: Study) -> bool:
+    """Whether text is generated for a study, as for all but experiments of another kind."""
+    return study.experiment is None or EXPERIMENTS[study.experiment].generates
 
 
 class Cells(Sources):
@@ -71,12 +71,12 @@ class Cells(Sources):
     @cached_property
     def all(self) -> list[Cell]:
         """Every cell that is measured, once, also where several studies have it; sorted by the cells' fields."""
-        return sorted(set(self._found([study for study in self.studies.values() if not _scores_alone(study)])))
+        return sorted(set(self._found([study for study in self.studies.values() if _generates(study)])))
 
     @cached_property
     def choosing(self) -> list[Cell]:
-        """The same and the cells of experiments that compare scores alone: no text is generated for these."""
-        return sorted({*self.all, *self._found([study for study in self.studies.values() if _scores_alone(study)])})
+        """The same and the cells of experiments for which no text is generated."""
+        return sorted({*self.all, *self._found([study for study in self.studies.values() if not _generates(study)])})
 
     def _found(self, studies: Iterable[Study]) -> Iterator[Cell]:
         for study in studies:
@@ -219,6 +219,11 @@ class Cells(Sources):
                 inputs["less"] = path.replace("{model}", base).replace("{dataset}", other)
         return inputs
 
+    def utility_inputs(self, plan: str, ablation: str, model: str, dataset: str) -> dict[str, str]:
+        """The input files of a job of task accuracy: those of completions, but for prompts, as tasks have their own."""
+        inputs = self.completion_inputs(plan, ablation, model, dataset)
+        return {name: path for name, path in inputs.items() if name != "prompts"}
+
     def verdict_inputs(self, model: str, judge: str) -> dict[str, str]:
         """The input files of a verdicts job: `completions`, and `plain`, those of the plain model.
 
@@ -286,6 +291,8 @@ class Cells(Sources):
         reads = EXPERIMENTS[str(kind)].reads
         if reads == "scores":
             return {name: paths for name, paths in own.score_paths().items() if paths}
+        if reads == "utility":
+            return {"utility": own.paths("utility", own.choosing)}
         if reads == "maps":
             return {"verdicts": own.paths("verdicts", own.maps())}
         known = [*own.all, *(cell.attributed for cell in own.all)]

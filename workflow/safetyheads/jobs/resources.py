@@ -98,6 +98,9 @@ class Requests:
     def _job(self, stage: str, keyed: Mapping[str, str]) -> Job | None:
         if stage == "checks":
             return self.estimates.checks(keyed["model"])
+        if stage == "utility":  # items are as many as the harness has: the memory is known, but not the time
+            of_model = self.estimates.checks(keyed["model"])
+            return of_model and of_model._replace(seconds=UNKNOWN[1])
         if stage == "labelled_by_model":
             return self.estimates.labelled(keyed["judge"])
         key = (keyed["model"], keyed["dataset"], keyed["template"])

@@ -58,6 +58,12 @@ class Sources:
         path = self.config.model(name).path
         return folder_sum(Path(path).expanduser(), name) if path else ""
 
+    def task_content(self) -> dict[str, str]:
+        """The sums of the files in the folder of the user's own tasks, by name; empty where there is no such folder."""
+        folder = Path(self.config.utility.folder or "").expanduser()
+        files = sorted(path for path in folder.rglob("*") if path.is_file()) if self.config.utility.folder else []
+        return {path.relative_to(folder).as_posix(): file_sum(path) for path in files}
+
 
 def _sum_in_record(results: Path, dataset: str) -> str:
     """The sum of the file that a data set was read from, by the record of what was read; empty if that is not there."""

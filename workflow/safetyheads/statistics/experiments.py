@@ -9,6 +9,7 @@ import pandas as pd
 from safetyheads.heads import Head
 from safetyheads.plans import parse_plan
 from safetyheads.statistics.distribution import tail
+from safetyheads.statistics.intervals import difference_interval, rate_interval
 from safetyheads.statistics.overlap import (
     chance_of_shared,
     expected_jaccard,
@@ -68,6 +69,35 @@ def parameters_table(
     found.insert(at, "share", pd.Series(shares, found.index, dtype="float64"))
     found.insert(at, "heads", heads)
     return found
+
+
+UTILITY = ["model", "dataset", "template", "ablation", "plan", "task", "metric"]
+
+
+def utility_table(items: pd.DataFrame) -> pd.DataFrame:
+    """A row for each cell, task and metric: accuracy with heads ablated, and its change from the plain model.
+
+    `items` has the rows of the stage `utility` of all cells, the plain model's among them. `accuracy` has Wilson's
+    interval, and `change`, which goes item by item, the paired score interval.
+    """
+    plain = items[items["plan"] == "none"].drop_duplicates(["model", "task", "metric", "item"])
+    both = items.merge(
+        plain[["model", "task", "metric", "item", "value"]],
+        on=["model", "task", "metric", "item"],
+        suffixes=("", "_plain"),
+        validate="many_to_one",
+    )
+    rows = []
+    for key, group in both.groupby(UTILITY, observed=True):
+        values, before = group["value"].to_numpy(), group["value_plain"].to_numpy()
+        low, high = rate_interval(values)
+        row = dict(zip(UTILITY, key)) | {"n": len(values), "accuracy": values.mean(), "low": low, "high": high}
+        row |= {"plain": before.mean(), "change": (values - before).mean()}
+        if row["plan"] != "none":
+            row["change_low"], row["change_high"] = difference_interval(values - before)
+        rows.append(row)
+    columns = [*UTILITY, "n", "accuracy", "low", "high", "plain", "change", "change_low", "change_high"]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[len(UTILITY) + 1 :], "float64"))
 
 
 def maps_table(maps: pd.DataFrame, by_head: pd.DataFrame) -> pd.DataFrame:

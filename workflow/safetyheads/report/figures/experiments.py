@@ -30,7 +30,7 @@ from safetyheads.report.figures.drawing import (
 from safetyheads.report.figures.maps import single_map
 from safetyheads.statistics.distribution import cumulative, density
 from safetyheads.statistics.doses import doses
-from safetyheads.statistics.experiments import of_heads
+from safetyheads.statistics.experiments import UTILITY, of_heads
 from safetyheads.statistics.pairs import PLAN_KEYS
 
 _ROW, _LETTER, _TITLE, _GAP = 17.0, 5.0, 20.0, 18.0
@@ -197,6 +197,19 @@ def _parameters(results: Results, prefix: str) -> list[Panel]:
     return panels
 
 
+def _utility(results: Results, prefix: str) -> list[Panel]:
+    """A panel for each model, metric and data set on which heads were chosen: a row for each task."""
+    panels = []
+    rows = results.table.drop_duplicates([*UTILITY, "n"])
+    for at, (values, group) in enumerate(rows.groupby(["model", "metric", "dataset"], observed=True)):
+        title = ", ".join(map(str, values))
+        of = ["plain model" if a == PLAIN else f"{plan}, {a}" for plan, a in zip(group["plan"], group["ablation"])]
+        table = group.assign(name=group["task"], series=of, value=group["accuracy"], beside=np.nan)
+        table = table.assign(order=table["series"] != "plain model").sort_values(["order", "series", "name"])
+        panels.append(Panel(title, dots(table, "accuracy", label=f"Utility: {title}", prefix=f"{prefix}-{at}")))
+    return panels
+
+
 def _doses(results: Results, prefix: str) -> list[Panel]:
     """A panel for each cell and ablation: what becomes of the answers by the number of ablated heads."""
     panels, keys = [], [*_SETTING, "ablation"]
@@ -262,6 +275,7 @@ _PANELS: dict[str, Callable[[Results, str], list[Panel]]] = {
     "doses": _doses,
     "transfer": _transfer,
     "parameters": _parameters,
+    "utility": _utility,
     "maps": _maps,
     "overlap": _overlap,
     "distribution": _distribution,

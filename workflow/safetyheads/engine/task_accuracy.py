@@ -1,0 +1,114 @@
+"""Accuracy on multiple-choice tasks with heads ablated, by lm-evaluation-harness on the model in memory (figure 6b).
+
+The harness is an extra, `utility`, which is imported only when a task is asked for. It sees an ordinary model of
+transformers: the ablation holds within the block around it, so no weights are changed, and any of its tasks will do.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from safetyheads.engine.ablated import ablated
+from safetyheads.errors import SafetyHeadsError, nearest
+from safetyheads.heads import Ablation, HeadSet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+METRICS = ("acc", "acc_norm")
+"""The metrics that are kept: the share of questions whose likeliest choice, and whose likeliest per byte, is right."""
+COLUMNS = ["task", "metric", "item", "value"]
+
+
+@cache
+def known_tasks(folder: Path | None = None) -> Any:
+    """The tasks of the harness, with those of `folder`, each a YAML file of the harness, as its `TaskManager`.
+
+    Raises SafetyHeadsError if the harness is not installed. Its thousands of files are read once.
+    """
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError:
+        raise SafetyHeadsError(
+            "Task accuracy is measured with lm-evaluation-harness, which is not installed. Install it with "
+            "`pip install -e '.[utility]' -c envs/constraints.txt`."
+        ) from None
+    return TaskManager(include_path=str(folder) if folder else None)
+
+
+def check_tasks(tasks: Sequence[str], folder: Path | None = None) -> None:
+    """Raise SafetyHeadsError for a task that is not among `known_tasks`."""
+    known = known_tasks(folder).all_tasks
+    if unknown := [task for task in tasks if task not in known]:
+        raise SafetyHeadsError(
+            f"utility.tasks: lm-evaluation-harness has no task {unknown[0]!r}.{nearest(unknown[0], known)} "
+            "`lm-eval ls tasks` lists all; your own lie in the folder `utility: {folder: FOLDER}`."
+        )
+
+
+def fetch_tasks(tasks: Sequence[str], folder: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Download the data of tasks into the cache of Hugging Face; for each, its version and number of items.
+
+    A task of a group, such as one subject of MMLU, has an entry of its own; a version is None where its file has none.
+
+    Raises SafetyHeadsError as `known_tasks` and `check_tasks` do.
+    """
+    check_tasks(tasks, folder)
+    found = known_tasks(folder).load(list(tasks))["tasks"]
+    return {
+        name: {"version": (task.config.metadata or {}).get("version"), "items": len(task.eval_docs)}
+        for name, task in sorted(found.items())
+    }
+
+
+def task_accuracy(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    heads: HeadSet,
+    ablation: Ablation,
+    tasks: Sequence[str],
+    *,
+    folder: Path | None = None,
+    limit: int | None = None,
+    batch_size: int = 8,
+) -> pd.DataFrame:
+    """For each item of each task whether the model is right with `heads` ablated: a table with the columns `COLUMNS`.
+
+    Tasks are asked without examples (zero-shot), in the harness' own form. `limit` is the number of items of each task,
+    the first ones, and `batch_size` how many pairs of question and choice are computed at once. `value` is 1 or 0.
+    Raises SafetyHeadsError as `known_tasks` and `check_tasks` do, and for a task without one of `METRICS`.
+    """
+    check_tasks(tasks, folder)
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+    asked = {
+        "tasks": list(tasks),
+        "task_manager": known_tasks(folder),
+        "num_fewshot": 0,
+        "limit": limit,
+        "bootstrap_iters": 0,
+    }
+    if heads:
+        with ablated(model, heads, ablation.kind.value, ablation.epsilon):
+            found = simple_evaluate(harness, **asked, log_samples=True)
+    else:
+        found = simple_evaluate(harness, **asked, log_samples=True)
+    rows = [
+        {"task": task, "metric": metric, "item": int(sample["doc_id"]), "value": float(sample[metric])}
+        for task, samples in found["samples"].items()
+        for sample in samples
+        for metric in METRICS
+        if metric in sample
+    ]
+    table = pd.DataFrame(rows, columns=COLUMNS).sort_values(COLUMNS[:3], ignore_index=True)
+    if without := sorted(set(found["samples"]) - set(table["task"])):
+        raise SafetyHeadsError(
+            f"utility.tasks: the task {without[0]!r} has no metric {' or '.join(METRICS)}: only multiple-choice tasks "
+            "can be measured."
+        )
+    return table
