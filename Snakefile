@@ -100,9 +100,9 @@ include: "rules/calibration.smk"
 include: "rules/rates.smk"
 include: "rules/effects.smk"
 include: "rules/concentration.smk"
-include: "rules/report.smk"
 include: "rules/utility.smk"
 include: "rules/experiments.smk"
+include: "rules/report.smk"
 include: "rules/annotation.smk"
 
 
@@ -111,7 +111,7 @@ rule all:
     input:
         cells.measured().values(),  # which would not be missed beside a page that is there, after an error in a rule
         PATHS["report"],
-        cells.experiments().values(),
+        experiment_cells.paths().values(),
 
 
 rule measure:
@@ -130,7 +130,7 @@ rule attribution:
 
 
 # `snakemake figure-5` makes the experiment of this name, and nothing that only others need.
-for study, made in cells.experiments().items():
+for study, made in experiment_cells.paths().items():
     if study in {rule.name for rule in workflow.rules}:
         sys.exit(
             f"studies.{study}: found the name of a rule for a study with experiment; allowed: another name, as it "

@@ -1,11 +1,19 @@
 from safetyheads.config.published import FILE, same, sizes
 from safetyheads.costs.model_sizes import sizes_of_heads
 from safetyheads.jobs.content import file_sum
+from safetyheads.jobs.experiment_cells import ExperimentCells
+
+experiment_cells = ExperimentCells(cells)
+
+
+def gpus_of(models):
+    """The models of a study, in its order, with the number of GPUs of each."""
+    return {name: settings.model(name).gpus for name in models}
 
 
 rule experiments:
     input:
-        unpack(asked(cells.experiment_inputs, "study")),
+        unpack(asked(experiment_cells.inputs, "study")),
     output:
         table=PATHS["experiments"],
         latex=PATHS["experiments_latex"],
@@ -24,6 +32,7 @@ rule experiments:
     params:
         kind=lambda wildcards: settings.studies[wildcards.study].experiment,
         benign=settings.benign(),
+        gpus=lambda wildcards: gpus_of(settings.studies[wildcards.study].models),
         sizes=lambda wildcards: known(
             sizes_of_heads, settings, settings.studies[wildcards.study].models
         ),
@@ -36,7 +45,7 @@ rule experiments:
 
 rule paper_vs_ours:
     input:
-        rates=PATHS["rates"],
+        **experiment_cells.beside_the_paper(),
     output:
         table=PATHS["paper_vs_ours"],
         csv=PATHS["paper_vs_ours_csv"],
@@ -50,6 +59,8 @@ rule paper_vs_ours:
     params:
         same=same(settings),
         sizes=sizes(),
+        of_heads=known(sizes_of_heads, settings, cells.models()),
+        gpus=gpus_of(cells.models()),
         published=file_sum(FILE),
         code=code("paper_vs_ours"),
     message:

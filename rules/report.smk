@@ -2,8 +2,8 @@ rule report:
     input:
         unpack(lambda wildcards: cells.measured()),
         **cells.score_paths(),
-        numbers=[made[0] for made in cells.experiments().values()],
-        figures=[made[-1] for made in cells.experiments().values()],
+        numbers=[made[0] for made in experiment_cells.paths().values()],
+        figures=[made[-1] for made in experiment_cells.paths().values()],
         models=cells.paths("models", [*cells.all, *cells.with_scores()]),
         checks=cells.paths("checks", [*cells.all, *cells.with_scores()]),
         datasets=cells.paths(
@@ -28,7 +28,8 @@ rule report:
         ENVIRONMENT
     params:
         experiments=[
-            [name, settings.studies[name].experiment] for name in cells.experiments()
+            [name, settings.studies[name].experiment]
+            for name in experiment_cells.paths()
         ],
         benign=settings.benign(),
         contrasts=[[*of, *less] for of, less in cells.contrasts().items()],

@@ -9,7 +9,9 @@ import pytest
 from made_up_study import study
 
 from safetyheads.artifacts.latex import latex
-from safetyheads.report.figures.experiments import Panel, Results, experiment_figure, sheet
+from safetyheads.report.figures.experiments import Results, experiment_figure
+from safetyheads.report.figures.sheets import Panel, sheet
+from safetyheads.statistics.checkpoints import checkpoints_table
 from safetyheads.statistics.effects import Study, effects
 from safetyheads.statistics.experiments import (
     distribution_table,
@@ -148,3 +150,49 @@ def test_the_table_of_utility_compares_item_by_item() -> None:
     low, high = difference_interval([0, -1, 1, 1])
     assert (mine["change_low"], mine["change_high"]) == (low, high)
     assert "mine, scaling" in words(drawn("utility", Results(table, NOTHING, NOTHING, {})))
+
+
+def curve(model: str, *coherent: float, **keys: str) -> list[dict[str, Any]]:
+    """The rates of a plain model, and with 1, 2, ... heads of Sahara ablated."""
+    cell = {"model": model, "dataset": "d", "template": "t", "decoding": "g", "judge": "j"} | keys
+    plans = [("plain", "none"), *(("scaling", f"sahara-{n}") for n in range(1, len(coherent)))]
+    of_each = dict.fromkeys(("asr", "degenerate", "refused"), 0.0)
+    return [
+        {**cell, "ablation": ablation, "plan": plan, "variant": plan, **of_each, "coherent_asr": value}
+        for (ablation, plan), value in zip(plans, coherent, strict=True)
+    ]
+
+
+def test_two_checkpoints_side_by_side() -> None:
+    found = pd.DataFrame(
+        [*curve("base", 0.1, 0.3, 0.5, 0.4), *curve("tuned", 0.0, 0.1, 0.2), *curve("other", 0.7, 0.6)]
+    )
+    of_base = scores([4.0, 3.0, 2.0, 1.0], model="base", step=1)
+    of_tuned = scores([4.0, 2.0, 3.0, 1.0], model="tuned", step=1)
+    of_other = scores([4.0, 2.0, 3.0, 1.0, 0.0, 0.0], model="other", step=1)
+    tables = {"sahara": pd.concat([of_base, of_tuned, of_other])}
+    table = checkpoints_table(found, tables, ["base", "tuned", "other"])
+    assert table[["before", "after"]].to_numpy().tolist() == [["base", "tuned"], ["base", "other"], ["tuned", "other"]]
+    first, second, _ = table.to_dict("records")
+    assert (first["needed_before"], first["largest_before"], first["largest_after"]) == (2, 3, 2)
+    assert pd.isna(first["needed_after"]) and second["needed_after"] == 0
+    assert (first["plain_before"], first["highest_before"], first["highest_after"]) == (0.1, 0.5, 0.2)
+    assert (first["heads"], first["rank_correlation"]) == (4, pytest.approx(0.8))  # 1 - 6 * 2 / (4 * 15)
+    assert pd.isna(second["heads"]) and np.isnan(second["rank_correlation"]), "other shapes have no common heads"
+    root = drawn("checkpoints", Results(table, found, NOTHING, tables))
+    assert "sahara, d, t" in words(root) and "correlate 0.80" in words(root) and "tuned" in words(root)
+
+
+def test_checkpoints_are_compared_where_both_were_measured_alike() -> None:
+    found = pd.DataFrame([*curve("base", 0.1, 0.3), *curve("tuned", 0.0, 0.1, judge="k")])
+    assert checkpoints_table(found, {}, ["base", "tuned"]).empty
+
+
+def test_hours_are_drawn_by_what_took_them() -> None:
+    rows = [
+        {**CELL, "work": work, "hours": took, "device": "cpu"}
+        for work, took in [("ships", 0.5), ("ships", 1.0), ("single", 90.0)]
+    ]
+    root = drawn("hours", Results(pd.DataFrame(rows), NOTHING, NOTHING, {}))
+    assert {"ships", "single", "1.5", "90"} <= {text.strip() for text in root.itertext()}
+    drawn("hours", Results(pd.DataFrame(rows).assign(hours=np.nan), NOTHING, NOTHING, {}))

@@ -8,8 +8,9 @@ import pytest
 from safetyheads.config.catalogue import catalogue
 from safetyheads.config.load import load_config
 from safetyheads.config.published import FILE, same, sizes
+from safetyheads.jobs.hours import COLUMNS as HOURS
 from safetyheads.plans import parse_plan
-from safetyheads.statistics.paper_vs_ours import PUBLISHED, paper_vs_ours
+from safetyheads.statistics.paper_vs_ours import MEASURED, PUBLISHED, measured, paper_vs_ours
 
 LLAMA = "llama-2-7b-chat"
 SAME = {
@@ -21,7 +22,7 @@ SAME = {
     "judges": {"paper": "paper"},
 }
 SIZES = {"jailbreakbench": 100, "advbench": 520}
-NOTHING = pd.DataFrame(columns=["quantity", "our_model", "plan", "ours", "why"])
+NOTHING = pd.DataFrame(columns=MEASURED)
 
 
 def test_names_mean_the_papers_by_what_is_behind_them() -> None:
@@ -201,23 +202,47 @@ def test_at_least_agrees_with_more() -> None:
 
 
 def test_numbers_that_are_no_rates() -> None:
+    nowhere = {"dataset": "", "template": ""}
     wanted = pd.concat(
         [
-            published(quantity="parameters", plan="sahara-3", paper="0.00018"),
-            published(quantity="head_rank", plan="single", paper="1"),
-            published(quantity="parameters", paper="0.05", about="another method"),
-            published(quantity="gpu_hours", plan="sahara", paper="6"),
+            published(quantity="parameters", plan="sahara-3", paper="0.00018", **nowhere),
+            published(quantity="parameters", paper="0.05", about="another method", **nowhere),
+            published(quantity="head_rank", plan="single", paper="1", dataset=""),
+            published(quantity="gpu_hours", plan="sahara", paper="6", ablation="", **nowhere),
+            published(quantity="gpu_hours", plan="single", paper="850", ablation="", **nowhere),
         ]
     )
-    rows = [
-        ("parameters", "mine", "sahara-3", 0.0001834, ""),
-        ("head_rank", "mine", "single", 2, ""),
-        ("gpu_hours", "mine", "sahara", 5.0, "other device"),
-        ("gpu_hours", "other", "sahara", 6.0, ""),
+    found = rates({"plan": "sahara-3"}, {"plan": "sahara-3", "ablation": "scaling"}, {"plan": "matched-sahara-3"})
+    heads = [(2, 26, 0.4), (1, 0, 0.6), (0, 3, 0.4), (2, 1, 0.1)]
+    cell = {"model": "mine", "dataset": "jailbreakbench", "template": "text", "ablation": "uniform"}
+    single = {**cell, "decoding": "greedy", "judge": "paper", "plan": "single"}
+    by_head = pd.DataFrame([{**single, "layer": a, "head": b, "effect_asr": effect} for a, b, effect in heads])
+    jobs = [
+        ("sahara", "", 6.2, "NVIDIA A100-SXM4-80GB"),
+        ("sahara", "", 5.0, "NVIDIA H100 80GB HBM3"),
+        ("single", "greedy", None, "cpu"),
     ]
-    table = compared(wanted, rates({"plan": "none"}), pd.DataFrame(rows, columns=list(NOTHING)))
-    assert table["agreement"].tolist() == ["inside", "outside", "not run", "not comparable"]
-    assert table["why"].tolist()[-1] == "other device"
+    hours = pd.DataFrame([{**cell, **dict(zip(("work", "decoding", "hours", "device"), job))} for job in jobs])
+    others = measured(found, by_head, hours, {"mine": [524_288, 6_738_415_616]}, SAME)
+    table = compared(wanted, found, others)
+    shown = list(zip(table["quantity"], table["agreement"], table["why"].fillna("")))
+    assert shown == [
+        ("parameters", "outside", ""),  # 0.00023 by the sizes, of the ablation that the paper means alone
+        ("parameters", "not run", ""),
+        ("head_rank", "outside", ""),
+        ("gpu_hours", "inside", ""),
+        ("gpu_hours", "not comparable", "on NVIDIA H100 80GB HBM3"),
+        ("gpu_hours", "not run", ""),  # no benchmark file is left
+    ]
+    assert table["ours"].iloc[0] == pytest.approx(3 * 524_288 / 6_738_415_616)
+    assert table["ours"].iloc[2] == 2, "two heads share the second place"
+
+
+def test_a_map_by_another_judge_is_no_rank_of_the_papers() -> None:
+    keys = {"model": "mine", "dataset": "d", "template": "begun", "ablation": "uniform", "decoding": "greedy"}
+    head = {**keys, "judge": "harmbench", "plan": "single", "layer": 2, "head": 26, "effect_asr": 0.5}
+    found = measured(rates({"plan": "none"}), pd.DataFrame([head]), pd.DataFrame(columns=HOURS), {}, SAME)
+    assert found[["quantity", "ours", "why"]].to_numpy().tolist() == [["head_rank", 1.0, "other template; other judge"]]
 
 
 def test_all_published_numbers_can_be_compared() -> None:

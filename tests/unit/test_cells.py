@@ -10,6 +10,7 @@ from safetyheads.artifacts.schemas import STAGES
 from safetyheads.config.load import load_config
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.jobs.cells import Cell, Cells
+from safetyheads.jobs.experiment_cells import ExperimentCells
 from safetyheads.jobs.judge_cells import JudgeCells
 from safetyheads.jobs.planning import hours, rates_to_be_gone
 from safetyheads.jobs.sources import PATHS
@@ -61,7 +62,7 @@ def test_an_experiment_of_utility_generates_nothing_and_needs_the_scores_of_its_
     assert cells.all == []
     place = "<results>/utility/llama-2-7b-chat/advbench/simple"
     paths = [f"{place}/{cell}.parquet" for cell in ("plain/none", "scaling/sahara-2", "undifferentiated/sahara-2")]
-    assert sorted(cells.experiment_inputs("main")["utility"]) == paths
+    assert sorted(ExperimentCells(cells).inputs("main")["utility"]) == paths
     inputs = cells.utility_inputs("sahara-2", "scaling", "llama-2-7b-chat", "advbench")
     assert "sahara" in inputs["scores"] and "prompts" not in inputs
 

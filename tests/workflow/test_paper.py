@@ -47,6 +47,7 @@ def test_it_has_the_experiments_of_the_paper() -> None:
         >= {
             **{"figure-2": "asr", "figure-4a": "doses", "figure-4b": "maps", "figure-5": "overlap", "figure-6a": "asr"},
             **{"figure-11": "doses", "figure-12": "doses", "figure-13": "distribution"},
+            **{"figure-6b": "utility", "table-1": "parameters", "table-2": "hours"},
             **{"table-3": "doses", "table-5": "doses", "table-7": "asr"},
         }.items()
     )

@@ -9,10 +9,12 @@ from safetyheads.artifacts import files
 from safetyheads.artifacts.latex import latex
 from safetyheads.config.load import Config
 from safetyheads.experiments import EXPERIMENTS
+from safetyheads.jobs.hours import hours
 from safetyheads.jobs.run import logged
 from safetyheads.judges.declared import harm_judges, keyword_judges
 from safetyheads.methods import SCORES
 from safetyheads.report.figures.experiments import Results, experiment_figure
+from safetyheads.statistics.checkpoints import checkpoints_table
 from safetyheads.statistics.effects import Study, effects
 from safetyheads.statistics.experiments import (
     distribution_table,
@@ -36,8 +38,12 @@ def read(name, columns=None):
 
 with logged(snakemake.log[0]):
     settings, kind, empty = Config.model_validate(snakemake.config), snakemake.params.kind, pd.DataFrame()
-    found = Results(empty, empty, empty, {name: read(name) for name in SCORES if snakemake.input.get(name)})
-    if EXPERIMENTS[kind].reads == "scores":
+    scored = [name for name in SCORES if snakemake.input.get(name)]
+    found = Results(empty, empty, empty, {name: read(name) for name in scored if kind != "hours"})
+    if kind == "hours":
+        paths = {name: snakemake.input.get(name, []) for name in (*scored, "completions")}
+        table = hours(Path(settings.results), paths, snakemake.params.gpus)
+    elif kind in ("overlap", "distribution"):
         table = {"overlap": overlap_table, "distribution": distribution_table}[kind](found.scores)
     elif kind == "utility":
         table = utility_table(read("utility"))
@@ -51,6 +57,8 @@ with logged(snakemake.log[0]):
         known = {"completions": read("completions", OF_COMPLETIONS), "datasets": read("datasets")}
         study = Study(verdicts=verdicts, **known, benign=snakemake.params.benign, harm_judges=harm)
         table = rates_table(found.rates, effects(study))
+        if kind == "checkpoints":
+            table = checkpoints_table(found.rates, found.scores, list(snakemake.params.gpus))
         if kind == "parameters":
             sets = {name: len(heads) for name, heads in settings.head_sets.items()}
             table = parameters_table(table, snakemake.params.sizes, sets)

@@ -116,7 +116,7 @@ def _experiment(kind: str, plan: Plan) -> str | None:
             "an experiment of utility, whose tasks have items of their own; allowed: none, "
             f"{', '.join(f'{group}-N' for group in GROUPS)}, and names in head_sets"
         )
-    if kind in EXPERIMENTS and EXPERIMENTS[kind].reads == "scores" and not plan.method:
+    if kind in EXPERIMENTS and EXPERIMENTS[kind].reads == ("scores",) and not plan.method:
         return f"an experiment of scores; allowed: {', '.join(f'{method}-N' for method in METHODS)}"
     return None
 

@@ -245,7 +245,8 @@ class Study(Section):
     `asr`: rates of each plan; `doses`: by number of heads; `transfer`: by the data set that heads were chosen on;
     `parameters`: beside the share of parameters that changes;
     `maps`: without each head; `utility`: accuracy on tasks; `overlap`: of rankings of heads;
-    `distribution`: of scores over heads."""
+    `distribution`: of scores over heads; `hours`: that scores and answers took;
+    `checkpoints`: each two of the models side by side, in the order in which they are listed."""
     models: Names
     """Names of models."""
     datasets: Names

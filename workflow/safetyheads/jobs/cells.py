@@ -140,6 +140,10 @@ class Cells(Sources):
         of = [cell.attributed for cell in self.choosing if parse_plan(cell.plan).contrasted]
         return {cell[:2]: self.subtracted(cell)[:2] for cell in of}
 
+    def models(self) -> list[str]:
+        """The models of all cells, sorted."""
+        return sorted({cell.model for cell in self.choosing})
+
     def methods(self) -> dict[str, dict[str, Any]]:
         """The lines of the table of methods that plans go by, for the params of rules that read the table."""
         used = {parse_plan(cell.plan).group.kind for cell in self.choosing}
@@ -256,7 +260,7 @@ class Cells(Sources):
             stages += ["attacks"]
         if self.choices():
             stages += ["concentration", "stability"]
-        if self.experiments():
+        if any(study.experiment for study in self.studies.values()):
             stages += ["paper_vs_ours"]
         return {stage: PATHS[stage] for stage in stages}
 
@@ -278,23 +282,3 @@ class Cells(Sources):
         """The cells whose effects leave out leaked queries, sorted: those of all studies with `leaks: drop`."""
         dropping = [name for name, study in self.studies.items() if study.leaks == "drop"]
         return [list(cell) for cell in Cells(self.config, dropping).with_effects()]
-
-    def experiments(self) -> dict[str, list[str]]:
-        """The paths of the table and figure of each study that is an experiment, by its name."""
-        stages = [stage for stage in PATHS if stage.startswith("experiments")]
-        named = [name for name, study in self.studies.items() if study.experiment]
-        return {name: [PATHS[stage].format(study=name) for stage in stages] for name in named}
-
-    def experiment_inputs(self, study: str) -> dict[str, list[str]]:
-        """The input files of an experiment's job: of its own study, what its kind reads."""
-        own, kind = Cells(self.config, [study]), self.config.studies[study].experiment
-        reads = EXPERIMENTS[str(kind)].reads
-        if reads == "scores":
-            return {name: paths for name, paths in own.score_paths().items() if paths}
-        if reads == "utility":
-            return {"utility": own.paths("utility", own.choosing)}
-        if reads == "maps":
-            return {"verdicts": own.paths("verdicts", own.maps())}
-        known = [*own.all, *(cell.attributed for cell in own.all)]
-        completions = own.paths("completions", own.with_effects())
-        return {"verdicts": own.paths("verdicts"), "completions": completions, "datasets": own.paths("datasets", known)}

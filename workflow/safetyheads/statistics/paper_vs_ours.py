@@ -4,13 +4,14 @@ The published numbers are in config/catalogue/published.csv (Zhou et al., ICLR 2
 them in several cells, with another judge for example, or not at all.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from safetyheads.plans import PLAIN
+from safetyheads.heads import Head
+from safetyheads.plans import PLAIN, parse_plan
 
 PUBLISHED = ["place", "quantity", "model", "dataset", "template", "ablation", "plan", "paper", "spread", "about"]
 """The columns of published.csv. Names are the catalogue's; empty where the paper does not say it, or means no one."""
@@ -24,6 +25,11 @@ QUANTITIES = {"asr": RATE, "asr_at_least": RATE, "asr_change": CHANGE}
 """The columns with the value, its interval and what becomes of it among coherent answers; other quantities are no
 rates."""
 
+MEASURED = ["quantity", "plan", *OURS, "ours", "why"]
+"""The columns of `measured`: what was measured of quantities that are no rates."""
+FIRST_HEAD = Head(2, 26)
+"""The head that the paper calls the most important one of Llama-2-7b-chat."""
+
 Same = Mapping[str, Mapping[str, str]]
 """What a study's names mean in the paper's, by section: `same["templates"]["text"] == "simple"`. What the paper does
 not have is missing."""
@@ -36,8 +42,8 @@ def paper_vs_ours(
 
     `published` has the columns `PUBLISHED`, all of text. `rates` is rates.parquet; of its rows only those count whose
     model, data set, ablation and plan the paper has, too. `same` has the sections models, datasets, templates,
-    ablations, decodings and judges. `sizes` is the number of queries of the paper's data sets. `measured` has what is
-    no rate: quantity, our_model, plan, ours, and in `why` what makes it another thing, if anything does.
+    ablations, decodings and judges. `sizes` is the number of queries of the paper's data sets. `measured` is what the
+    function of this name says of all else.
 
     - `ours`, `low`, `high`: the measured value and its 95 % interval. Where the paper has a mean over data sets, so has
       `ours`: the squared distances from the rates to their bounds add up to those of the mean (Donner and Zou,
@@ -56,6 +62,51 @@ def paper_vs_ours(
         numbers = pd.to_numeric(table[name].astype("object").mask(table[name] == ""))
         table[name] = numbers.astype("Int64" if name == "n" else "float64")
     return table
+
+
+def measured(
+    rates: pd.DataFrame, by_head: pd.DataFrame, hours: pd.DataFrame, of_heads: Mapping[str, Sequence[int]], same: Same
+) -> pd.DataFrame:
+    """What was measured of quantities that are no rates: a table with the columns `MEASURED`.
+
+    - `parameters`: the share of a model's parameters that a plan changes. `of_heads` has, for each model whose size is
+      known, the parameters of a head's slice of one projection and of the whole model.
+    - `head_rank`: the place of `FIRST_HEAD` among all heads, by the ASR without each alone; equally high ones share the
+      better place. `by_head` is maps_by_head.parquet, and may be empty.
+    - `gpu_hours`: `hours` has the columns of `jobs.hours`; of a plan or a search it says how long it took.
+
+    `why` says what makes it another thing than the paper's, if anything does.
+    """
+    rows: list[dict[str, Any]] = []
+    for model, plan, ablation in sorted(set(zip(rates["model"], rates["plan"], rates["ablation"]))):
+        heads = parse_plan(str(plan))
+        if model in of_heads and heads.method and heads.n and not heads.paired:
+            share = heads.n * of_heads[model][0] / of_heads[model][1]
+            rows.append(
+                {"quantity": "parameters", "plan": plan, "our_model": model, "our_ablation": ablation, "ours": share}
+            )
+    single = by_head[by_head["plan"] == "single"] if len(by_head) else by_head
+    keys = ["model", "dataset", "template", "ablation", "decoding", "judge"]
+    for key, heads_ in single.groupby(keys, observed=True) if len(single) else ():
+        ranks = heads_.set_index(["layer", "head"])["effect_asr"].rank(method="min", ascending=False)
+        row = dict(zip(OURS, map(str, key))) | {
+            "quantity": "head_rank",
+            "plan": "single",
+            "ours": ranks.get(FIRST_HEAD),
+        }
+        rows.append(row | {"why": "; ".join(_other(row, "simple", same))})
+    for job in hours[hours["hours"].notna()].to_dict("records"):
+        row = {f"our_{key}": job[key] for key in keys[:4]} | {"decoding": job["decoding"], "ours": job["hours"]}
+        row |= {"quantity": "gpu_hours", "plan": job["work"]}
+        rows.append(row | {"why": "" if "A100" in job["device"] else f"on {job['device']}"})
+    return pd.DataFrame(rows, columns=MEASURED).fillna({name: "" for name in MEASURED if name != "ours"})
+
+
+def _other(cell: Mapping[str, Any], template: str, same: Same) -> list[str]:
+    """What makes a cell another thing than the paper's, with that template."""
+    why = ["other template"] if same["templates"].get(cell["our_template"], "") != template else []
+    why += ["other sampling"] if cell["decoding"] not in same["decodings"] else []
+    return why + (["other judge"] if cell["judge"] not in same["judges"] else [])
 
 
 def _cells(rates: pd.DataFrame, same: Same) -> pd.DataFrame:
@@ -87,9 +138,7 @@ def _rates(
         ours, first = part[value].mean(), part.iloc[0]
         bounds = [np.sqrt(((part[value] - part[bound]) ** 2).sum()) / len(part) for bound in (low, high)]
         why = [f"without {name}" for name in datasets if name not in set(part["dataset"])]
-        why += ["other template"] if first["template"] != one["template"] else []
-        why += ["other sampling"] if first["decoding"] not in same["decodings"] else []
-        why += ["other judge"] if first["judge"] not in same["judges"] else []
+        why += _other(first, one["template"], same)
         why += ["not all queries"] if (part["n"] != part["dataset"].map(sizes)).any() else []
         row = {key: first[key] for key in OURS} | {"our_dataset": " ".join(sorted(part["our_dataset"]))}
         row |= {"ours": ours, "low": ours - bounds[0], "high": ours + bounds[1], "n": part["n"].sum()}
@@ -111,9 +160,11 @@ def _others(one: Mapping[str, Any], measured: pd.DataFrame, same: Same) -> Itera
             continue
         if same["models"].get(ours["our_model"], "") != one["model"]:
             continue
+        if one["ablation"] and same["ablations"].get(ours["our_ablation"], "") != one["ablation"]:
+            continue
         near = _rounded(ours["ours"], one["paper"])
         agreement = "not comparable" if ours["why"] else "inside" if near else "outside"
-        yield {key: ours[key] for key in ("our_model", "ours", "why")} | {"agreement": agreement}
+        yield {key: ours[key] for key in (*OURS, "ours", "why")} | {"agreement": agreement}
 
 
 def _rounded(ours: float, paper: str) -> bool:

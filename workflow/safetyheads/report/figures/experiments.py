@@ -1,47 +1,22 @@
 """The figures of experiments (`safetyheads.experiments`): several panels on one sheet."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
-from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 
 from safetyheads.plans import PLAIN
 from safetyheads.report.figures.doses import dose_curves
-from safetyheads.report.figures.drawing import (
-    COLOURS,
-    INK,
-    LEGEND_ROW,
-    LINES,
-    MARKERS,
-    PAPER,
-    RULE,
-    WIDTH,
-    LineStyle,
-    legend,
-    paper,
-    pens,
-    percent,
-    place,
-    short,
-    to_svg,
-)
 from safetyheads.report.figures.maps import single_map
+from safetyheads.report.figures.sheets import Panel, amounts, curves, dots, sheet
+from safetyheads.statistics.checkpoints import KEYS as CURVE
 from safetyheads.statistics.distribution import cumulative, density
 from safetyheads.statistics.doses import doses
 from safetyheads.statistics.experiments import UTILITY, of_heads
 from safetyheads.statistics.pairs import PLAN_KEYS
 
-_ROW, _LETTER, _TITLE, _GAP = 17.0, 5.0, 20.0, 18.0
 _SETTING = ["model", "dataset", "template", "decoding", "judge"]
-
-
-class Panel(NamedTuple):
-    """One of the figures on a sheet, with its title."""
-
-    title: str
-    svg: str
 
 
 class Results(NamedTuple):
@@ -56,99 +31,6 @@ class Results(NamedTuple):
 def experiment_figure(kind: str, results: Results, label: str, prefix: str) -> str:
     """The figure of an experiment of this kind as the text of one SVG. Equal results give equal text."""
     return sheet(_PANELS[kind](results, prefix), label)
-
-
-def sheet(panels: Sequence[Panel], label: str, columns: int = 2) -> str:
-    """Panels beside and below each other on one sheet, each below its title."""
-    parts = [ElementTree.fromstring(panel.svg) for panel in panels]
-    sizes = [tuple(float(part.attrib[name]) for name in ("width", "height")) for part in parts]
-    columns = min(columns, max(1, len(panels)))
-    width, y = columns * (WIDTH + _GAP) - _GAP, 0.0
-    root = ElementTree.Element(
-        "svg", {"xmlns": "http://www.w3.org/2000/svg", "role": "img", "aria-label": short(label, 2000)}
-    )
-    for start in range(0, len(panels), columns):
-        row = range(start, min(start + columns, len(panels)))
-        for column, at in enumerate(row):
-            x = column * (WIDTH + _GAP)
-            place_ = {"x": f"{x:g}", "y": f"{y + 13:g}", "font-size": "11", "fill": INK}
-            title = ElementTree.SubElement(root, "text", {**place_, "font-weight": "bold"})
-            title.text = short(panels[at].title, 64)
-            for name in ("role", "aria-label", "xmlns"):
-                parts[at].attrib.pop(name, None)
-            parts[at].attrib.update({"x": f"{x:g}", "y": f"{y + _TITLE:g}"})
-            parts[at].tag = "svg"
-            for element in parts[at].iter():
-                element.tag = element.tag.rpartition("}")[2]
-            root.append(parts[at])
-        y += _TITLE + max(sizes[at][1] for at in row) + _GAP
-    root.attrib.update({"viewBox": f"0 0 {width:g} {y:g}", "width": f"{width:g}", "height": f"{y:g}"})
-    root.set("font-family", "'DejaVu Sans', Verdana, system-ui, sans-serif")
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def dots(rows: pd.DataFrame, axis: str, beside: str = "", *, label: str, prefix: str) -> str:
-    """A row for each `name`, with a dot and its 95 % interval for each `series`.
-
-    `rows` has the columns name, series, value, low, high (null: no interval) and beside, the value to compare with,
-    which is a bar across the row; `beside` says what that is. Values are shares.
-    """
-    names, series = list(dict.fromkeys(rows["name"])), list(dict.fromkeys(rows["series"]))
-    step = max(_ROW, 9.0 * len(series) + 6)
-    left = min(190.0, 14 + _LETTER * max((len(name) for name in names), default=4))
-    columns = 1 + (max(map(len, series), default=0) <= 26)
-    marked = bool(beside) and rows["beside"].notna().any()
-    keys: list[tuple[str, str, str, LineStyle]] = [
-        (name, COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)], "none") for k, name in enumerate(series)
-    ]
-    key = LEGEND_ROW * -(-len(keys) // columns) + 6
-    low = min(0.0, float(np.nanmin(rows[["value", "low", "beside"]].to_numpy(dtype=float), initial=0.0)))
-    with pens():
-        figure = paper(step * len(names) + 36 + key)
-        axes = place(figure, left, 36, WIDTH - left - 14, step * len(names))
-        axes.set(
-            xlim=(low - 0.02, 1.02),
-            ylim=(len(names) - 0.5, -0.5),
-            xlabel=f"{axis} (bars: {beside})" if marked else axis,
-        )
-        axes.set_yticks(range(len(names)), [short(name, 36) for name in names])
-        ticks = [at for at in (-1, -0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75, 1) if at >= low]
-        axes.set_xticks(ticks, [percent(at) for at in ticks])
-        axes.grid(axis="x", color=RULE, linewidth=0.7)
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(length=0)
-        axes.set_axisbelow(True)
-        for one in rows.to_dict("records"):
-            k = series.index(one["series"])
-            y = names.index(one["name"]) + (k - (len(series) - 1) / 2) * 9.0 / step
-            colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
-            if marked:
-                axes.plot(one["beside"], y, "|", color=INK, markersize=9, markeredgewidth=1.6, zorder=5)
-            axes.plot([one["low"], one["high"]], [y, y], color=colour, linewidth=1.6, zorder=3)
-            axes.plot(one["value"], y, marker, color=colour, markersize=6, markeredgecolor=PAPER, zorder=4)
-        legend(figure, keys, columns)
-        return to_svg(figure, label, prefix)
-
-
-def curves(lines: Mapping[str, tuple[np.ndarray, np.ndarray]], x: str, y: str, *, label: str, prefix: str) -> str:
-    """A line for each name: (x, y), where x has a logarithmic axis."""
-    columns = 1 + (max(map(len, lines), default=0) <= 26)
-    key = LEGEND_ROW * -(-len(lines) // columns) + 8
-    with pens():
-        figure = paper(190 + key)
-        axes = place(figure, 46, 36, WIDTH - 58, 150)
-        axes.set(xscale="log", xlabel=x, ylabel=y)
-        axes.grid(color=RULE, linewidth=0.7)
-        axes.tick_params(length=0, which="both")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        keys: list[tuple[str, str, str, LineStyle]] = []
-        for k, (name, (across, up)) in enumerate(lines.items()):
-            style = LINES[k % len(LINES)]
-            axes.plot(across, up, color=COLOURS[k % len(COLOURS)], linestyle=style, linewidth=1.8)
-            keys.append((name, COLOURS[k % len(COLOURS)], "", style))
-        axes.set_ylim(bottom=0)
-        legend(figure, keys, columns)
-        return to_svg(figure, label, prefix)
 
 
 def _asr(results: Results, prefix: str) -> list[Panel]:
@@ -270,11 +152,43 @@ def _distribution(results: Results, prefix: str) -> list[Panel]:
     return panels
 
 
+def _checkpoints(results: Results, prefix: str) -> list[Panel]:
+    """A panel for each two models and each dose curve that both have: the coherent ASR by the number of heads."""
+    points, panels = doses(results.rates), []
+    for at, row in enumerate(results.table.to_dict("records")):
+        curve = points[(points[CURVE] == [row[key] for key in CURVE]).all(axis=1)]
+        lines = {
+            model: (rows["n_heads"].to_numpy(), rows["coherent_asr"].to_numpy())
+            for model in (str(row["before"]), str(row["after"]))
+            for rows in [curve[curve["model"] == model]]
+        }
+        title = ", ".join(str(row[key]) for key in ("method", *CURVE[:3]))
+        title += "" if pd.isna(row["rank_correlation"]) else f"; scores correlate {row['rank_correlation']:.2f}"
+        label, own = f"Checkpoints: {title}", f"{prefix}-{at}"
+        svg = curves(lines, "heads ablated", "coherent ASR", counts=True, label=label, prefix=own)
+        panels.append(Panel(title, svg))
+    return panels
+
+
+def _hours(results: Results, prefix: str) -> list[Panel]:
+    """A panel for each model and device: a row for what was computed, in hours over all data sets and ablations."""
+    panels = []
+    known = results.table[results.table["hours"].notna()]
+    for at, (values, rows) in enumerate(known.groupby(["model", "device"], observed=True)):
+        title, sums = ", ".join(map(str, values)), rows.groupby("work", sort=False)["hours"].sum()
+        table = pd.DataFrame({"name": sums.index, "value": sums.to_numpy()})
+        svg = amounts(table, "hours", label=f"Hours: {title}", prefix=f"{prefix}-{at}")
+        panels.append(Panel(title, svg))
+    return panels
+
+
 _PANELS: dict[str, Callable[[Results, str], list[Panel]]] = {
     "asr": _asr,
     "doses": _doses,
     "transfer": _transfer,
     "parameters": _parameters,
+    "hours": _hours,
+    "checkpoints": _checkpoints,
     "utility": _utility,
     "maps": _maps,
     "overlap": _overlap,
