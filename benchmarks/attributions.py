@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 import torch
 from measure import fresh_parts
+from pages import filled, markdown
 from scipy.stats import rankdata
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -381,21 +382,6 @@ def tables_of(rows: pd.DataFrame) -> dict[str, str]:
         "summary": summary(rows),
         "controls": controls(rows),
     }
-
-
-def filled(page: str, tables: Mapping[str, str]) -> str:
-    """The page with these tables between `<!-- table: NAME -->` and `<!-- end -->`."""
-    return re.sub(
-        r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)",
-        lambda of: f"{of[1]}{tables[of[2]]}\n{of[3]}",
-        page,
-        flags=re.DOTALL,
-    )
-
-
-def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table."""
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *lines])
 
 
 def chart(rows: pd.DataFrame) -> str:

@@ -21,7 +21,6 @@ from attributions import (
     Found,
     controls,
     data_sets,
-    filled,
     first_of,
     in_order,
     measured,
@@ -33,6 +32,7 @@ from attributions import (
     tables_of,
     with_kept,
 )
+from pages import filled
 
 HEADS = all_heads(*DEMO_GRID)
 PLANTED = (Head(1, 3), Head(2, 6))
