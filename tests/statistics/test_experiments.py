@@ -180,7 +180,7 @@ def test_two_checkpoints_side_by_side() -> None:
     assert (first["heads"], first["rank_correlation"]) == (4, pytest.approx(0.8))  # 1 - 6 * 2 / (4 * 15)
     assert pd.isna(second["heads"]) and np.isnan(second["rank_correlation"]), "other shapes have no common heads"
     root = drawn("checkpoints", Results(table, found, NOTHING, tables))
-    assert "sahara, d, t" in words(root) and "correlate 0.80" in words(root) and "tuned" in words(root)
+    assert "sahara, d, t" in words(root) and "rank correlation of scores 0.80" in words(root) and "tuned" in words(root)
 
 
 def test_checkpoints_are_compared_where_both_were_measured_alike() -> None:

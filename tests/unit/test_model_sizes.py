@@ -76,7 +76,11 @@ def test_the_catalogue_names_sizes_by_their_billions() -> None:
     """The name of a model says how many billion parameters it has; phi-3-mini has 3.8."""
     billions = {"llama-2-7b": 6.7, "llama-2-7b-chat": 6.7, "vicuna-7b-v1.5": 6.7, "llama-3-8b-instruct": 8.0}
     # What Hugging Face counts, which is more exact than the names of small models.
-    billions |= {"smollm2-135m-instruct": 0.134515, "smollm2-360m-instruct": 0.361821, "smollm2-1.7b-instruct": 1.711376}
+    billions |= {
+        "smollm2-135m-instruct": 0.134515,
+        "smollm2-360m-instruct": 0.361821,
+        "smollm2-1.7b-instruct": 1.711376,
+    }
     billions |= {"smollm3-3b": 3.075099, "qwen2.5-0.5b-instruct": 0.494033, "qwen2.5-1.5b-instruct": 1.543714}
     billions |= {"qwen2.5-coder-0.5b-instruct": 0.494033, "qwen3-0.6b": 0.596050, "qwen3-4b": 4.022468}
     billions |= {"llama-3.2-1b-instruct": 1.235814, "llama-3.2-3b-instruct": 3.212750, "gemma-3-270m-it": 0.268098}

@@ -163,9 +163,9 @@ def _checkpoints(results: Results, prefix: str) -> list[Panel]:
             for rows in [curve[curve["model"] == model]]
         }
         title = ", ".join(str(row[key]) for key in ("method", *CURVE[:3]))
-        title += "" if pd.isna(row["rank_correlation"]) else f"; scores correlate {row['rank_correlation']:.2f}"
-        label, own = f"Checkpoints: {title}", f"{prefix}-{at}"
-        svg = curves(lines, "heads ablated", "coherent ASR", counts=True, label=label, prefix=own)
+        known, label = not pd.isna(row["rank_correlation"]), f"Checkpoints: {title}"
+        x = "heads ablated" + (f" (rank correlation of scores {row['rank_correlation']:.2f})" if known else "")
+        svg = curves(lines, x, "coherent ASR", counts=True, label=label, prefix=f"{prefix}-{at}")
         panels.append(Panel(title, svg))
     return panels
 

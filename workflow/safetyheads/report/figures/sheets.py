@@ -51,7 +51,7 @@ def sheet(panels: Sequence[Panel], label: str, columns: int = 2) -> str:
             x = column * (WIDTH + _GAP)
             place_ = {"x": f"{x:g}", "y": f"{y + 13:g}", "font-size": "11", "fill": INK}
             title = ElementTree.SubElement(root, "text", {**place_, "font-weight": "bold"})
-            title.text = short(panels[at].title, 64)
+            title.text = short(panels[at].title, 52)
             for name in ("role", "aria-label", "xmlns"):
                 parts[at].attrib.pop(name, None)
             parts[at].attrib.update({"x": f"{x:g}", "y": f"{y + _TITLE:g}"})
@@ -145,14 +145,18 @@ def amounts(rows: pd.DataFrame, x: str, *, label: str, prefix: str) -> str:
     with pens():
         figure = paper(_ROW * len(names) + 40)
         axes = place(figure, left, 36, WIDTH - left - 50, _ROW * len(names))
+        powers = np.log10(rows["value"].to_numpy(dtype=float))
         axes.set(xscale="log", xlabel=x, ylim=(len(names) - 0.5, -0.5))
+        axes.set_xlim(10.0 ** np.floor(powers.min() - 0.1), 10.0 ** np.ceil(powers.max() + 0.1))
         axes.set_yticks(range(len(names)), names)
         axes.grid(axis="x", color=RULE, linewidth=0.7)
         axes.spines["left"].set_visible(False)
         axes.tick_params(length=0, which="both")
         axes.set_axisbelow(True)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter("")
         for y, value in enumerate(rows["value"]):
             axes.plot(value, y, MARKERS[0], color=COLOURS[0], markersize=6, markeredgecolor=PAPER)
-            axes.annotate(f"{value:.2g}", (value, y), (7, 0), textcoords="offset points", va="center", color=INK)
+            shown = f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+            axes.annotate(shown, (value, y), (7, 0), textcoords="offset points", va="center", color=INK)
         return to_svg(figure, label, prefix)
