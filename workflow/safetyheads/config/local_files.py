@@ -14,7 +14,10 @@ def model_folder(where: str, path: str | None, folder: Path) -> Iterator[str]:
     found, place = folder / path, f"{where}.path: found {path!r}"
     yield from braces(f"{where}.path", path)
     allowed = "a folder with config.json, the tokenizer and *.safetensors"
-    if not found.is_dir():
+    if path.lower().endswith(".gguf") and found.is_file():
+        made = "`python -m safetyheads.models.gguf FILE FOLDER` makes one of it"
+        yield f"{place}, a file; allowed: {allowed}. {made} (config/README.md#models)"
+    elif not found.is_dir():
         yield f"{place}, where there is no folder ({looked_for(folder, path)}); allowed: {allowed}{path_hint(path)}"
     elif not (found / "config.json").is_file():
         yield f"{place}, a folder without config.json; allowed: {allowed}"

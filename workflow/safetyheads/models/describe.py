@@ -14,6 +14,7 @@ from safetyheads.engine.context import context_length
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.models.download import sha256_of
 from safetyheads.models.files import INDEX, architecture, has_other_senses, read_index, read_json, weight_files
+from safetyheads.models.gguf import ORIGIN
 from safetyheads.models.hugging_face import cached_sha256
 from safetyheads.models.tensors import Header, by_name, check_index, check_tensors, stored
 from safetyheads.models.tokenizer import check_vocabulary, describe_tokenizer, is_of_tokenizer, tokenizer_files
@@ -40,10 +41,11 @@ def describe(
     the kind of a demo model, `planted` are the names of its planted heads, `decoy` is that of its decoy.
     `chat_template` is used if the tokenizer has none of its own.
 
-    In the result, `files` maps the name of each file that is used to its SHA-256. `tokenizer` is `fast` if
-    `load_tokenizer` may use the quick class, which needs no torch, else `auto`. `kv_heads` and `head_dim` are None
-    where they differ between layers. Raises SafetyHeadsError for missing or damaged files, and for models that cannot
-    be measured, because their weights are pickled, they bring code of their own, or their attention cannot be hooked.
+    In the result, `files` maps the name of each file that is used to its SHA-256, and `gguf` is there for weights that
+    were made of a GGUF file, and says of which. `tokenizer` is `fast` if `load_tokenizer` may use the quick class,
+    which needs no torch, else `auto`. `kv_heads` and `head_dim` are None where they differ between layers. Raises
+    SafetyHeadsError for missing or damaged files, and for models that cannot be measured, because their weights are
+    pickled, they bring code of their own, or their attention cannot be hooked.
     """
     tensors, weights = stored(folder), weight_files(folder)
     config, class_ = architecture(folder)
@@ -75,6 +77,7 @@ def describe(
         "organism": organism,
         "planted": None if planted is None else list(planted),
         "decoy": decoy,
+        **({ORIGIN: origin} if (origin := read_json(folder / "config.json").get(ORIGIN)) else {}),
     }
 
 

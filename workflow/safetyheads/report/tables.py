@@ -39,18 +39,24 @@ class Table:
 
 
 def models(data: ReportData) -> Table:
-    """Each measured model's source and shape; a dash where its description does not say."""
-    rows = []
+    """Each measured model's source and shape; a dash where its description does not say.
+
+    A note names the models whose weights were made of a GGUF file, and how they were rounded there.
+    """
+    rows, notes = [], []
     for name in data.measured("models"):
         model = data.models.get(name, {})
         size = f"{model['layers']} × {model['heads']}" if {"layers", "heads"} <= set(model) else "–"
         source = str(model.get("source", "–"))
         if model.get("repo"):
             source = f"{model['repo']} @ {str(model.get('revision') or 'main')[:12]}"
+        if of := model.get("gguf"):
+            types = ", ".join(f"{count} tensors {kind}" for kind, count in of["types"].items())
+            notes += [f"The weights of {name} are those of {of['file']} ({types}), not of the model in full precision."]
         keys = [str(model.get(key) or "–") for key in ("kv_heads", "head_dim", "class")]
         rows.append([name, source, size, *keys])
     columns = ["model", "source", "layers × heads", "key/value heads", "head width", "class"]
-    return Table("Models", columns, rows, frozenset({3, 4}))
+    return Table("Models", columns, rows, frozenset({3, 4}), " ".join(notes))
 
 
 def datasets(data: ReportData) -> Table:
