@@ -14,9 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pages import filled, markdown
 
 STAGES = ("scores", "each", "groups", "benign")
 KEPT = Path(__file__).parent / "results" / "atlas"
+PAGE = Path(__file__).parents[1] / "docs" / "atlas.md"
+PLANS = ["ships-1", *(f"top-{n}" for n in (1, 3, 5, 10)), "contrast-3", "sahara-3", "knockouts-3"]
+"""The groups of heads, in the order of the page."""
 TABLES = {
     "scores": ("rates", "heads"),
     "each": ("rates", "maps", "maps_by_head"),
@@ -47,7 +51,7 @@ def heads(results: Path) -> pd.DataFrame:
     for place in (results / "ships", results / "sahara", *sorted((results / "scores").glob("*"))):
         for path in sorted(place.rglob("*.parquet")):
             rows = pd.read_parquet(path).assign(scores=place.name)
-            values = [name for name in ("score", "refusal_shift", "answer_shift") if name in rows]
+            values = [name for name in ("score", "refusal_shift", "answer_shift", "selected") if name in rows]
             keys = [name for name in OF_HEADS if name in rows]
             parts.append(rows.groupby(keys, dropna=False, observed=True, as_index=False)[values].mean())
     return pd.concat(parts, ignore_index=True)
@@ -76,6 +80,110 @@ def differences(stage: str, results: Path, kept: Path = KEPT) -> tuple[int, list
     return compared, told
 
 
+def tables(kept: Path = KEPT) -> dict[str, str]:
+    """The tables of the page, by name, from what is kept."""
+    read = {path.stem: pd.read_csv(path) for path in kept.glob("*.csv")}
+    of_plain = [("plain", ["scores-rates"], _plain), ("first", ["scores-heads"], _first)]
+    made = [*of_plain, ("each", ["each-maps", "each-maps_by_head"], _each), ("groups", ["groups-effects"], _groups)]
+    made += [("benign", ["benign-effects", "benign-rates"], _benign)]
+    return {name: of(*(read[one] for one in needed)) for name, needed, of in made if set(needed) <= set(read)}
+
+
+def _share(value: float, low: float | None = None, high: float | None = None, sign: str = "") -> str:
+    shown = f"{value:{sign}.2f}"
+    return (
+        "-"
+        if pd.isna(value)
+        else shown
+        if low is None or pd.isna(low)
+        else f"{shown} [{low:{sign}.2f}, {high:{sign}.2f}]"
+    )
+
+
+def _plain(rates: pd.DataFrame) -> str:
+    """What the plain models answer."""
+    rows = rates[rates["plan"] == "none"].sort_values(["model", "dataset"])
+    head = ["model", "rows", "n", "complied with", "ASR (`paper`)", "refused", "broken"]
+    return markdown(
+        head,
+        [
+            [
+                *(row["model"], row["dataset"], str(row["n"])),
+                _share(row["coherent_asr"], row["coherent_low"], row["coherent_high"]),
+                *(_share(row[name]) for name in ("asr", "refused", "degenerate")),
+            ]
+            for row in rows.to_dict("records")
+        ],
+    )
+
+
+def _first(heads_: pd.DataFrame) -> str:
+    """The three heads that each method names first, chosen on the even rows, with what they score."""
+    lines = []
+    for model, rows in heads_.groupby("model"):
+        of = {key: part.set_index(["layer", "head"]) for key, part in rows.groupby(["scores", "dataset"])}
+        ships = of["ships", "even"]["score"]
+        searched = rows[(rows["scores"] == "sahara") & (rows["selected"] == 1)].sort_values("step")
+        ranked = {
+            "top": ships,
+            "contrast": ships - of["ships", "questions"]["score"],
+            "sahara": searched.set_index(["layer", "head"])["score"],
+            "knockouts": of["knockouts", "even"]["score"],
+        }
+        for method, scores in ranked.items():
+            order = scores if method == "sahara" else scores.sort_values(ascending=False, kind="stable")
+            named = [f"L{layer:02d}H{head:02d} {score:.3g}" for (layer, head), score in order.head(3).items()]
+            lines.append([model, method, *named])
+    return markdown(["model", "method", "first", "second", "third"], lines)
+
+
+def _each(maps: pd.DataFrame, by_head: pd.DataFrame) -> str:
+    """The map of the twenty heads of highest mean Ships: is the highest rate more than chance?"""
+    lines = []
+    for row in maps.sort_values(["model", "dataset"]).to_dict("records"):
+        own = by_head[(by_head["model"] == row["model"]) & (by_head["dataset"] == row["dataset"])]
+        best = own.loc[own["ablated"].idxmax()]
+        lines.append(
+            [
+                *(row["model"], row["dataset"], _share(row["plain"]), f"L{best['layer']:02.0f}H{best['head']:02.0f}"),
+                *(_share(row["highest"]), _share(row["expected_highest"]), f"{row['p_value']:.3f}"),
+                *(str(row["up"]), str(row["down"])),
+            ]
+        )
+    head = ["model", "rows", "plain", "best head", "without it", "highest by chance", "p", "heads up", "heads down"]
+    return markdown(head, lines)
+
+
+def _groups(effects: pd.DataFrame) -> str:
+    """What becomes of the answers without each group, on the rows it was chosen on and on the others."""
+    keys = effects["plan"].str.partition("@")[0]
+    rows = effects.assign(what=keys, at=keys.map(PLANS.index)).sort_values(["model", "at", "dataset"])
+    head = ["model", "group", "rows", "plain", "without", "change", "control", "over control", "p", "broken"]
+    return markdown(
+        head,
+        [
+            [
+                *(row["model"], row["what"], row["dataset"], _share(row["plain"]), _share(row["ablated"])),
+                _share(row["effect"], row["effect_low"], row["effect_high"], "+"),
+                _share(row["control"]),
+                _share(row["over_control"], row["over_control_low"], row["over_control_high"], "+"),
+                *(f"{row['p_control']:.2f}", _share(row["degenerate"])),
+            ]
+            for row in rows.to_dict("records")
+        ],
+    )
+
+
+def _benign(effects: pd.DataFrame, rates: pd.DataFrame) -> str:
+    """What the same groups do to harmless questions."""
+    lines = []
+    of_questions = rates[rates["dataset"] == "questions"].groupby(["model", "plan"])[["degenerate", "refused"]].mean()
+    for (model, plan), row in of_questions.iterrows():
+        kl = effects[(effects["model"] == model) & (effects["plan"] == plan)]["harmless_kl"].mean()
+        lines.append([model, plan.partition("@")[0], _share(kl), _share(row["refused"]), _share(row["degenerate"])])
+    return markdown(["model", "group", "KL of the first token", "refused", "broken"], lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=STAGES)
@@ -83,7 +191,9 @@ def main() -> None:
     parser.add_argument("--compare", action="store_true")
     options = parser.parse_args()
     if not options.compare:
-        return keep(options.stage, options.results)
+        keep(options.stage, options.results)
+        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), tables()), encoding="utf-8")
+        return
     compared, told = differences(options.stage, options.results)
     print(*told, f"{compared:,} rows were there before; {len(told)} values differ.", sep="\n")
     sys.exit(bool(told) or not compared)

@@ -237,7 +237,9 @@ STAGES: dict[str, Stage] = {
             "verdicts": "share that is judged otherwise or has another outcome",
         },
     ),
-    "utility_tasks": Stage("utility/tasks.json", about="the tasks: version, number of items"),
+    "utility_tasks": Stage(
+        "utility/tasks.json", about="version of the harness; of each task version, number of items, their sum"
+    ),
     "utility": Stage(
         "utility/{model}/{dataset}/{template}/{ablation}/{plan}.parquet", "an item, by metric", "task metric item value"
     ),

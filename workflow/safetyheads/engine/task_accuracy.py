@@ -4,8 +4,10 @@ The harness is an extra, `utility`, which is imported only when a task is asked 
 transformers: the ablation holds within the block around it, so no weights are changed, and any of its tasks will do.
 """
 
+import json
 from collections.abc import Sequence
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,19 +51,32 @@ def check_tasks(tasks: Sequence[str], folder: Path | None = None) -> None:
         )
 
 
-def fetch_tasks(tasks: Sequence[str], folder: Path | None = None) -> dict[str, dict[str, Any]]:
-    """Download the data of tasks into the cache of Hugging Face; for each, its version and number of items.
+def fetch_tasks(tasks: Sequence[str], folder: Path | None = None) -> dict[str, Any]:
+    """Download the data of tasks into the cache of Hugging Face; returns the version of the harness, and of each task
+    its own `version` (None where its file has none), the number of `items` and the `sha256` of these.
 
-    A task of a group, such as one subject of MMLU, has an entry of its own; a version is None where its file has none.
-
-    Raises SafetyHeadsError as `known_tasks` and `check_tasks` do.
+    A task of a group, such as one subject of MMLU, has an entry of its own. Raises SafetyHeadsError as `known_tasks`
+    and `check_tasks` do, and for data that cannot be fetched or read.
     """
     check_tasks(tasks, folder)
-    found = known_tasks(folder).load(list(tasks))["tasks"]
-    return {
-        name: {"version": (task.config.metadata or {}).get("version"), "items": len(task.eval_docs)}
+    import lm_eval
+
+    try:
+        found = known_tasks(folder).load(list(tasks))["tasks"]
+    except Exception as error:  # of many kinds: a task's file may say anything, and its data be of any format
+        said = (str(error).splitlines() or [""])[0].strip()
+        raise SafetyHeadsError(
+            f"utility.tasks: the data of {', '.join(tasks)} cannot be fetched or read ({type(error).__name__}: {said})."
+        ) from None
+    of_tasks = {
+        name: {
+            "version": (task.config.metadata or {}).get("version"),
+            "items": len(task.eval_docs),
+            "sha256": sha256(json.dumps(list(task.eval_docs), default=str).encode()).hexdigest(),
+        }
         for name, task in sorted(found.items())
     }
+    return {"lm_eval": lm_eval.__version__, "tasks": of_tasks}
 
 
 def task_accuracy(
