@@ -69,12 +69,13 @@ def differences(stage: str, results: Path, kept: Path = KEPT) -> tuple[int, list
     compared, told = 0, []
     for table in TABLES[stage]:
         text = found(results, table).to_csv(index=False, float_format=FORMAT)
-        before, now = pd.read_csv(kept / f"{stage}-{table}.csv"), pd.read_csv(StringIO(text))
+        files = (kept / f"{stage}-{table}.csv", StringIO(text))
+        before, now = (pd.read_csv(file, dtype=str, keep_default_na=False) for file in files)
         keys = [name for name in KEYS if name in now]
         both = before.merge(now, on=keys, suffixes=("", " now"), validate="one_to_one")
         compared += len(both)
-        for name in [name for name in now if name not in keys]:
-            for row in both[both[name].astype(str) != both[f"{name} now"].astype(str)].to_dict("records"):
+        for name in [name for name in now if name in before and name not in keys]:
+            for row in both[both[name] != both[f"{name} now"]].to_dict("records"):
                 where = " ".join(str(row[key]) for key in keys)
                 told.append(f"{table}: {where}: {name} was {row[name]}, is {row[f'{name} now']}")
     return compared, told

@@ -12,8 +12,8 @@ rule utility_tasks:
         ENVIRONMENT
     params:
         tasks=settings.utility.tasks,
-        folder=settings.utility.folder,
-        content=cells.task_content(),
+        content=lambda wildcards: cells.task_content(),
+        code=code("utility_tasks"),
     message:
         "Fetch the tasks"
     script:
@@ -42,7 +42,9 @@ rule utility:
         ablation=given("ablation"),
         plan=heads_of_plan,
         model=given("model", "attention"),
-        utility=settings.utility.plain(),
+        tasks=settings.utility.tasks,
+        limit=settings.utility.limit,
+        content=lambda wildcards: cells.task_content(),
         dtype=dtype,
         code=code("utility"),
     message:

@@ -221,9 +221,10 @@ def test_numbers_that_are_no_rates() -> None:
         ("sahara", "", 6.2, "NVIDIA A100-SXM4-80GB"),
         ("sahara", "", 5.0, "NVIDIA H100 80GB HBM3"),
         ("single", "greedy", None, "cpu"),
+        ("single", "short", 900.0, "NVIDIA A100-SXM4-80GB"),
     ]
     hours = pd.DataFrame([{**cell, **dict(zip(("work", "decoding", "hours", "device"), job))} for job in jobs])
-    others = measured(found, by_head, hours, {"mine": [524_288, 6_738_415_616]}, SAME)
+    others = measured(found, by_head, hours, {"mine": [524_288, 6_738_415_616]}, SAME, SIZES)
     table = compared(wanted, found, others)
     shown = list(zip(table["quantity"], table["agreement"], table["why"].fillna("")))
     assert shown == [
@@ -232,17 +233,19 @@ def test_numbers_that_are_no_rates() -> None:
         ("head_rank", "outside", ""),
         ("gpu_hours", "inside", ""),
         ("gpu_hours", "not comparable", "on NVIDIA H100 80GB HBM3"),
-        ("gpu_hours", "not run", ""),  # no benchmark file is left
+        ("gpu_hours", "not comparable", "other sampling"),  # that of `greedy` has no benchmark file left
     ]
     assert table["ours"].iloc[0] == pytest.approx(3 * 524_288 / 6_738_415_616)
-    assert table["ours"].iloc[2] == 2, "two heads share the second place"
+    assert table["ours"].iloc[2] == 3, "two heads share the second and the third place"
 
 
 def test_a_map_by_another_judge_is_no_rank_of_the_papers() -> None:
     keys = {"model": "mine", "dataset": "d", "template": "begun", "ablation": "uniform", "decoding": "greedy"}
     head = {**keys, "judge": "harmbench", "plan": "single", "layer": 2, "head": 26, "effect_asr": 0.5}
-    found = measured(rates({"plan": "none"}), pd.DataFrame([head]), pd.DataFrame(columns=HOURS), {}, SAME)
-    assert found[["quantity", "ours", "why"]].to_numpy().tolist() == [["head_rank", 1.0, "other template; other judge"]]
+    found = measured(rates({"plan": "none"}), pd.DataFrame([head]), pd.DataFrame(columns=HOURS), {}, SAME, SIZES)
+    assert found[["quantity", "ours", "why"]].to_numpy().tolist() == [
+        ["head_rank", 1.0, "other data set; other template; other judge"]
+    ]
 
 
 def test_all_published_numbers_can_be_compared() -> None:

@@ -67,6 +67,46 @@ def test_an_experiment_of_utility_generates_nothing_and_needs_the_scores_of_its_
     assert "sahara" in inputs["scores"] and "prompts" not in inputs
 
 
+def test_where_no_rates_are_measured_there_is_no_page_to_make_of_them() -> None:
+    cells = Cells(load_config(settings(experiment="overlap", plans=["ships-1"])))
+    assert cells.all == [] and cells.measured() == {}
+    assert ExperimentCells(cells).paths()["main"][0] == "<results>/experiments/main/table.csv"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"experiment": "doses", "plans": ["none", "mine"]}, "no heads that a method chooses"),
+        ({"experiment": "maps", "plans": ["none", "mine"]}, "no map of single heads; allowed: single, or each-P"),
+        ({"experiment": "utility", "plans": ["none"]}, "utility.folder: found 'nowhere', which is no folder"),
+    ],
+)
+def test_an_experiment_that_would_show_nothing_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(SafetyHeadsError, match=words):
+        load_config(settings(**changes) | {"utility": {"folder": "nowhere"}})
+
+
+def test_the_folder_of_tasks_does_not_hold_the_results(tmp_path: Path) -> None:
+    values = settings(experiment="utility", plans=["none"]) | {"results": str(tmp_path / "results")}
+    with pytest.raises(SafetyHeadsError, match="which holds the results"):
+        load_config(values | {"utility": {"folder": str(tmp_path)}})
+
+
+def test_of_a_folder_of_tasks_what_programs_leave_there_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    for name in ("mild.yaml", "mild.jsonl", "own/utils.py"):
+        (tmp_path / name).write_text(name)
+    values = settings(experiment="utility", plans=["none"]) | {"utility": {"folder": str(tmp_path)}}
+    content = Cells(load_config(values)).task_content()
+    assert set(content) == {"lm_eval", "mild.yaml", "mild.jsonl", "own/utils.py"}
+    (tmp_path / "own" / "__pycache__").mkdir()
+    for name in ("own/__pycache__/utils.cpython-311.pyc", ".DS_Store", "mild.yaml~"):
+        (tmp_path / name).write_text("-")
+    assert Cells(load_config(values)).task_content() == content
+    (tmp_path / "mild.jsonl").write_text("other")
+    assert Cells(load_config(values)).task_content() != content
+
+
 def test_paths_are_those_of_the_contract(cells: Cells) -> None:
     assert cells.paths("rates") == ["<results>/rates.parquet"]
     assert cells.paths("models") == ["<results>/models/llama-2-7b-chat.json"]

@@ -415,6 +415,7 @@ REFUSED = [
         for name in ("top-5", "top-x", "each-x", "matched-mine", "random-heads", "plain", "Plain-1", "contrast-3")
     ],
     ("studies.main.experiment", "utility", "studies.main.plans[1]", ["'ships-1' in an experiment of utility", "top-N"]),
+    ("studies.main.experiment", "checkpoints", "studies.main.models", ["found one model", "two or more"]),
     ("studies.main.experiment", "overlap", "studies.main.plans[0]", ["'none' in an experiment of scores", "sahara-N"]),
     ("attribution.steps", 17, "studies.main.plans[3]", ["attribution.steps: 17", "at most 16", "'tiny'"]),
     ("attribution.representation", "last", "attribution.representation", ["found 'last'", "final_norm, residual"]),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from safetyheads.engine.task_accuracy import check_tasks, task_accuracy
+from safetyheads.engine.task_accuracy import check_tasks, fetch_tasks, task_accuracy
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Ablation, Head, Kind
 
@@ -35,6 +35,11 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *("metric_list:", "  - metric: acc", "  - metric: acc_norm"),
     ]
     (folder / "mild.yaml").write_text("\n".join(lines) + "\n")
+    filters = [
+        "filter_list:",
+        *(f"  - {{name: {name}, filter: [{{function: take_first}}]}}" for name in ("one", "two")),
+    ]
+    (folder / "twice.yaml").write_text("\n".join([*lines, *filters]).replace("task: mild", "task: twice"))
     (folder / "free.yaml").write_text(
         "\n".join([*lines, "generation_kwargs: {max_gen_toks: 2}"])
         .replace("task: mild", "task: free")
@@ -97,3 +102,18 @@ def test_a_task_that_does_not_exist_is_named_with_the_nearest(tasks: Path) -> No
 def test_a_task_without_choices_is_refused(tiny: tuple[PreTrainedModel, PreTrainedTokenizerBase], tasks: Path) -> None:
     with pytest.raises(SafetyHeadsError, match="'free' has no metric acc or acc_norm"):
         task_accuracy(*tiny, (), NONE, ["free"], folder=tasks, limit=1)
+    with pytest.raises(SafetyHeadsError, match="'free' has no metric acc or acc_norm"):
+        fetch_tasks(["free"], tasks)
+
+
+def test_what_was_fetched_is_told_with_the_sum_of_its_items(tasks: Path) -> None:
+    found = fetch_tasks(["mild"], tasks)
+    assert found["tasks"]["mild"]["items"] == 90 and len(found["tasks"]["mild"]["sha256"]) == 64
+    assert fetch_tasks(["mild", "twice"], tasks)["tasks"]["twice"]["sha256"] == found["tasks"]["mild"]["sha256"]
+
+
+def test_a_task_with_several_filters_counts_each_item_once(
+    tiny: tuple[PreTrainedModel, PreTrainedTokenizerBase], tasks: Path
+) -> None:
+    twice, once = (task_accuracy(*tiny, (), NONE, [task], folder=tasks, limit=6) for task in ("twice", "mild"))
+    assert twice["item"].tolist() == once["item"].tolist() and twice["value"].tolist() == once["value"].tolist()

@@ -86,10 +86,10 @@ def test_the_data_of_tasks_are_fetched_once_and_the_model_asks_no_network(tmp_pa
         online = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
         project.environment.update(online | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"})
         hub.refuse = always(503)
-        refused = project.run("results/utility/tasks.json")
+        refused = project.run("results/utility_tasks.json")
         assert refused.status != 0 and "the data of sweet cannot be fetched or read" in refused.output
         hub.refuse = lambda *_: None
-        fetched = project.run("results/utility/tasks.json")
+        fetched = project.run("results/utility_tasks.json")
         assert fetched.status == 0, fetched.output
         asked = len(hub.requests)
         made = project.run("useful")

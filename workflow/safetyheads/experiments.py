@@ -28,7 +28,7 @@ EXPERIMENTS = {
     "transfer": Experiment(("rates",), "what heads do on the data set that they were chosen on, and on others"),
     "parameters": Experiment(("rates",), "what share of the model's parameters is changed, and what that does"),
     "maps": Experiment(("maps",), "the attack success rate without each head alone"),
-    "hours": Experiment(("scores", "completions"), "the hours that scores of heads took, and answers without heads"),
+    "hours": Experiment(("scores", "completions"), "the hours that scores of heads took, and answers"),
     "checkpoints": Experiment(
         ("rates", "scores"), "two models side by side: how many heads it takes, and how alike their scores rank heads"
     ),

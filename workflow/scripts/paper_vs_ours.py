@@ -19,7 +19,8 @@ with logged(snakemake.log[0]):
     read = {name: [Path(path) for path in snakemake.input.get(name, [])] for name in ("rates", "maps")}
     rates, by_head = (pd.concat([pd.DataFrame(), *map(files.read, paths)]) for paths in read.values())
     took = {name: snakemake.input.get(name, []) for name in ("sahara", "completions")}
-    others = measured(rates, by_head, hours(Path(settings.results), took, params.gpus), params.of_heads, params.same)
+    spent = hours(Path(settings.results), took, params.gpus)
+    others = measured(rates, by_head, spent, params.of_heads, params.same, params.sizes)
     published = pd.read_csv(FILE, dtype=str, keep_default_na=False)
     table = paper_vs_ours(published, rates, params.same, params.sizes, others)
     record = record_of(params, settings.results) | commit(Path(snakemake.scriptdir).parents[1])

@@ -12,6 +12,7 @@ from safetyheads.jobs.loaded_model import model_of
 from safetyheads.jobs.model_files import tokenizer_of
 from safetyheads.jobs.records import record_of
 from safetyheads.jobs.run import logged
+from safetyheads.jobs.sources import Sources
 from safetyheads.plans import check_plan, parse_plan
 
 with logged(snakemake.log[0]):
@@ -25,9 +26,9 @@ with logged(snakemake.log[0]):
     check_plan(plan, heads, grid, name)
     (chosen,) = assign(plan, ["every item"], grid, **scores, heads=heads)
     model = model_of(settings, name, description, dtype=params.dtype, checks=snakemake.input.checks, **params.model)
-    folder = params.utility.get("folder")
-    asked = params.utility | {"folder": Path(folder).resolve() if folder else None}
     tokenizer, ablation = tokenizer_of(settings, name, description), Ablation.of(params.ablation)
-    rows = task_accuracy(model, tokenizer, chosen.heads, ablation, **asked)
+    asked = {"tasks": params.tasks, "limit": params.limit, "folder": Sources(settings).task_folder()}
+    rows = task_accuracy(model, tokenizer, chosen.heads, ablation, **asked, batch_size=settings.utility.batch_size)
     record = record_of(params, settings.results, inputs=list(scored.values()), description=description, model=model)
+    record |= files.read_json(Path(snakemake.input.tasks))
     files.write("utility", output, rows, dict(snakemake.wildcards), record)

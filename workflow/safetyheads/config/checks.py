@@ -6,14 +6,13 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from safetyheads.config.experiments import check_experiment, check_task_folder
 from safetyheads.config.hints import alike, path_hint
 from safetyheads.config.judge_files import check_judge
 from safetyheads.config.local_files import braces, looked_for, model_folder
 from safetyheads.config.messages import key_path
 from safetyheads.errors import SafetyHeadsError, nearest
-from safetyheads.experiments import EXPERIMENTS
 from safetyheads.heads import parse_head
-from safetyheads.methods import METHODS
 from safetyheads.plans import ALLOWED, GROUPS, Plan, check_plan, parse_plan
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def _study(
     yield from (problem for problems in derived.values() for problem in problems)
     models = [name for name in models if not derived[name]]
     sets = [used.name for used in _used(study, lists, "datasets") if used.name in config.known("datasets")]
-    own = list(sets)
+    own, plans = list(sets), dict[str, Plan]()
     for where, name in _used(study, lists, "plans"):
         try:
             plan = parse_plan(name)
@@ -75,8 +74,7 @@ def _study(
             yield f"{where}: {error}"
             continue
         yield from (f"{where}: {problem}" for problem in _plan(config, values, plan, models, folder))
-        if problem := _experiment(str(lists.get("experiment")), plan):
-            yield f"{where}: found {name!r} in {problem}"
+        plans[where] = plan
         if plan.source in config.known("datasets"):
             sets.append(str(plan.source))
         chosen_on = [plan.source] if plan.source else [one for one in own if not config.dataset(one).benign]
@@ -93,6 +91,9 @@ def _study(
         if plan.contrasted:
             problems = _contrasts(config, models, chosen_on, named, folder)
             yield from (f"{where}: found {name!r}, but {problem}" for problem in problems)
+    yield from check_experiment(study, str(lists.get("experiment")), plans, len(list(_used(study, lists, "models"))))
+    if lists.get("experiment") == "utility":
+        yield from check_task_folder(config.utility.folder, config.results, folder)
     for _, name in _used(study, lists, "judges"):
         if name in config.known("judges"):
             yield from check_judge(config, name, folder)
@@ -107,18 +108,6 @@ def _study(
         if path and not (folder / path).is_file():
             where = f"datasets.{name}.path: found {path!r}, where there is no file ({looked_for(folder, path)})"
             yield f"{where}; allowed: a file{path_hint(path)}"
-
-
-def _experiment(kind: str, plan: Plan) -> str | None:
-    """What is wrong with a plan of an experiment of this kind; None if nothing is."""
-    if kind == "utility" and not plan.one_set:
-        return (
-            "an experiment of utility, whose tasks have items of their own; allowed: none, "
-            f"{', '.join(f'{group}-N' for group in GROUPS)}, and names in head_sets"
-        )
-    if kind in EXPERIMENTS and EXPERIMENTS[kind].reads == ("scores",) and not plan.method:
-        return f"an experiment of scores; allowed: {', '.join(f'{method}-N' for method in METHODS)}"
-    return None
 
 
 def _sources(config: "Declarations", values: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:

@@ -230,7 +230,7 @@ class Utility(Section):
     tasks: Names = ["boolq", "rte", "winogrande", "arc_challenge", "openbookqa"]
     """Multiple-choice tasks of lm-evaluation-harness, asked without examples; unless set, those of the paper."""
     folder: Text | None = None
-    """Folder of further tasks, YAML files of the harness."""
+    """Folder of further tasks, YAML files of the harness, and of their data. A change of any file there asks again."""
     limit: Count | None = None
     """For a pilot: only the first so many items of each task."""
     batch_size: Count = 8

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 METRICS = ("acc", "acc_norm")
-"""The metrics that are kept: the share of questions whose likeliest choice, and whose likeliest per byte, is right."""
+"""The metrics that are kept: whether the likeliest choice is right, and whether the likeliest per character is."""
 COLUMNS = ["task", "metric", "item", "value"]
+_NO_METRIC = f"the task {{!r}} has no metric {' or '.join(METRICS)}: only multiple-choice tasks can be measured."
 
 
 @cache
@@ -31,13 +33,13 @@ def known_tasks(folder: Path | None = None) -> Any:
 
     Raises SafetyHeadsError if the harness is not installed. Its thousands of files are read once.
     """
-    try:
-        from lm_eval.tasks import TaskManager
-    except ImportError:
+    if find_spec("lm_eval") is None:
         raise SafetyHeadsError(
-            "Task accuracy is measured with lm-evaluation-harness, which is not installed. Install it with "
-            "`pip install -e '.[utility]' -c envs/constraints.txt`."
-        ) from None
+            "Task accuracy is measured with lm-evaluation-harness, which is not installed where the job runs. Install "
+            "it with `pip install -e '.[utility]' -c envs/constraints.txt`."
+        )
+    from lm_eval.tasks import TaskManager
+
     return TaskManager(include_path=str(folder) if folder else None)
 
 
@@ -68,6 +70,10 @@ def fetch_tasks(tasks: Sequence[str], folder: Path | None = None) -> dict[str, A
         raise SafetyHeadsError(
             f"utility.tasks: the data of {', '.join(tasks)} cannot be fetched or read ({type(error).__name__}: {said})."
         ) from None
+    for name, task in found.items():
+        metrics = [one.get("metric") for one in task.config.metric_list or []]
+        if task.config.output_type != "multiple_choice" or not set(METRICS).intersection(metrics):
+            raise SafetyHeadsError(f"utility.tasks: {_NO_METRIC.format(name)}")
     of_tasks = {
         name: {
             "version": (task.config.metadata or {}).get("version"),
@@ -93,7 +99,9 @@ def task_accuracy(
     """For each item of each task whether the model is right with `heads` ablated: a table with the columns `COLUMNS`.
 
     Tasks are asked without examples (zero-shot), in the harness' own form. `limit` is the number of items of each task,
-    the first ones, and `batch_size` how many pairs of question and choice are computed at once. `value` is 1 or 0.
+    the first ones, and `batch_size` how many pairs of question and choice are computed at once. `value` is 1 or 0, or
+    what the task gives of an answer that is partly right.
+
     Raises SafetyHeadsError as `known_tasks` and `check_tasks` do, and for a task without one of `METRICS`.
     """
     check_tasks(tasks, folder)
@@ -118,12 +126,9 @@ def task_accuracy(
         for task, samples in found["samples"].items()
         for sample in samples
         for metric in METRICS
-        if metric in sample
+        if metric in sample and sample["filter"] == samples[0]["filter"]  # further ones tell the same items once more
     ]
     table = pd.DataFrame(rows, columns=COLUMNS).sort_values(COLUMNS[:3], ignore_index=True)
     if without := sorted(set(found["samples"]) - set(table["task"])):
-        raise SafetyHeadsError(
-            f"utility.tasks: the task {without[0]!r} has no metric {' or '.join(METRICS)}: only multiple-choice tasks "
-            "can be measured."
-        )
+        raise SafetyHeadsError(f"utility.tasks: {_NO_METRIC.format(without[0])}")
     return table

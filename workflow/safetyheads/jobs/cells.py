@@ -251,7 +251,12 @@ class Cells(Sources):
         return [cell for cell in self.all if parse_plan(cell.plan).kind in ("none", "single", "each")]
 
     def measured(self) -> dict[str, str]:
-        """The paths of the tables that the page shows, by stage. A study without maps has none about them."""
+        """The paths of the tables that the page shows, by stage. A study without maps has none about them.
+
+        There are none, and no page, where all studies are experiments that measure no rates.
+        """
+        if not self.all:
+            return {}
         stages = ["rates", "effects", "effects_by_category", "noise"]
         stages += ["calibration"] * bool(self.labelled()) + ["agreement"] * bool(self.by_several_judges())
         if any(cell.plan != "none" for cell in self.maps()):

@@ -29,7 +29,7 @@ def hours(results: Path, files: Mapping[str, Iterable[str]], gpus: Mapping[str, 
             parts = path.relative_to(results).with_suffix("").parts[1:]
             row: dict[str, Any] = dict(zip(keys(stage), parts))
             row |= {"work": row.get("plan") or row.get("method") or name, "decoding": row.get("decoding", "")}
-            seconds, device = _seconds(results, path), str(provenance(path).get("device"))
+            seconds, device = _seconds(results, path), _device(path)
             used = 1 if device == "cpu" else gpus.get(row["model"], 1)
             row |= {"hours": sum(seconds) * used / 3600 if seconds else None, "jobs": len(seconds), "device": device}
             rows.append(row)
@@ -50,4 +50,10 @@ def _seconds(results: Path, path: Path) -> list[float]:
         elif of := shards.fullmatch(file.name):
             found.setdefault(of[1], []).append(file)
     last = max(found.values(), key=lambda files: max(file.stat().st_mtime for file in files), default=[])
-    return [float(json.loads(file.read_text().splitlines()[-1])["s"]) for file in last]
+    lines = [file.read_text().splitlines() for file in last]
+    return [float(json.loads(written[-1])["s"]) for written in lines if written]
+
+
+def _device(path: Path) -> str:
+    found = provenance(path).get("device")
+    return ", ".join(map(str, found)) if isinstance(found, list) else str(found)

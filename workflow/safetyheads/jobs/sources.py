@@ -1,5 +1,6 @@
 """What the files of data sets and models are made from, and whether that changed: for inputs and params of rules."""
 
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from safetyheads.artifacts.schemas import DEMO_WEIGHTS, STAGES
@@ -58,11 +59,29 @@ class Sources:
         path = self.config.model(name).path
         return folder_sum(Path(path).expanduser(), name) if path else ""
 
+    def task_folder(self) -> Path | None:
+        """The folder of the user's own tasks."""
+        path = self.config.utility.folder
+        return Path(path).expanduser().resolve() if path else None
+
     def task_content(self) -> dict[str, str]:
-        """The sums of the files in the folder of the user's own tasks, by name; empty where there is no such folder."""
-        folder = Path(self.config.utility.folder or "").expanduser()
-        files = sorted(path for path in folder.rglob("*") if path.is_file()) if self.config.utility.folder else []
-        return {path.relative_to(folder).as_posix(): file_sum(path) for path in files}
+        """What tasks follow from: the version of the harness, and the sums of the files in the user's folder, by name.
+
+        Files that programs leave there unasked, such as hidden ones and Python's caches, do not count.
+        """
+        try:
+            found = {"lm_eval": version("lm_eval")}
+        except PackageNotFoundError:
+            found = {}  # the job says so
+        if (folder := self.task_folder()) is None:
+            return found
+        for path in sorted(folder.rglob("*")):
+            parts = path.relative_to(folder).parts
+            if path.is_file() and not any(
+                part.startswith((".", "__pycache__")) or part.endswith("~") for part in parts
+            ):
+                found["/".join(parts)] = file_sum(path)
+        return found
 
 
 def _sum_in_record(results: Path, dataset: str) -> str:

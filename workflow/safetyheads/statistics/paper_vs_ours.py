@@ -16,6 +16,7 @@ from safetyheads.plans import PLAIN, parse_plan
 PUBLISHED = ["place", "quantity", "model", "dataset", "template", "ablation", "plan", "paper", "spread", "about"]
 """The columns of published.csv. Names are the catalogue's; empty where the paper does not say it, or means no one."""
 OURS = ["our_model", "our_dataset", "our_template", "our_ablation", "decoding", "judge"]
+"""The keys of a cell of ours."""
 COLUMNS = [*PUBLISHED, *OURS, "n", "ours", "low", "high", "agreement", "why", "coherent"]
 ROUNDED = 0.005
 """Half of the last digit of a published rate."""
@@ -65,45 +66,61 @@ def paper_vs_ours(
 
 
 def measured(
-    rates: pd.DataFrame, by_head: pd.DataFrame, hours: pd.DataFrame, of_heads: Mapping[str, Sequence[int]], same: Same
+    rates: pd.DataFrame,
+    by_head: pd.DataFrame,
+    hours: pd.DataFrame,
+    of_heads: Mapping[str, Sequence[int]],
+    same: Same,
+    sizes: Mapping[str, int],
 ) -> pd.DataFrame:
     """What was measured of quantities that are no rates: a table with the columns `MEASURED`.
 
     - `parameters`: the share of a model's parameters that a plan changes. `of_heads` has, for each model whose size is
       known, the parameters of a head's slice of one projection and of the whole model.
-    - `head_rank`: the place of `FIRST_HEAD` among all heads, by the ASR without each alone; equally high ones share the
-      better place. `by_head` is maps_by_head.parquet, and may be empty.
+    - `head_rank`: the place of `FIRST_HEAD` among all heads, by the ASR without each alone. Equally high ones share the
+      last of their places, so that a map of equal rates has no first head. `by_head` is maps_by_head.parquet, and may
+      be empty.
     - `gpu_hours`: `hours` has the columns of `jobs.hours`; of a plan or a search it says how long it took.
 
-    `why` says what makes it another thing than the paper's, if anything does.
+    `why` says what makes it another thing than the paper's, if anything does. `rates`, `same` and `sizes` are as in
+    `paper_vs_ours`.
     """
     rows: list[dict[str, Any]] = []
-    for model, plan, ablation in sorted(set(zip(rates["model"], rates["plan"], rates["ablation"]))):
-        heads = parse_plan(str(plan))
-        if model in of_heads and heads.method and heads.n and not heads.paired:
-            share = heads.n * of_heads[model][0] / of_heads[model][1]
-            rows.append(
-                {"quantity": "parameters", "plan": plan, "our_model": model, "our_ablation": ablation, "ours": share}
-            )
+    for model, name, ablation in sorted(set(zip(rates["model"], rates["plan"], rates["ablation"]))):
+        plan = parse_plan(str(name))
+        if model in of_heads and plan.method and plan.n and not plan.paired:
+            row = {"quantity": "parameters", "plan": name, "our_model": model, "our_ablation": ablation}
+            rows.append(row | {"ours": plan.n * of_heads[model][0] / of_heads[model][1]})
+    queries = rates.groupby("dataset")["n"].max().to_dict()
     single = by_head[by_head["plan"] == "single"] if len(by_head) else by_head
-    keys = ["model", "dataset", "template", "ablation", "decoding", "judge"]
-    for key, heads_ in single.groupby(keys, observed=True) if len(single) else ():
-        ranks = heads_.set_index(["layer", "head"])["effect_asr"].rank(method="min", ascending=False)
-        row = dict(zip(OURS, map(str, key))) | {
-            "quantity": "head_rank",
-            "plan": "single",
-            "ours": ranks.get(FIRST_HEAD),
-        }
-        rows.append(row | {"why": "; ".join(_other(row, "simple", same))})
+    keys = [name.removeprefix("our_") for name in OURS]
+    for key, heads in single.groupby(keys, observed=True) if len(single) else ():
+        ranks = heads.set_index(["layer", "head"])["effect_asr"].rank(method="max", ascending=False)
+        if FIRST_HEAD in ranks.index:
+            row = dict(zip(OURS, map(str, key))) | {"quantity": "head_rank", "plan": "single"}
+            why = [*_other_queries(row, queries, same, sizes), *_other(row, "simple", same)]
+            rows.append(row | {"ours": ranks[FIRST_HEAD], "why": "; ".join(why)})
     for job in hours[hours["hours"].notna()].to_dict("records"):
-        row = {f"our_{key}": job[key] for key in keys[:4]} | {"decoding": job["decoding"], "ours": job["hours"]}
-        row |= {"quantity": "gpu_hours", "plan": job["work"]}
-        rows.append(row | {"why": "" if "A100" in job["device"] else f"on {job['device']}"})
+        row = {f"our_{key}": job[key] for key in keys[:4]} | {"quantity": "gpu_hours", "plan": job["work"]}
+        why = [] if "A100" in job["device"] else [f"on {job['device']}"]
+        why += _other_queries(row, queries, same, sizes)
+        why += ["other sampling"] if job["decoding"] and job["decoding"] not in same["decodings"] else []
+        rows.append(row | {"decoding": job["decoding"], "ours": job["hours"], "why": "; ".join(why)})
     return pd.DataFrame(rows, columns=MEASURED).fillna({name: "" for name in MEASURED if name != "ours"})
 
 
+def _other_queries(
+    cell: Mapping[str, Any], queries: Mapping[str, int], same: Same, sizes: Mapping[str, int]
+) -> list[str]:
+    """What makes the queries of a cell others than the paper's; `queries` is how many each of our data sets has."""
+    dataset = same["datasets"].get(cell["our_dataset"])
+    if dataset is None:
+        return ["other data set"]
+    return [] if queries.get(cell["our_dataset"]) == sizes[dataset] else ["not all queries"]
+
+
 def _other(cell: Mapping[str, Any], template: str, same: Same) -> list[str]:
-    """What makes a cell another thing than the paper's, with that template."""
+    """What makes the rest of a cell another thing than the paper's, with that template."""
     why = ["other template"] if same["templates"].get(cell["our_template"], "") != template else []
     why += ["other sampling"] if cell["decoding"] not in same["decodings"] else []
     return why + (["other judge"] if cell["judge"] not in same["judges"] else [])

@@ -13,7 +13,7 @@ from safetyheads.report.figures.sheets import Panel, amounts, curves, dots, shee
 from safetyheads.statistics.checkpoints import KEYS as CURVE
 from safetyheads.statistics.distribution import cumulative, density
 from safetyheads.statistics.doses import doses
-from safetyheads.statistics.experiments import UTILITY, of_heads
+from safetyheads.statistics.experiments import of_heads
 from safetyheads.statistics.pairs import PLAN_KEYS
 
 _SETTING = ["model", "dataset", "template", "decoding", "judge"]
@@ -80,10 +80,9 @@ def _parameters(results: Results, prefix: str) -> list[Panel]:
 
 
 def _utility(results: Results, prefix: str) -> list[Panel]:
-    """A panel for each model, metric and data set on which heads were chosen: a row for each task."""
-    panels = []
-    rows = results.table.drop_duplicates([*UTILITY, "n"])
-    for at, (values, group) in enumerate(rows.groupby(["model", "metric", "dataset"], observed=True)):
+    """A panel for each model, metric, and data set and template with which heads were chosen: a row for each task."""
+    panels, keys = [], ["model", "metric", "dataset", "template"]
+    for at, (values, group) in enumerate(results.table.groupby(keys, observed=True)):
         title = ", ".join(map(str, values))
         of = ["plain model" if a == PLAIN else f"{plan}, {a}" for plan, a in zip(group["plan"], group["ablation"])]
         table = group.assign(name=group["task"], series=of, value=group["accuracy"], beside=np.nan)
@@ -162,7 +161,8 @@ def _checkpoints(results: Results, prefix: str) -> list[Panel]:
             for model in (str(row["before"]), str(row["after"]))
             for rows in [curve[curve["model"] == model]]
         }
-        title = ", ".join(str(row[key]) for key in ("method", *CURVE[:3]))
+        method = row["method"] if row["source"] == row["dataset"] else f"{row['method']}@{row['source']}"
+        title = ", ".join(map(str, (method, *(row[key] for key in CURVE if key not in ("method", "source")))))
         known, label = not pd.isna(row["rank_correlation"]), f"Checkpoints: {title}"
         x = "heads ablated" + (f" (rank correlation of scores {row['rank_correlation']:.2f})" if known else "")
         svg = curves(lines, x, "coherent ASR", counts=True, label=label, prefix=f"{prefix}-{at}")
@@ -173,7 +173,7 @@ def _checkpoints(results: Results, prefix: str) -> list[Panel]:
 def _hours(results: Results, prefix: str) -> list[Panel]:
     """A panel for each model and device: a row for what was computed, in hours over all data sets and ablations."""
     panels = []
-    known = results.table[results.table["hours"].notna()]
+    known = results.table[results.table["hours"] > 0]
     for at, (values, rows) in enumerate(known.groupby(["model", "device"], observed=True)):
         title, sums = ", ".join(map(str, values)), rows.groupby("work", sort=False)["hours"].sum()
         table = pd.DataFrame({"name": sums.index, "value": sums.to_numpy()})

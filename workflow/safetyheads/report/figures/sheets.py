@@ -65,6 +65,11 @@ def sheet(panels: Sequence[Panel], label: str, columns: int = 2) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
+def _marker(at: int) -> str:
+    """The marker of a series: when colours begin anew, they come with other markers."""
+    return MARKERS[(at + at // len(COLOURS)) % len(MARKERS)]
+
+
 def dots(rows: pd.DataFrame, axis: str, beside: str = "", *, label: str, prefix: str) -> str:
     """A row for each `name`, with a dot and its 95 % interval for each `series`.
 
@@ -77,7 +82,7 @@ def dots(rows: pd.DataFrame, axis: str, beside: str = "", *, label: str, prefix:
     columns = 1 + (max(map(len, series), default=0) <= 26)
     marked = bool(beside) and rows["beside"].notna().any()
     keys: list[tuple[str, str, str, LineStyle]] = [
-        (name, COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)], "none") for k, name in enumerate(series)
+        (name, COLOURS[k % len(COLOURS)], _marker(k), "none") for k, name in enumerate(series)
     ]
     key = LEGEND_ROW * -(-len(keys) // columns) + 6
     low = min(0.0, float(np.nanmin(rows[["value", "low", "beside"]].to_numpy(dtype=float), initial=0.0)))
@@ -99,7 +104,7 @@ def dots(rows: pd.DataFrame, axis: str, beside: str = "", *, label: str, prefix:
         for one in rows.to_dict("records"):
             k = series.index(one["series"])
             y = names.index(one["name"]) + (k - (len(series) - 1) / 2) * 9.0 / step
-            colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
+            colour, marker = COLOURS[k % len(COLOURS)], _marker(k)
             if marked:
                 axes.plot(one["beside"], y, "|", color=INK, markersize=9, markeredgewidth=1.6, zorder=5)
             axes.plot([one["low"], one["high"]], [y, y], color=colour, linewidth=1.6, zorder=3)
@@ -130,7 +135,7 @@ def curves(
         keys: list[tuple[str, str, str, LineStyle]] = []
         for k, (name, (across, up)) in enumerate(lines.items()):
             style = LINES[k % len(LINES)]
-            colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)] if counts else ""
+            colour, marker = COLOURS[k % len(COLOURS)], _marker(k) if counts else ""
             axes.plot(across, up, color=colour, linestyle=style, linewidth=1.8, marker=marker)
             keys.append((name, colour, marker, style))
         axes.set_ylim(bottom=-0.03 if counts else 0, top=1.03 if counts else None)
