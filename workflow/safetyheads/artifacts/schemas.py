@@ -238,7 +238,7 @@ STAGES: dict[str, Stage] = {
         },
     ),
     "utility_tasks": Stage(
-        "utility/tasks.json", about="version of the harness; of each task version, number of items, their sum"
+        "utility_tasks.json", about="version of the harness; of each task version, number of items, their sum"
     ),
     "utility": Stage(
         "utility/{model}/{dataset}/{template}/{ablation}/{plan}.parquet", "an item, by metric", "task metric item value"
