@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from hub_stand_in import COMMIT, always, serving
-from project import DATA, Project, small_study
+from project import DATA, Project, jobs, small_study
 
 TOKEN = "hf_aVerySecretTokenOfTheUser"
 
@@ -95,5 +95,9 @@ def test_the_data_of_tasks_are_fetched_once_and_the_model_asks_no_network(tmp_pa
         made = project.run("useful")
         assert made.status == 0, made.output
         assert len(hub.requests) == asked, "what computes asks for nothing"
+        assert "utility" not in jobs(project.run("useful", "--dry-run", "--quiet", "rules").output)
+        (project.folder / "tasks" / "sweet.yaml").write_text(TASK.replace("Question:", "Asked:"))
+        assert project.run("results/utility_tasks.json").status == 0  # and the run ends here, before the model is asked
+        assert jobs(project.run("useful", "--dry-run", "--quiet", "rules").output)["utility"] == 1
     table = pd.read_csv(project.folder / "results/experiments/useful/table.csv")
     assert table[["task", "metric", "n"]].to_numpy().tolist() == [["sweet", "acc", 4]]
