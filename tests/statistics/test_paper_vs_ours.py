@@ -219,7 +219,7 @@ def test_numbers_that_are_no_rates() -> None:
     by_head = pd.DataFrame([{**single, "layer": a, "head": b, "effect_asr": effect} for a, b, effect in heads])
     jobs = [
         ("sahara", "", 6.2, "NVIDIA A100-SXM4-80GB"),
-        ("sahara", "", 5.0, "NVIDIA H100 80GB HBM3"),
+        ("sahara", "", 5.0, "NVIDIA A100-SXM4-80GB, NVIDIA H100 80GB HBM3"),
         ("single", "greedy", None, "cpu"),
         ("single", "short", 900.0, "NVIDIA A100-SXM4-80GB"),
     ]
@@ -232,7 +232,7 @@ def test_numbers_that_are_no_rates() -> None:
         ("parameters", "not run", ""),
         ("head_rank", "outside", ""),
         ("gpu_hours", "inside", ""),
-        ("gpu_hours", "not comparable", "on NVIDIA H100 80GB HBM3"),
+        ("gpu_hours", "not comparable", "on NVIDIA A100-SXM4-80GB, NVIDIA H100 80GB HBM3"),
         ("gpu_hours", "not comparable", "other sampling"),  # that of `greedy` has no benchmark file left
     ]
     assert table["ours"].iloc[0] == pytest.approx(3 * 524_288 / 6_738_415_616)

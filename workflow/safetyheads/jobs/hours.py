@@ -20,7 +20,7 @@ def hours(results: Path, files: Mapping[str, Iterable[str]], gpus: Mapping[str, 
     `work` is the name of the scores, or the plan that text was generated for; `decoding` is empty for scores. `hours`
     are those of all shards together, times the GPUs that a job of the model has (`gpus`), and null where no benchmark
     file is left. Of a job that went on after an interruption they are those of its last run. `device` is the name of
-    the GPU, or cpu.
+    the GPU, or cpu; of shards that ran on different ones, their names with commas.
     """
     rows = []
     for name, paths in files.items():

@@ -102,7 +102,7 @@ def measured(
             rows.append(row | {"ours": ranks[FIRST_HEAD], "why": "; ".join(why)})
     for job in hours[hours["hours"].notna()].to_dict("records"):
         row = {f"our_{key}": job[key] for key in keys[:4]} | {"quantity": "gpu_hours", "plan": job["work"]}
-        why = [] if "A100" in job["device"] else [f"on {job['device']}"]
+        why = [] if all("A100" in name for name in job["device"].split(", ")) else [f"on {job['device']}"]
         why += _other_queries(row, queries, same, sizes)
         why += ["other sampling"] if job["decoding"] and job["decoding"] not in same["decodings"] else []
         rows.append(row | {"decoding": job["decoding"], "ours": job["hours"], "why": "; ".join(why)})
