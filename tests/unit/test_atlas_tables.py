@@ -1,0 +1,83 @@
+"""What is kept of the atlas: tables without texts, which a later run is compared with, and those of the page."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from atlas_tables import KEPT, PAGE, differences, keep, tables
+from pages import filled
+
+CELL = {"model": "m", "dataset": "even", "template": "chat", "ablation": "undifferentiated"}
+MEASURED = {"decoding": "greedy", "judge": "paper"}
+
+
+def rate(plan: str, **values: Any) -> dict[str, Any]:
+    found = {"coherent_asr": 0.5, "coherent_low": 0.4, "coherent_high": 0.6, "asr": 0.7, "delta_low": None}
+    return (
+        {**CELL, "plan": plan, **MEASURED, "variant": plan, "n": 50, "refused": 0.25, "degenerate": 0.125}
+        | found
+        | values
+    )
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    (tmp_path / "ships").mkdir()
+    rows = [
+        {**CELL, "dataset": dataset, "query_id": f"q{at}", "layer": 0, "head": head, "score": score * (at + 1)}
+        for dataset, scores in (("even", (0.5, 2.0, 1.0)), ("questions", (0.0, 2.0, 0.0)))
+        for head, score in enumerate(scores)
+        for at in range(2)
+    ]
+    pd.DataFrame(rows).assign(refusal_shift=-1.0, answer_shift=0.0).to_parquet(tmp_path / "ships" / "a.parquet")
+    (tmp_path / "sahara").mkdir()
+    steps = [
+        {**CELL, "step": step, "layer": 0, "head": head, "score": 9.0 - head, "selected": head == step}
+        for step in (1, 2)
+        for head in range(3)
+    ]
+    pd.DataFrame(steps).to_parquet(tmp_path / "sahara" / "a.parquet")
+    (tmp_path / "scores" / "knockouts").mkdir(parents=True)
+    own = [{**CELL, "layer": 0, "head": head, "score": score} for head, score in enumerate((0.0, 0.25, 0.5))]
+    pd.DataFrame(own).to_parquet(tmp_path / "scores" / "knockouts" / "a.parquet")
+    pd.DataFrame([rate("none", ablation="plain"), rate("top-1")]).to_parquet(tmp_path / "rates.parquet")
+    return tmp_path
+
+
+def test_a_run_is_compared_with_what_was_kept_of_the_same_cells(results: Path) -> None:
+    kept = results / "kept"
+    keep("scores", results, kept)
+    assert differences("scores", results, kept) == (2 + 3 + 3 + 6 + 3, [])
+    pd.DataFrame([rate("top-1", asr=0.75)]).to_parquet(results / "rates.parquet")  # fewer cells, and one is another
+    compared, told = differences("scores", results, kept)
+    assert compared == 1 + 15
+    assert told == ["rates: m even chat undifferentiated top-1 top-1 greedy paper: asr was 0.7, is 0.75"]
+
+
+def test_heads_are_those_that_each_method_names_first(results: Path) -> None:
+    keep("scores", results, results / "kept")
+    found = tables(results / "kept")
+    assert set(found) == {"plain", "first"}, "of later stages nothing is kept yet"
+    assert found["first"].splitlines()[2:] == [
+        "| m | top | L00H01 3 | L00H02 1.5 | L00H00 0.75 |",
+        "| m | contrast | L00H02 1.5 | L00H00 0.75 | L00H01 0 |",
+        "| m | sahara | L00H01 8 | L00H02 7 |",
+        "| m | knockouts | L00H02 0.5 | L00H01 0.25 | L00H00 0 |",
+    ]
+    assert found["plain"].splitlines()[2:] == ["| m | even | 50 | 0.50 [0.40, 0.60] | 0.70 | 0.25 | 0.12 |"]
+
+
+def test_the_page_has_the_tables_of_what_is_kept() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert "<!-- table: plain -->" in page and filled(page, tables()) == page
+
+
+def test_no_text_of_a_model_or_query_is_kept() -> None:
+    for path in KEPT.glob("*.csv"):
+        columns = set(pd.read_csv(path, nrows=1))
+        assert not columns & {"text", "query", "target", "query_id", "token_ids", "reason"}, path
