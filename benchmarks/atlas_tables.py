@@ -139,20 +139,34 @@ def _first(heads_: pd.DataFrame) -> str:
 
 
 def _each(maps: pd.DataFrame, by_head: pd.DataFrame) -> str:
-    """The map of the twenty heads of highest mean Ships: is the highest rate more than chance?"""
+    """The map of the twenty heads of highest mean Ships: the heads without which most and least is complied with."""
     lines = []
     for row in maps.sort_values(["model", "dataset"]).to_dict("records"):
         own = by_head[(by_head["model"] == row["model"]) & (by_head["dataset"] == row["dataset"])]
-        best = own.loc[own["ablated"].idxmax()]
+        ends = [own.loc[own["effect"].idxmax()], own.loc[own["effect"].idxmin()]]
+        named = [
+            f"L{head['layer']:02.0f}H{head['head']:02.0f} {head['effect']:+.2f} (p {_p(head['p_adjusted'])})"
+            for head in ends
+        ]
+        chance = [f"{row[f'expected_{end}']:+.2f}" for end in ("highest", "lowest")]
         lines.append(
             [
-                *(row["model"], row["dataset"], _share(row["plain"]), f"L{best['layer']:02.0f}H{best['head']:02.0f}"),
-                *(_share(row["highest"]), _share(row["expected_highest"]), f"{row['p_value']:.3f}"),
-                *(str(row["up"]), str(row["down"])),
+                row["model"],
+                row["dataset"],
+                _share(row["plain"]),
+                named[0],
+                chance[0],
+                named[1],
+                chance[1],
+                _p(row["p_value"]),
             ]
         )
-    head = ["model", "rows", "plain", "best head", "without it", "highest by chance", "p", "heads up", "heads down"]
+    head = ["model", "rows", "plain", "highest", "by chance", "lowest", "by chance", "p of the map"]
     return markdown(head, lines)
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _groups(effects: pd.DataFrame) -> str:
