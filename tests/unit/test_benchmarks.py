@@ -198,7 +198,16 @@ def test_the_readme_names_every_option(module: Module, monkeypatch: pytest.Monke
         raise SystemExit
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
-    for script in ("scoring", "generation", "dtypes", "correctness", "throughput", "gpu", "attributions"):
+    for script in (
+        "scoring",
+        "generation",
+        "dtypes",
+        "correctness",
+        "throughput",
+        "gpu",
+        "attributions",
+        "atlas_tables",
+    ):
         with pytest.raises(SystemExit):
             module(script).main()
     assert named == known

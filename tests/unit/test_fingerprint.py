@@ -141,7 +141,7 @@ BY_MARGIN = {"gradient", "knockouts", "mask"}
 SWEEPING = {"ships", "sahara", "sahara_centred", "displacement", "refusal_direction", *BY_MARGIN}
 """The methods, which all pass over prompts with heads ablated; that of `attention` only looks at the plain model."""
 SCORES_AND_COMPLETIONS = {*SWEEPING, "completions"}
-COMPUTING = {*SCORES_AND_COMPLETIONS, "attention", "checks"}
+COMPUTING = {*SCORES_AND_COMPLETIONS, "attention", "checks", "utility"}
 JUDGED = {"judged", "labelled"}
 """The scripts that open the model of a judge; that of the rule `judges` describes it."""
 FOUND_BY = {
@@ -175,7 +175,8 @@ FOUND_BY = {
         ("models/describe", "models/tokenizer", "models/files", "models/find", "engine/context"), "all that open models"
     ),
     "models/derived": {"models"},
-    **{name: set() for name in ("engine/kernels", "engine/ablated", "attribution/from_queries")},
+    **{name: set() for name in ("engine/kernels", "models/gguf", "attribution/from_queries")},
+    **{f"engine/{name}": {"utility"} for name in ("ablated", "task_accuracy")},
     **{f"models/{name}": set() for name in ("download", "hugging_face", "hugging_face_errors", "quiet", "tensors")},
 }
 """Module -> the scripts that it counts for, where these are not the ones that compute with a model."""
@@ -230,8 +231,8 @@ def within_words(code: str, number: ast.Constant) -> bool:
     ("name", "old", "new", "expected"),
     [
         ("engine/layer_shortcuts", "raise _Reached(module, states)", "raise _Reached(module, (2 * states[0],))", 9),
-        ("models/open", "dtype=dtype", 'dtype="float16"', 13),
-        ("jobs/loaded_model", "dtype=dtype", 'dtype="float16"', 11),
+        ("models/open", "dtype=dtype", 'dtype="float16"', 14),
+        ("jobs/loaded_model", "dtype=dtype", 'dtype="float16"', 12),
         ("jobs/run", "logging.INFO", "logging.DEBUG", 0),
         ("artifacts/files", '"zstd"', '"snappy"', 0),
         ("config/load", "_plain(raw)", "_plain(dict(raw))", 0),

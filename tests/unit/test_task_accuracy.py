@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from safetyheads.engine.task_accuracy import check_tasks, fetch_tasks, task_accuracy
+from safetyheads.engine.task_accuracy import task_accuracy
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Ablation, Head, Kind
+from safetyheads.tasks import check_tasks, fetch_tasks
 
 pytest.importorskip("lm_eval")
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from safetyheads.artifacts import files
 from safetyheads.config.load import Config
-from safetyheads.engine.task_accuracy import fetch_tasks
 from safetyheads.jobs.run import logged
 from safetyheads.jobs.sources import Sources
+from safetyheads.tasks import fetch_tasks
 
 with logged(snakemake.log[0], online=True):
     settings = Config.model_validate(snakemake.config)

@@ -14,13 +14,15 @@ from safetyheads.engine.context import context_length
 from safetyheads.errors import SafetyHeadsError
 from safetyheads.models.download import sha256_of
 from safetyheads.models.files import INDEX, architecture, has_other_senses, read_index, read_json, weight_files
-from safetyheads.models.gguf import ORIGIN
 from safetyheads.models.hugging_face import cached_sha256
 from safetyheads.models.tensors import Header, by_name, check_index, check_tensors, stored
 from safetyheads.models.tokenizer import check_vocabulary, describe_tokenizer, is_of_tokenizer, tokenizer_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+ORIGIN = "gguf"
+"""The key of config.json that says of which file the weights are: file, sha256, and how many tensors of each type."""
 
 
 def describe(

@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from safetyheads.errors import SafetyHeadsError
+from safetyheads.models.describe import ORIGIN
 from safetyheads.models.download import sha256_of
 from safetyheads.models.files import read_json
 from safetyheads.models.quiet import quiet
-
-ORIGIN = "gguf"
-"""The key of config.json that says of which file the weights are: file, sha256, and how many tensors of each type."""
 
 
 def convert(file: Path, folder: Path) -> dict[str, Any]:
