@@ -147,7 +147,7 @@ def single(of: Asked, parts: Parts) -> Found:
     def measure(plain: Top, ablated: Top) -> torch.Tensor:
         return refused(plain)[:, None] - refused(ablated).view(len(plain.logits), -1)
 
-    for block, batch, part in sweep.by_block("single", all_heads(*DEMO_GRID), measure):
+    for block, batch, part in sweep.by_batch("single", all_heads(*DEMO_GRID), measure):
         found[np.ix_(block.prompts, batch.candidates)] = part
     return Found(found.mean(axis=0))
 

@@ -37,7 +37,7 @@ def test_a_resumed_pass_equals_a_whole_one_at_every_layer_and_leaves_the_same_ca
 ) -> None:
     passes, ids = PartialForward(installed(family)), torch.tensor(prompts([9] * 3))
     check_shortcuts(passes, ids[0].tolist())
-    assert passes.shortcut is Shortcut.SPLIT, caplog.text
+    assert passes.shortcut is Shortcut.PREFIX, caplog.text
     ablation, rows = Ablation(Kind.UNDIFFERENTIATED), [1, 0, 2, 2]
     for layer, shortcut in product(range(LAYERS), Shortcut):
         passes.shortcut = shortcut

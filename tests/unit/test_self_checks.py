@@ -27,7 +27,7 @@ def test_no_family_needs_to_fall_back(
     for length in (1, 9):
         passes.checked = False
         check_shortcuts(passes, *sequences([length]))
-        assert passes.shortcut is Shortcut.SPLIT
+        assert passes.shortcut is Shortcut.PREFIX
     assert not [record for record in caplog.records if record.name.startswith("safetyheads")]
 
 
@@ -100,7 +100,7 @@ def test_odd_models_that_need_no_fall_back(
     passes = PartialForward(model)
     change(model)
     check_shortcuts(passes, ids[0].tolist())
-    assert passes.shortcut is Shortcut.SPLIT
+    assert passes.shortcut is Shortcut.PREFIX
     assert not [record for record in caplog.records if record.name.startswith("safetyheads")]
     kept, _ = passes.keep(ids, None, layers=[1])
     heads = [(Head(1, 2),)]
@@ -136,4 +136,4 @@ def test_it_is_checked_once(mini: Mini, sequences: Sequences, monkeypatch: pytes
 def test_16_bit_models_pass_the_check(dtype: torch.dtype, family: str, mini: Mini, sequences: Sequences) -> None:
     passes = PartialForward(install(mini(family).to(dtype)))
     check_shortcuts(passes, *sequences([12]))
-    assert passes.shortcut is Shortcut.SPLIT
+    assert passes.shortcut is Shortcut.PREFIX

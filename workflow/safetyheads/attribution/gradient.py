@@ -82,7 +82,7 @@ def exact(sweep: Sweep, margin: Margin) -> np.ndarray:
     def lost(plain: Top, ablated: Top) -> Tensor:  # (P, C)
         return margin(plain.logits)[:, None] - margin(ablated.logits).view(len(plain.logits), -1)
 
-    for block, batch, part in sweep.by_block("Exact", heads, lost):
+    for block, batch, part in sweep.by_batch("Exact", heads, lost):
         found[np.ix_(block.prompts, batch.candidates)] = part
     return found
 

@@ -42,7 +42,7 @@ def ships(
     token_ids = [list(map(int, ids)) for ids in prompts["token_ids"]]
     found = np.empty((len(prompts), len(heads), len(MEASURED)))
     sweep = Sweep(model, token_ids, ablation, token_budget, parts)
-    for block, batch, part in sweep.by_block("Ships", heads, partial(_measured, first=first)):
+    for block, batch, part in sweep.by_batch("Ships", heads, partial(_measured, first=first)):
         found[np.ix_(block.prompts, batch.candidates)] = part
     rows = pd.DataFrame(list(heads) * len(prompts), columns=["layer", "head"])
     rows = rows.assign(query_id=prompts["query_id"].repeat(len(heads)).to_numpy())

@@ -15,6 +15,7 @@ from transformers import Cache
 from transformers.pytorch_utils import Conv1D
 
 from safetyheads.engine.ablation import States, exchange
+from safetyheads.engine.prefix_cache import PrefixCache
 from safetyheads.errors import SafetyHeadsError
 
 Forward = Callable[..., Any]
@@ -56,8 +57,8 @@ def shared(layer: nn.Module, inputs: Inputs) -> Forward:
     forward = layer.forward
 
     def run(_: Tensor, *args: Any, **kwargs: Any) -> Any:
+        states, projections = _attended(layer, forward, inputs, *_each(_reading, args, kwargs))
         args, kwargs = _each(_without_cache, args, kwargs)
-        states, projections = _attended(layer, forward, inputs, args, kwargs)
         with ExitStack() as stack:
             stack.enter_context(exchange(lambda *_: _once(states)))
             for projection, width in projections.items():
@@ -79,7 +80,7 @@ def last_position(layer: nn.Module, inputs: Inputs | None = None) -> Forward:
     def run(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:  # (R, T, d_model)
         length = hidden_states.shape[1]
         if inputs is not None:
-            args, kwargs = _each(_without_cache, args, kwargs)
+            args, kwargs = _each(_reading, args, kwargs)
             last = inputs.states[:, -1:][inputs.prompts]  # (R, 1, d_model)
         else:
             last = hidden_states[:, -1:]
@@ -192,6 +193,11 @@ def _each(
 def _without_cache(value: Any) -> Any:
     """None instead of a cache, so that the layer leaves nothing there."""
     return None if isinstance(value, Cache) else value
+
+
+def _reading(value: Any) -> Any:
+    """None instead of a cache that the layer would add to; one that it only reads stays."""
+    return value if isinstance(value, PrefixCache) else _without_cache(value)
 
 
 def _of_rows(value: Any, rows: int, chosen: Tensor | None = None, *, first: int = 0) -> Any:

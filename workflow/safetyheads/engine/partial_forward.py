@@ -39,6 +39,8 @@ class Shortcut(IntEnum):
     """The layers below the ablated one."""
     SPLIT = 2
     """Projections that are the same for all rows of a prompt, and the last layer's work at all but one position."""
+    PREFIX = 3
+    """What all prompts begin with, but for once for each head set: see `shared_prefix`."""
 
 
 class Top(NamedTuple):
@@ -63,7 +65,8 @@ class _Arrived(Exception):
 class PartialForward:
     """Passes, whole and resumed, of one model that is installed for ablation.
 
-    All prompts of a pass have one length, so there is no padding. Where a pass is given a cache, it fills it.
+    All prompts of a pass have one length, so there is no padding. Where a pass is given a cache, it fills it, or reads
+    what stands before the prompts in a `PrefixCache`.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -97,10 +100,19 @@ class PartialForward:
             return Kept(ids, inputs), self.whole(ids, ablation, [heads] * len(ids), cache)
 
     @torch.inference_mode()
-    def keep_up_to(self, ids: Tensor, ablation: Ablation | None, heads: HeadSet, layer: int) -> Kept:
+    def keep_up_to(
+        self,
+        ids: Tensor,
+        ablation: Ablation | None,
+        heads: HeadSet,
+        layer: int,
+        cache: Cache | None = None,
+        below: Kept | None = None,
+    ) -> Kept:
         """Run P prompts of token ids (P, T) with the same heads ablated, as far as the input of `layer`; keep that.
 
-        Without shortcuts nothing is run: every row is a whole pass then, and resumes nowhere.
+        With `below`, what such a pass kept of one lower layer, it goes on from there. Without shortcuts nothing is run:
+        every row is a whole pass then, and resumes nowhere.
         """
         inputs: dict[int, Tensor] = {}
 
@@ -109,8 +121,13 @@ class PartialForward:
             raise _Arrived
 
         if self.shortcut:
-            with self._watching([layer], stop), suppress(_Arrived):
-                self.whole(ids, ablation, [heads] * len(ids))
+            forwards: dict[int, Forward] = {}
+            for start, states in below.inputs.items() if below else ():
+                same = Inputs(states, torch.arange(len(states), device=states.device))
+                forwards = dict.fromkeys(range(start), self._skip) | {start: resumed(self.layers[start], same)}
+            hooked, rows = self._watching([layer], stop), ablate(self.model, ablation, [heads] * len(ids))
+            with suppress(_Arrived), hooked, rows, self._replaced(forwards):
+                self._run(ids, cache)
         return Kept(ids, inputs)
 
     @contextmanager
@@ -146,7 +163,7 @@ class PartialForward:
         if self.shortcut:
             inputs = Inputs(kept.inputs[layer], rows.to(kept.inputs[layer].device))
             forwards = dict.fromkeys(range(layer), self._skip)
-            split = self.shortcut is Shortcut.SPLIT
+            split = self.shortcut >= Shortcut.SPLIT
             if split and layer == len(self.layers) - 1:
                 forwards[layer] = last_position(self.layers[layer], inputs)
             else:
@@ -176,7 +193,7 @@ class PartialForward:
     def _replaced(self, forwards: dict[int, Forward]) -> Iterator[None]:
         """Within the block, layers compute these forwards, and the last layer its last position alone."""
         last = len(self.layers) - 1
-        if self.shortcut is Shortcut.SPLIT:
+        if self.shortcut >= Shortcut.SPLIT:
             forwards = {last: last_position(self.layers[last]), **forwards}
         with ExitStack() as stack:
             for layer, forward in forwards.items():

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from safetyheads.engine.decoder import grid, input_device
 from safetyheads.engine.partial_forward import PartialForward, Shortcut, Top
+from safetyheads.engine.shared_prefix import SharedPrefix
 from safetyheads.heads import Ablation, Head, HeadSet, Kind
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def check_shortcuts(passes: PartialForward, prompt: Sequence[int]) -> None:
     ids = torch.tensor([list(prompt)], device=input_device(passes.model))  # (1, T)
     passes.shortcut = Shortcut.NONE
     plain, *ablated = [passes.whole(ids, CHECKED, [heads]) for heads in ((), *sets)]
-    for level in (Shortcut.SPLIT, Shortcut.RESUME):
+    for level in (Shortcut.PREFIX, Shortcut.SPLIT, Shortcut.RESUME):
         passes.shortcut = level
         problem = _problem_of_resuming(passes, ids, plain, dict(zip(sets, ablated)))
         if problem is None:
@@ -59,8 +60,11 @@ def _problem_of_resuming(
 ) -> str | None:
     """How passes with the present shortcut differ from the plain and the ablated tops that whole passes gave."""
     try:
-        kept, _ = passes.keep(ids, None, layers=[heads[0].layer for heads in ablated])
-        found = [passes.resume(kept, [0, 0], heads[0].layer, CHECKED, [(), heads]) for heads in ablated]
+        if passes.shortcut is Shortcut.PREFIX and ids.shape[1] > 1:
+            found = _after_a_prefix(passes, ids, list(ablated))
+        else:
+            kept, _ = passes.keep(ids, None, layers=[heads[0].layer for heads in ablated])
+            found = [passes.resume(kept, [0, 0], heads[0].layer, CHECKED, [(), heads]) for heads in ablated]
     except Exception as error:  # a family that works in another way may fail anywhere in its own code
         return failure(error)
     for rows, (heads, top) in zip(found, ablated.items()):
@@ -71,6 +75,19 @@ def _problem_of_resuming(
                     layer = heads[0].layer
                     return f"resumed at layer {layer}, {name} is off by {difference:.1e} of its largest value"
     return None
+
+
+def _after_a_prefix(passes: PartialForward, ids: Tensor, head_sets: Sequence[HeadSet]) -> list[Top]:
+    """Tops of two rows of a prompt (1, T), plain and with each head set: its first half is run once for both."""
+    half = ids.shape[1] // 2
+    layers = [heads[0].layer for heads in head_sets]
+    prefix = SharedPrefix(passes, ids[0, :half].tolist(), CHECKED, (), layers=layers)
+    found = []
+    for layer, heads in zip(layers, head_sets):
+        kept = passes.keep_up_to(ids[:, half:], CHECKED, (), layer, prefix.cache())
+        cache = prefix.cache(prefix.of_sets(layer, [(), heads]), [0, 1])
+        found.append(passes.resume(kept, [0, 0], layer, CHECKED, [(), heads], cache))
+    return found
 
 
 def tolerance(model: PreTrainedModel) -> float:

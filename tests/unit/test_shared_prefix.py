@@ -1,0 +1,154 @@
+"""What all prompts begin with is run once for each head set, and changes no score."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from small_models import FAMILIES
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
+
+from safetyheads.artifacts.parts import Parts
+from safetyheads.attribution import climbing_pass, scoring_passes
+from safetyheads.attribution.displacement import displacement
+from safetyheads.attribution.ships import ships
+from safetyheads.engine.ablation import install
+from safetyheads.engine.partial_forward import Shortcut
+from safetyheads.engine.shared_prefix import SharedPrefix, shared_tokens
+from safetyheads.heads import Ablation, Kind
+
+Mini = Callable[..., PreTrainedModel]
+Sequences = Callable[..., list[list[int]]]
+
+PREFIX = [5, 9, 31, 7, 44, 12]
+
+
+def after_the_prefix(sequences: Sequences, lengths: list[int]) -> pd.DataFrame:
+    ids = [[*PREFIX, *rest] for rest in sequences(lengths)]
+    return pd.DataFrame({"query_id": [f"q-{at}" for at in range(len(ids))], "token_ids": ids})
+
+
+@pytest.fixture
+def up_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[Shortcut], None]:
+    """Let passes use no more than a shortcut."""
+
+    def limit(shortcut: Shortcut) -> None:
+        def give_up(passes: Any, _: Any) -> None:
+            passes.shortcut = shortcut
+
+        monkeypatch.setattr(scoring_passes, "check_shortcuts", give_up)
+
+    return limit
+
+
+@pytest.fixture
+def prefixes(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The prefixes that were run for themselves."""
+    seen: list[list[int]] = []
+
+    class Watched(SharedPrefix):
+        def __init__(self, passes: Any, tokens: list[int], *args: Any, **kwargs: Any) -> None:
+            seen.append(list(tokens))
+            super().__init__(passes, tokens, *args, **kwargs)
+
+    monkeypatch.setattr(climbing_pass, "SharedPrefix", Watched)
+    return seen
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_are_those_of_whole_passes(
+    family: str,
+    kind: Kind,
+    mini: Mini,
+    sequences: Sequences,
+    up_to: Callable[[Shortcut], None],
+    prefixes: list[list[int]],
+    tmp_path: Path,
+) -> None:
+    """Also with the last token of a prompt alone behind the prefix, and where a prompt's rest is longer."""
+    model, prompts = install(mini(family)), after_the_prefix(sequences, [1, 4, 4, 9])
+    found: dict[Shortcut, np.ndarray] = {}
+    for shortcut in (Shortcut.PREFIX, Shortcut.NONE):
+        up_to(shortcut)
+        table = ships(model, prompts, Ablation(kind, 0.1), token_budget=200, parts=Parts(tmp_path / shortcut.name))
+        found[shortcut] = table["score"].to_numpy()
+    assert prefixes
+    assert all(tokens == PREFIX for tokens in prefixes)
+    np.testing.assert_allclose(found[Shortcut.PREFIX], found[Shortcut.NONE], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("token_budget", [4, 60, 4000])
+def test_a_search_finds_the_same_group(
+    token_budget: int,
+    mini: Mini,
+    sequences: Sequences,
+    up_to: Callable[[Shortcut], None],
+    prefixes: list[list[int]],
+    tmp_path: Path,
+) -> None:
+    """With a head of every layer in the group, whether or not there is room for the states of all blocks."""
+    model, prompts = install(mini("qwen2")), after_the_prefix(sequences, [3, 5, 5, 8, 2])
+    found: list[pd.DataFrame] = []
+    for shortcut in (Shortcut.PREFIX, Shortcut.SPLIT, Shortcut.NONE):
+        up_to(shortcut)
+        settings: dict[str, Any] = {"token_budget": token_budget, "parts": Parts(tmp_path / shortcut.name)}
+        found.append(displacement(model, prompts, Ablation(Kind.UNDIFFERENTIATED), steps=4, **settings))
+    assert len(prefixes) == 4, "one for each step"
+    for other in found[1:]:
+        pd.testing.assert_frame_equal(found[0], other, rtol=1e-3, atol=1e-5)
+    assert found[0].loc[found[0]["selected"], "layer"].nunique() > 1
+
+
+def test_less_is_computed(mini: Mini, sequences: Sequences, up_to: Callable[[Shortcut], None], tmp_path: Path) -> None:
+    """Counted: with two thirds of each prompt alike, less than half is left."""
+    model = install(mini("llama", num_hidden_layers=6, hidden_size=64, intermediate_size=172))
+    same = sequences([24])[0]
+    ids = [[*same, *rest] for rest in sequences([12] * 8, seed=1)]
+    prompts = pd.DataFrame({"query_id": [f"q-{at}" for at in range(8)], "token_ids": ids})
+    counted: dict[Shortcut, int] = {}
+    for shortcut in (Shortcut.PREFIX, Shortcut.SPLIT):
+        up_to(shortcut)
+        with FlopCounterMode(display=False) as counter:
+            ships(model, prompts, Ablation(Kind.SCALING), token_budget=600, parts=Parts(tmp_path / shortcut.name))
+        counted[shortcut] = counter.get_total_flops()
+    assert counted[Shortcut.PREFIX] < 0.5 * counted[Shortcut.SPLIT]
+
+
+def test_what_is_shared_leaves_each_prompt_its_last_token(mini: Mini) -> None:
+    model = mini("llama")
+    assert shared_tokens(model, [[*PREFIX, 1], [*PREFIX, 2, 3]]) == PREFIX
+    assert shared_tokens(model, [PREFIX, PREFIX]) == PREFIX[:-1]
+    assert shared_tokens(model, [PREFIX, [*PREFIX, 1]]) == PREFIX[:-1]
+    assert shared_tokens(model, [PREFIX[:4], [*PREFIX[:4], 1]]) == [], "three are not worth it"
+    assert shared_tokens(model, [[1, *PREFIX], [2, *PREFIX]]) == []
+    assert shared_tokens(model, [PREFIX]) == [], "there is nothing to share it with"
+
+
+def test_nothing_is_shared_where_longer_texts_have_other_rotary_frequencies(mini: Mini) -> None:
+    dynamic = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    assert shared_tokens(mini("llama", rope_parameters=dynamic), [[*PREFIX, 1], [*PREFIX, 2]]) == []
+
+
+def test_a_prefix_that_does_not_fit_into_the_memory_is_run_in_pieces(
+    mini: Mini, sequences: Sequences, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model, prompts = install(mini("llama")), after_the_prefix(sequences, [3, 3])
+    of_sets, pieces = SharedPrefix.of_sets, list[int]()
+
+    def small(self: SharedPrefix, layer: int, head_sets: Any) -> Any:
+        if len(head_sets) > 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate")
+        pieces.append(len(head_sets))
+        return of_sets(self, layer, head_sets)
+
+    settings: dict[str, Any] = {"token_budget": 400}
+    expected = ships(model, prompts, Ablation(Kind.SCALING), **settings, parts=Parts(tmp_path / "whole"))
+    monkeypatch.setattr(SharedPrefix, "of_sets", small)
+    found = ships(model, prompts, Ablation(Kind.SCALING), **settings, parts=Parts(tmp_path / "pieces"))
+    assert pieces == [2] * 8, "two of the self-check, and two for each layer"
+    torch.testing.assert_close(torch.tensor(found["score"]), torch.tensor(expected["score"]), rtol=1e-3, atol=1e-6)
