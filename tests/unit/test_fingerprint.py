@@ -160,7 +160,7 @@ FOUND_BY = {
     **{f"engine/{name}": set() for name in ("model_checks", "probes", "reference_attention")},
     **{
         f"engine/{name}": SCORES_AND_COMPLETIONS
-        for name in ("layer_shortcuts", "partial_forward", "positions", "self_checks")
+        for name in ("layer_shortcuts", "partial_forward", "positions", "prefix_cache", "self_checks", "shared_prefix")
     },
     **{f"engine/{name}": SCORES_AND_COMPLETIONS | JUDGED | {"attention"} for name in ("batches", "out_of_memory")},
     "engine/ablation": {*COMPUTING, "models_train", "judges", *JUDGED},
@@ -170,7 +170,7 @@ FOUND_BY = {
     **{f"attribution/{method}": {method} for method in (*SWEEPING, "attention")},
     "attribution/sahara": {"sahara", "sahara_centred"},
     "attribution/greedy": {"sahara", "sahara_centred", "displacement"},
-    "attribution/scoring_passes": SWEEPING,
+    **{f"attribution/{name}": SWEEPING for name in ("scoring_passes", "climbing_pass")},
     **dict.fromkeys(
         ("models/describe", "models/tokenizer", "models/files", "models/find", "engine/context"), "all that open models"
     ),

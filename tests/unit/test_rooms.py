@@ -23,6 +23,7 @@ VOCABULARY = {
         "judging",
         "methods",
         "experiments",
+        "tasks",
     ),
 }
 MAY_USE: dict[str, set[str]] = {
