@@ -170,7 +170,7 @@ FOUND_BY = {
     **{f"attribution/{method}": {method} for method in (*SWEEPING, "attention")},
     "attribution/sahara": {"sahara", "sahara_centred"},
     "attribution/greedy": {"sahara", "sahara_centred", "displacement"},
-    **{f"attribution/{name}": SWEEPING for name in ("scoring_passes", "climbing_pass")},
+    **{f"attribution/{name}": SWEEPING for name in ("scoring_passes", "climbing_pass", "beginning")},
     **dict.fromkeys(
         ("models/describe", "models/tokenizer", "models/files", "models/find", "engine/context"), "all that open models"
     ),

@@ -13,13 +13,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from safetyheads.artifacts.parts import Parts
-from safetyheads.attribution import climbing_pass, scoring_passes
+from safetyheads.attribution import beginning, scoring_passes
 from safetyheads.attribution.displacement import displacement
 from safetyheads.attribution.ships import ships
 from safetyheads.engine.ablation import install
+from safetyheads.engine.decoder import grid
 from safetyheads.engine.partial_forward import Shortcut
 from safetyheads.engine.shared_prefix import SharedPrefix, shared_tokens
-from safetyheads.heads import Ablation, Kind
+from safetyheads.heads import Ablation, Kind, all_heads
 
 Mini = Callable[..., PreTrainedModel]
 Sequences = Callable[..., list[list[int]]]
@@ -55,7 +56,7 @@ def prefixes(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
             seen.append(list(tokens))
             super().__init__(passes, tokens, *args, **kwargs)
 
-    monkeypatch.setattr(climbing_pass, "SharedPrefix", Watched)
+    monkeypatch.setattr(beginning, "SharedPrefix", Watched)
     return seen
 
 
@@ -80,6 +81,29 @@ def test_scores_are_those_of_whole_passes(
     assert prefixes
     assert all(tokens == PREFIX for tokens in prefixes)
     np.testing.assert_allclose(found[Shortcut.PREFIX], found[Shortcut.NONE], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("token_budget", [4, 60, 4000])
+def test_sets_of_heads_of_many_layers_are_those_of_whole_passes(
+    token_budget: int,
+    mini: Mini,
+    sequences: Sequences,
+    up_to: Callable[[Shortcut], None],
+    prefixes: list[list[int]],
+    tmp_path: Path,
+) -> None:
+    model, prompts = install(mini("qwen2")), after_the_prefix(sequences, [3, 5, 5, 8, 2])["token_ids"].tolist()
+    heads = all_heads(*grid(model))
+    sets = [(), *((one, other) for one, other in zip(heads, heads[3:])), heads[2:]]
+    found: list[np.ndarray] = []
+    for shortcut in (Shortcut.PREFIX, Shortcut.NONE):
+        up_to(shortcut)
+        parts = Parts(tmp_path / shortcut.name)
+        sweep = scoring_passes.Sweep(model, prompts, Ablation(Kind.UNDIFFERENTIATED), token_budget, parts)
+        found.append(sweep.of_sets("sets", sets, lambda top: top.logits))
+    assert prefixes == [PREFIX]
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)
+    assert np.abs(np.diff(found[0], axis=1)).max(axis=(0, 2)).min() > 1e-3, "every set makes a difference"
 
 
 @pytest.mark.parametrize("token_budget", [4, 60, 4000])

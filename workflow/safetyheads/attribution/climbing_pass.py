@@ -9,20 +9,18 @@ what is drawn here:
     the group and L02H00                        ----------------------->
     the group and L02H01                        ----------------------->
 
-What all prompts begin with is run for itself: see `shared_prefix`.
+What all prompts begin with is run for itself: see `beginning`.
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from safetyheads.engine.batches import Batch, Block, chunks
-from safetyheads.engine.partial_forward import Kept, Shortcut, Top
-from safetyheads.engine.prefix_cache import KeysValues, PrefixCache
-from safetyheads.engine.shared_prefix import SharedPrefix, joined_states, shared_tokens
+from safetyheads.attribution.beginning import Beginning
+from safetyheads.engine.batches import Batch, Block
+from safetyheads.engine.partial_forward import Kept, Top
 from safetyheads.heads import Head, HeadSet
 
 if TYPE_CHECKING:
@@ -38,9 +36,9 @@ class ClimbingPass:
     def __init__(self, sweep: "Sweep", group: HeadSet, candidates: Sequence[Head]) -> None:
         self.sweep, self.group, self.candidates = sweep, group, candidates
         self._layer = -1
+        self._beginning = Beginning(sweep, group, layers={head.layer for head in candidates})
         self._kept: dict[int, Kept] = {}  # of each block, by its first prompt, as long as there is room
         self._room = sweep.kept_tokens
-        self._above: KeysValues = {}  # what the candidates of the layer make of the prefix
 
     def indices(self, layer: int) -> list[int]:
         """The candidates of a layer, which follow each other."""
@@ -48,27 +46,25 @@ class ClimbingPass:
 
     def top(self, block: Block) -> Top:
         """The top of the P prompts of a block, with the group ablated and nothing else."""
-        passes, ablation = self.sweep.passes, self.sweep.ablation
-        return joined(
-            self.sweep.whole.of(
-                lambda some: passes.whole(self._rest(some), ablation, [self.group] * len(some), self._before()),
-                block.prompts,
-            )
-        )
+        passes, ablation, beginning = self.sweep.passes, self.sweep.ablation, self._beginning
+
+        def run(some: list[int]) -> Top:
+            return passes.whole(beginning.rest(some), ablation, [self.group] * len(some), beginning.before())
+
+        return joined(self.sweep.whole.of(run, block.prompts))
 
     def resume(self, block: Block, batch: Batch) -> Top:
         """The top of P prompts x C candidates, each added to the group: P * C rows, prompt by prompt."""
         passes, ablation, indices = self.sweep.passes, self.sweep.ablation, self.indices(batch.layer)
-        if batch.layer != self._layer:
-            self._layer = batch.layer
-            self._above = self._prefixes([self._with(index) for index in indices])
+        self._layer = batch.layer
+        self._beginning.run(batch.layer, [self._with(index) for index in indices])
         kept = self._climbed(block)
         pairs = [(prompt, index) for prompt in range(len(block.prompts)) for index in batch.candidates]
 
         def resume(some: list[tuple[int, int]]) -> Top:
             prompts, sets = [prompt for prompt, _ in some], [self._with(index) for _, index in some]
-            cache = self._before([index - indices[0] for _, index in some])
-            return passes.resume(kept, prompts, batch.layer, ablation, sets, cache)
+            before = self._beginning.before([index - indices[0] for _, index in some])
+            return passes.resume(kept, prompts, batch.layer, ablation, sets, before)
 
         return joined(self.sweep.resumed.of(resume, pairs))
 
@@ -76,51 +72,18 @@ class ClimbingPass:
         """The group with one of the candidates."""
         return tuple(sorted((*self.group, self.candidates[index])))
 
-    @cached_property
-    def _tokens(self) -> list[int]:
-        """What all prompts begin with, if that is to be run for itself."""
-        self.sweep.check()
-        shared = self.sweep.passes.shortcut >= Shortcut.PREFIX
-        return shared_tokens(self.sweep.passes.model, self.sweep.prompts) if shared else []
-
-    @cached_property
-    def _prefix(self) -> SharedPrefix | None:
-        """The prefix with the group ablated."""
-        if not self._tokens:
-            return None
-        layers = {head.layer for head in self.candidates}
-        return SharedPrefix(self.sweep.passes, self._tokens, self.sweep.ablation, self.group, layers=layers)
-
-    def _prefixes(self, head_sets: Sequence[HeadSet]) -> KeysValues:
-        """What head sets of the present layer make of the prefix in the layers above."""
-        prefix, pieces = self._prefix, list[KeysValues]()
-        if prefix is not None:
-            for some in chunks(head_sets, max(1, self.sweep.token_budget // len(self._tokens))):
-                pieces += self.sweep.resumed.of(lambda sets: prefix.of_sets(self._layer, sets), some)
-        return joined_states(pieces)
-
-    def _before(self, of_row: Sequence[int] | None = None) -> PrefixCache | None:
-        """The prefix before rows of the group, or before those of the layer's candidates `of_row`, by their places."""
-        if self._prefix is None:
-            return None
-        return self._prefix.cache() if of_row is None else self._prefix.cache(self._above, of_row)
-
-    def _rest(self, prompts: Sequence[int]) -> Tensor:
-        """The token ids (P, T) of prompts of one length, by their indices, behind the prefix."""
-        return self.sweep.ids(prompts, after=len(self._tokens))
-
     def _climbed(self, block: Block) -> Kept:
         """The input of the present layer, with the group ablated."""
         passes, ablation, below = self.sweep.passes, self.sweep.ablation, self._kept.get(block.prompts[0])
         if below is None or self._layer not in below.inputs:
 
             def climb(places: list[int]) -> Kept:
-                ids = self._rest([block.prompts[at] for at in places])
+                ids = self._beginning.rest([block.prompts[at] for at in places])
                 since = below and Kept(ids, {layer: states[places] for layer, states in below.inputs.items()})
-                return passes.keep_up_to(ids, ablation, self.group, self._layer, self._before(), since)
+                return passes.keep_up_to(ids, ablation, self.group, self._layer, self._beginning.before(), since)
 
             pieces = self.sweep.whole.of(climb, range(len(block.prompts)))
-            made = joined_kept(pieces, self._rest(block.prompts))
+            made = joined_kept(pieces, self._beginning.rest(block.prompts))
             if below is None and made.ids.numel() > self._room:
                 return made
             self._room -= made.ids.numel() if below is None else 0

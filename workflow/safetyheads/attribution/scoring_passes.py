@@ -14,8 +14,9 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from safetyheads.artifacts.parts import Parts
+from safetyheads.attribution.beginning import Beginning
 from safetyheads.attribution.climbing_pass import ClimbingPass, joined
-from safetyheads.engine.batches import Batch, Block, blocks, equal
+from safetyheads.engine.batches import Batch, Block, blocks, chunks, equal
 from safetyheads.engine.decoder import grid, input_device
 from safetyheads.engine.out_of_memory import Pieces
 from safetyheads.engine.partial_forward import PartialForward, Top
@@ -67,32 +68,39 @@ class Sweep:
         A batch has at most `token_budget` tokens, those of the sweep if none are given. Each is kept as a part called
         `name` and its number, and not computed again.
         """
-        lengths = list(map(len, self.prompts))
-        return self._by_row(name, lengths, lambda rows: compute(self.ids(rows)), token_budget or self.token_budget)
+        batches = equal(list(map(len, self.prompts)), token_budget or self.token_budget)
+        return self._by_row(name, batches, lambda rows: compute(self.ids(rows)))
 
     def of_sets(self, name: str, sets: Sequence[HeadSet], measure: Callable[[Top], Tensor]) -> np.ndarray:
-        """Ablate each head set in whole passes over all prompts; return what is measured, (prompts, sets, ...).
+        """Ablate each head set in passes over all prompts; return what is measured, (prompts, sets, ...).
 
-        `measure` takes what is kept, (R, ...), from the top of R rows. Rows of any prompts and sets share a batch. Each
-        batch is kept as a part called `name` and its number, and not computed again.
+        `measure` takes what is kept, (R, ...), from the top of R rows. Rows of any prompts and sets share a batch, but
+        where the prompts begin alike, only of as many sets as that is run for at once. Each batch is kept as a part
+        called `name` and its number, and not computed again.
         """
-        pairs = [(prompt, heads) for prompt in range(len(self.prompts)) for heads in sets]
+        beginning, count = Beginning(self, (), layers=[0]), len(sets)
+        at_once = beginning.sets_at_once or count
+        batches: list[list[int]] = []
+        for some in chunks(range(count), at_once):
+            rows = [prompt * count + at for prompt in range(len(self.prompts)) for at in some]
+            lengths = [len(self.prompts[row // count]) for row in rows]
+            batches += [[rows[place] for place in batch] for batch in equal(lengths, self.token_budget)]
 
         def compute(rows: list[int]) -> Tensor:
-            self.check()
-            chosen = [pairs[row] for row in rows]
-            ids = self.ids([prompt for prompt, _ in chosen])
-            return measure(self.passes.whole(ids, self.ablation, [heads for _, heads in chosen]))
+            prompts, chosen = [row // count for row in rows], [row % count for row in rows]
+            first = chosen[0] // at_once * at_once
+            beginning.run(0, sets[first : first + at_once])
+            before = beginning.before([at - first for at in chosen])
+            return measure(
+                self.passes.whole(beginning.rest(prompts), self.ablation, [sets[at] for at in chosen], before)
+            )
 
-        lengths = [len(self.prompts[prompt]) for prompt, _ in pairs]
-        made = self._by_row(name, lengths, compute, self.token_budget)
-        return made.reshape(len(self.prompts), len(sets), *made.shape[1:])
+        made = self._by_row(name, batches, compute)
+        return made.reshape(len(self.prompts), count, *made.shape[1:])
 
-    def _by_row(
-        self, name: str, lengths: Sequence[int], compute: Callable[[list[int]], Tensor], token_budget: int
-    ) -> np.ndarray:
-        """What `compute` gives for rows of these lengths, by their indices, in their order: (rows, ...)."""
-        batches, made = equal(lengths, token_budget), []
+    def _by_row(self, name: str, batches: Sequence[list[int]], compute: Callable[[list[int]], Tensor]) -> np.ndarray:
+        """What `compute` gives for batches of rows, by their indices, in the order of these: (rows, ...)."""
+        made = []
         for number, batch in enumerate(tqdm(batches, desc=name, unit="batch")):
             part = self.parts.load(f"{name}-{number:06d}")
             if part is None:
