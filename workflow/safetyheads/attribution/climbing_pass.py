@@ -35,7 +35,6 @@ class ClimbingPass:
 
     def __init__(self, sweep: "Sweep", group: HeadSet, candidates: Sequence[Head]) -> None:
         self.sweep, self.group, self.candidates = sweep, group, candidates
-        self._layer = -1
         self._beginning = Beginning(sweep, group, layers={head.layer for head in candidates})
         self._kept: dict[int, Kept] = {}  # of each block, by its first prompt, as long as there is room
         self._room = sweep.kept_tokens
@@ -56,9 +55,8 @@ class ClimbingPass:
     def resume(self, block: Block, batch: Batch) -> Top:
         """The top of P prompts x C candidates, each added to the group: P * C rows, prompt by prompt."""
         passes, ablation, indices = self.sweep.passes, self.sweep.ablation, self.indices(batch.layer)
-        self._layer = batch.layer
         self._beginning.run(batch.layer, [self._with(index) for index in indices])
-        kept = self._climbed(block)
+        kept = self._climbed(block, batch.layer)
         pairs = [(prompt, index) for prompt in range(len(block.prompts)) for index in batch.candidates]
 
         def resume(some: list[tuple[int, int]]) -> Top:
@@ -72,15 +70,15 @@ class ClimbingPass:
         """The group with one of the candidates."""
         return tuple(sorted((*self.group, self.candidates[index])))
 
-    def _climbed(self, block: Block) -> Kept:
-        """The input of the present layer, with the group ablated."""
+    def _climbed(self, block: Block, layer: int) -> Kept:
+        """The input of a layer, with the group ablated."""
         passes, ablation, below = self.sweep.passes, self.sweep.ablation, self._kept.get(block.prompts[0])
-        if below is None or self._layer not in below.inputs:
+        if below is None or layer not in below.inputs:
 
             def climb(places: list[int]) -> Kept:
                 ids = self._beginning.rest([block.prompts[at] for at in places])
-                since = below and Kept(ids, {layer: states[places] for layer, states in below.inputs.items()})
-                return passes.keep_up_to(ids, ablation, self.group, self._layer, self._beginning.before(), since)
+                since = below and Kept(ids, {lower: states[places] for lower, states in below.inputs.items()})
+                return passes.keep_up_to(ids, ablation, self.group, layer, self._beginning.before(), since)
 
             pieces = self.sweep.whole.of(climb, range(len(block.prompts)))
             made = joined_kept(pieces, self._beginning.rest(block.prompts))
