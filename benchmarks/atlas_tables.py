@@ -3,71 +3,80 @@
     python benchmarks/atlas_tables.py groups              keep what is in results/atlas
     python benchmarks/atlas_tables.py groups --compare    only tell where it differs from what was kept before
 
-Rates, effects, maps and the scores of heads are kept as CSV files in benchmarks/results/atlas/, one for each stage and
-table; no answers, and no prompts. A comparison looks at the cells that both have, so that a run of a few cells will do.
+Rates, effects and maps are kept as CSV files in benchmarks/results/atlas/, one for each stage and table; no answers,
+and no prompts. The scores of heads lie beside them as the pipeline made them, so that later stages can go on from
+there. A comparison looks at the cells that both have, so that a run of a few cells will do.
 """
 
 import argparse
+import shutil
 import sys
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from pages import filled, markdown
 
-STAGES = ("scores", "each", "groups", "benign")
+STAGES = ("scores", "search", "each", "groups", "benign")
 KEPT = Path(__file__).parent / "results" / "atlas"
 PAGE = Path(__file__).parents[1] / "docs" / "atlas.md"
 PLANS = ["ships-1", *(f"top-{n}" for n in (1, 3, 5, 10)), "contrast-3", "sahara-3", "knockouts-3"]
 """The groups of heads, in the order of the page."""
 TABLES = {
-    "scores": ("rates", "heads"),
+    "scores": ("rates",),
+    "search": (),
     "each": ("rates", "maps", "maps_by_head"),
     "groups": ("rates", "effects", "concentration"),
     "benign": ("rates", "effects"),
 }
-"""What each stage leaves: tables of the results, and `heads`, the mean score of each head."""
+"""The tables that are kept of each stage's results."""
+SCORES = {"scores": ("ships",), "search": ("sahara", "scores")}
+"""The stages that score heads: the folders of these scores, in the results and in `scores` of what is kept."""
 KEYS = [
     *("scores", "model", "dataset", "template", "ablation", "plan", "variant", "decoding", "judge", "method", "source"),
     *("step", "layer", "head"),
 ]
 """The columns that say which row it is, of all tables."""
 OF_HEADS = ["scores", "model", "dataset", "template", "ablation", "step", "layer", "head"]
-FORMAT = "%.6g"
+VALUES = ["score", "refusal_shift", "answer_shift", "selected"]
+FORMAT, ROUNDING = "%.6g", {"rtol": 1e-3, "atol": 1e-6}
+"""How numbers are kept, and by how much a processor's rounding may change the score of a head."""
 
 
 def found(results: Path, table: str) -> pd.DataFrame:
-    """A table of a stage's results, or the scores of its heads; lists of heads as text."""
-    if table == "heads":
-        return heads(results)
+    """A table of a stage's results; lists of heads as text."""
     rows = pd.read_parquet(results / f"{table}.parquet")
     return rows.drop(columns=[name for name in rows if rows[name].map(np.ndim).any()])
 
 
-def heads(results: Path) -> pd.DataFrame:
+def heads(results: Path, folders: Sequence[str] = sum(SCORES.values(), ())) -> pd.DataFrame:
     """The score of each head in each cell of scores, and its shifts; those of Ships are means over the prompts."""
-    parts = []
-    for place in (results / "ships", results / "sahara", *sorted((results / "scores").glob("*"))):
-        for path in sorted(place.rglob("*.parquet")):
-            rows = pd.read_parquet(path).assign(scores=place.name)
-            values = [name for name in ("score", "refusal_shift", "answer_shift", "selected") if name in rows]
-            keys = [name for name in OF_HEADS if name in rows]
-            parts.append(rows.groupby(keys, dropna=False, observed=True, as_index=False)[values].mean())
-    return pd.concat(parts, ignore_index=True)
+    parts = [pd.DataFrame()]
+    for path in sorted(path for folder in folders for path in (results / folder).rglob("*.parquet")):
+        place = path.relative_to(results).parts
+        rows = pd.read_parquet(path).assign(scores=place[1] if place[0] == "scores" else place[0])
+        values = [name for name in VALUES if name in rows]
+        keys = [name for name in OF_HEADS if name in rows]
+        parts.append(rows.groupby(keys, dropna=False, observed=True, as_index=False)[values].mean())
+    return pd.concat(parts, ignore_index=True).reindex(columns=[*OF_HEADS, *VALUES])
 
 
 def keep(stage: str, results: Path, kept: Path = KEPT) -> None:
-    """Write the tables of a stage."""
+    """Write the tables and scores of a stage."""
     kept.mkdir(parents=True, exist_ok=True)
     for table in TABLES[stage]:
         found(results, table).to_csv(kept / f"{stage}-{table}.csv", index=False, float_format=FORMAT)
+    for folder in SCORES.get(stage, ()):
+        shutil.copytree(results / folder, kept / "scores" / folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
 
 
 def differences(stage: str, results: Path, kept: Path = KEPT) -> tuple[int, list[str]]:
-    """How many rows of a stage's tables were there before, and what differs between these, a line for each row."""
+    """How many rows of a stage's tables were there before, and what differs between these, a line for each value."""
     compared, told = 0, []
-    for table in TABLES[stage]:
+    for table in [table for table in TABLES[stage] if (results / f"{table}.parquet").exists()]:
         text = found(results, table).to_csv(index=False, float_format=FORMAT)
         files = (kept / f"{stage}-{table}.csv", StringIO(text))
         before, now = (pd.read_csv(file, dtype=str, keep_default_na=False) for file in files)
@@ -75,19 +84,41 @@ def differences(stage: str, results: Path, kept: Path = KEPT) -> tuple[int, list
         both = before.merge(now, on=keys, suffixes=("", " now"), validate="one_to_one")
         compared += len(both)
         for name in [name for name in now if name in before and name not in keys]:
-            for row in both[both[name] != both[f"{name} now"]].to_dict("records"):
-                where = " ".join(str(row[key]) for key in keys)
-                told.append(f"{table}: {where}: {name} was {row[name]}, is {row[f'{name} now']}")
+            told += _told(table, both, keys, name, both[name] != both[f"{name} now"])
+    if folders := SCORES.get(stage):
+        before, now = (heads(place, folders) for place in (kept / "scores", results))
+        both = before.merge(now, on=OF_HEADS, suffixes=("", " now"), validate="one_to_one")
+        compared += len(both)
+        for name in VALUES:
+            pair = (both[one].astype(float) for one in (name, f"{name} now"))
+            told += _told("heads", both, OF_HEADS, name, ~np.isclose(*pair, **ROUNDING, equal_nan=True))
     return compared, told
+
+
+def _told(table: str, both: pd.DataFrame, keys: list[str], name: str, differ: Any) -> list[str]:
+    """The rows in which a value differs, in words."""
+    return [
+        f"{table}: {' '.join(str(row[key]) for key in keys if pd.notna(row[key]))}: "
+        f"{name} was {row[name]}, is {row[f'{name} now']}"
+        for row in both[differ].to_dict("records")
+    ]
 
 
 def tables(kept: Path = KEPT) -> dict[str, str]:
     """The tables of the page, by name, from what is kept."""
-    read = {path.stem: pd.read_csv(path) for path in kept.glob("*.csv")}
-    of_plain = [("plain", ["scores-rates"], _plain), ("first", ["scores-heads"], _first)]
-    made = [*of_plain, ("each", ["each-maps", "each-maps_by_head"], _each), ("groups", ["groups-effects"], _groups)]
-    made += [("benign", ["benign-effects", "benign-rates"], _benign)]
-    return {name: of(*(read[one] for one in needed)) for name, needed, of in made if set(needed) <= set(read)}
+    read = {path.stem: pd.read_csv(path) for path in kept.glob("*.csv")} | {"heads": heads(kept / "scores")}
+    made = [
+        ("plain", ["scores-rates"], _plain),
+        ("first", ["heads"], _first),
+        ("each", ["each-maps", "each-maps_by_head"], _each),
+        ("groups", ["groups-effects"], _groups),
+        ("benign", ["benign-effects", "benign-rates"], _benign),
+    ]
+    return {
+        name: of(*(read[one] for one in needed))
+        for name, needed, of in made
+        if all(one in read and len(read[one]) for one in needed)
+    }
 
 
 def _share(value: float, low: float | None = None, high: float | None = None, sign: str = "") -> str:
@@ -125,12 +156,9 @@ def _first(heads_: pd.DataFrame) -> str:
         of = {key: part.set_index(["layer", "head"]) for key, part in rows.groupby(["scores", "dataset"])}
         ships = of["ships", "even"]["score"]
         searched = rows[(rows["scores"] == "sahara") & (rows["selected"] == 1)].sort_values("step")
-        ranked = {
-            "top": ships,
-            "contrast": ships - of["ships", "questions"]["score"],
-            "sahara": searched.set_index(["layer", "head"])["score"],
-            "knockouts": of["knockouts", "even"]["score"],
-        }
+        ranked = {"top": ships, "contrast": ships - of["ships", "questions"]["score"]}
+        ranked |= {"sahara": searched.set_index(["layer", "head"])["score"]} if len(searched) else {}
+        ranked |= {name: of[name, "even"]["score"] for name in ("knockouts",) if (name, "even") in of}
         for method, scores in ranked.items():
             order = scores if method == "sahara" else scores.sort_values(ascending=False, kind="stable")
             named = [f"L{layer:02d}H{head:02d} {score:.3g}" for (layer, head), score in order.head(3).items()]

@@ -52,15 +52,46 @@ def results(tmp_path: Path) -> Path:
 def test_a_run_is_compared_with_what_was_kept_of_the_same_cells(results: Path) -> None:
     kept = results / "kept"
     keep("scores", results, kept)
-    assert differences("scores", results, kept) == (2 + 3 + 3 + 6 + 3, [])
+    keep("search", results, kept)
+    assert differences("scores", results, kept) == (2 + 3 + 3, [])
+    assert differences("search", results, kept) == (6 + 3, [])
     pd.DataFrame([rate("top-1", asr=0.75)]).to_parquet(results / "rates.parquet")  # fewer cells, and one is another
     compared, told = differences("scores", results, kept)
-    assert compared == 1 + 15
+    assert compared == 1 + 6
     assert told == ["rates: m even chat undifferentiated top-1 top-1 greedy paper: asr was 0.7, is 0.75"]
+
+
+def test_scores_may_differ_by_rounding_and_a_run_may_have_scores_alone(results: Path) -> None:
+    kept = results / "kept"
+    for stage in ("scores", "search"):
+        keep(stage, results, kept)
+    (results / "rates.parquet").unlink()
+    path = results / "scores" / "knockouts" / "a.parquet"
+    rows = pd.read_parquet(path)
+    rows.assign(score=rows["score"] * 1.0001).to_parquet(path)
+    assert differences("search", results, kept) == (6 + 3, [])
+    rows.assign(score=rows["score"] * 1.01).head(2).to_parquet(path)
+    assert differences("search", results, kept) == (
+        6 + 2,
+        ["heads: knockouts m even chat undifferentiated 0 1: score was 0.25, is 0.2525"],
+    )
+    assert differences("scores", results, kept) == (6, [])
+
+
+def test_later_stages_go_on_from_what_is_kept(results: Path) -> None:
+    """The files are those of the pipeline, at the same places."""
+    kept = results / "kept"
+    for stage in ("scores", "search"):
+        keep(stage, results, kept)
+    for folder in ("ships", "sahara", "scores/knockouts"):
+        path = Path(folder) / "a.parquet"
+        assert (kept / "scores" / path).read_bytes() == (results / path).read_bytes()
 
 
 def test_heads_are_those_that_each_method_names_first(results: Path) -> None:
     keep("scores", results, results / "kept")
+    assert len(tables(results / "kept")["first"].splitlines()) == 2 + 2, "of Ships alone"
+    keep("search", results, results / "kept")
     found = tables(results / "kept")
     assert set(found) == {"plain", "first"}, "of later stages nothing is kept yet"
     assert found["first"].splitlines()[2:] == [
@@ -78,6 +109,8 @@ def test_the_page_has_the_tables_of_what_is_kept() -> None:
 
 
 def test_no_text_of_a_model_or_query_is_kept() -> None:
-    for path in KEPT.glob("*.csv"):
-        columns = set(pd.read_csv(path, nrows=1))
-        assert not columns & {"text", "query", "target", "query_id", "token_ids", "reason"}, path
+    columns = {path: set(pd.read_csv(path, nrows=1)) for path in KEPT.glob("*.csv")}
+    columns |= {path: set(pd.read_parquet(path)) for path in KEPT.rglob("*.parquet")}
+    assert columns
+    for path, names in columns.items():
+        assert not names & {"text", "query", "target", "token_ids", "reason"}, path
