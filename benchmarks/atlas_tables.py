@@ -11,7 +11,6 @@ there. A comparison looks at the cells that both have, so that a run of a few ce
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -20,21 +19,20 @@ import numpy as np
 import pandas as pd
 from pages import filled, markdown
 
-STAGES = ("scores", "search", "each", "groups", "benign")
+STAGES = ("scores", "each", "groups", "benign")
 KEPT = Path(__file__).parent / "results" / "atlas"
 PAGE = Path(__file__).parents[1] / "docs" / "atlas.md"
 PLANS = ["ships-1", *(f"top-{n}" for n in (1, 3, 5, 10)), "contrast-3", "sahara-3", "knockouts-3"]
 """The groups of heads, in the order of the page."""
 TABLES = {
     "scores": ("rates",),
-    "search": (),
     "each": ("rates", "maps", "maps_by_head"),
     "groups": ("rates", "effects", "concentration"),
     "benign": ("rates", "effects"),
 }
 """The tables that are kept of each stage's results."""
-SCORES = {"scores": ("ships",), "search": ("sahara", "scores")}
-"""The stages that score heads: the folders of these scores, in the results and in `scores` of what is kept."""
+SCORES = ("ships", "sahara", "scores")
+"""The folders of the scores that the first stage makes, in the results and in `scores` of what is kept."""
 KEYS = [
     *("scores", "model", "dataset", "template", "ablation", "plan", "variant", "decoding", "judge", "method", "source"),
     *("step", "layer", "head"),
@@ -52,10 +50,10 @@ def found(results: Path, table: str) -> pd.DataFrame:
     return rows.drop(columns=[name for name in rows if rows[name].map(np.ndim).any()])
 
 
-def heads(results: Path, folders: Sequence[str] = sum(SCORES.values(), ())) -> pd.DataFrame:
+def heads(results: Path) -> pd.DataFrame:
     """The score of each head in each cell of scores, and its shifts; those of Ships are means over the prompts."""
     parts = [pd.DataFrame()]
-    for path in sorted(path for folder in folders for path in (results / folder).rglob("*.parquet")):
+    for path in sorted(path for folder in SCORES for path in (results / folder).rglob("*.parquet")):
         place = path.relative_to(results).parts
         rows = pd.read_parquet(path).assign(scores=place[1] if place[0] == "scores" else place[0])
         values = [name for name in VALUES if name in rows]
@@ -69,7 +67,7 @@ def keep(stage: str, results: Path, kept: Path = KEPT) -> None:
     kept.mkdir(parents=True, exist_ok=True)
     for table in TABLES[stage]:
         found(results, table).to_csv(kept / f"{stage}-{table}.csv", index=False, float_format=FORMAT)
-    for folder in SCORES.get(stage, ()):
+    for folder in SCORES if stage == "scores" else ():
         shutil.copytree(results / folder, kept / "scores" / folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
 
 
@@ -85,8 +83,8 @@ def differences(stage: str, results: Path, kept: Path = KEPT) -> tuple[int, list
         compared += len(both)
         for name in [name for name in now if name in before and name not in keys]:
             told += _told(table, both, keys, name, both[name] != both[f"{name} now"])
-    if folders := SCORES.get(stage):
-        before, now = (heads(place, folders) for place in (kept / "scores", results))
+    if stage == "scores":
+        before, now = (heads(place) for place in (kept / "scores", results))
         both = before.merge(now, on=OF_HEADS, suffixes=("", " now"), validate="one_to_one")
         compared += len(both)
         for name in VALUES:
@@ -156,9 +154,12 @@ def _first(heads_: pd.DataFrame) -> str:
         of = {key: part.set_index(["layer", "head"]) for key, part in rows.groupby(["scores", "dataset"])}
         ships = of["ships", "even"]["score"]
         searched = rows[(rows["scores"] == "sahara") & (rows["selected"] == 1)].sort_values("step")
-        ranked = {"top": ships, "contrast": ships - of["ships", "questions"]["score"]}
-        ranked |= {"sahara": searched.set_index(["layer", "head"])["score"]} if len(searched) else {}
-        ranked |= {name: of[name, "even"]["score"] for name in ("knockouts",) if (name, "even") in of}
+        ranked = {
+            "top": ships,
+            "contrast": ships - of["ships", "questions"]["score"],
+            "sahara": searched.set_index(["layer", "head"])["score"],
+            "knockouts": of["knockouts", "even"]["score"],
+        }
         for method, scores in ranked.items():
             order = scores if method == "sahara" else scores.sort_values(ascending=False, kind="stable")
             named = [f"L{layer:02d}H{head:02d} {score:.3g}" for (layer, head), score in order.head(3).items()]

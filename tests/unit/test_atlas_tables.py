@@ -52,37 +52,32 @@ def results(tmp_path: Path) -> Path:
 def test_a_run_is_compared_with_what_was_kept_of_the_same_cells(results: Path) -> None:
     kept = results / "kept"
     keep("scores", results, kept)
-    keep("search", results, kept)
-    assert differences("scores", results, kept) == (2 + 3 + 3, [])
-    assert differences("search", results, kept) == (6 + 3, [])
+    assert differences("scores", results, kept) == (2 + 3 + 3 + 6 + 3, [])
     pd.DataFrame([rate("top-1", asr=0.75)]).to_parquet(results / "rates.parquet")  # fewer cells, and one is another
     compared, told = differences("scores", results, kept)
-    assert compared == 1 + 6
+    assert compared == 1 + 15
     assert told == ["rates: m even chat undifferentiated top-1 top-1 greedy paper: asr was 0.7, is 0.75"]
 
 
 def test_scores_may_differ_by_rounding_and_a_run_may_have_scores_alone(results: Path) -> None:
     kept = results / "kept"
-    for stage in ("scores", "search"):
-        keep(stage, results, kept)
+    keep("scores", results, kept)
     (results / "rates.parquet").unlink()
     path = results / "scores" / "knockouts" / "a.parquet"
     rows = pd.read_parquet(path)
     rows.assign(score=rows["score"] * 1.0001).to_parquet(path)
-    assert differences("search", results, kept) == (6 + 3, [])
+    assert differences("scores", results, kept) == (15, [])
     rows.assign(score=rows["score"] * 1.01).head(2).to_parquet(path)
-    assert differences("search", results, kept) == (
-        6 + 2,
+    assert differences("scores", results, kept) == (
+        14,
         ["heads: knockouts m even chat undifferentiated 0 1: score was 0.25, is 0.2525"],
     )
-    assert differences("scores", results, kept) == (6, [])
 
 
 def test_later_stages_go_on_from_what_is_kept(results: Path) -> None:
     """The files are those of the pipeline, at the same places."""
     kept = results / "kept"
-    for stage in ("scores", "search"):
-        keep(stage, results, kept)
+    keep("scores", results, kept)
     for folder in ("ships", "sahara", "scores/knockouts"):
         path = Path(folder) / "a.parquet"
         assert (kept / "scores" / path).read_bytes() == (results / path).read_bytes()
@@ -90,8 +85,6 @@ def test_later_stages_go_on_from_what_is_kept(results: Path) -> None:
 
 def test_heads_are_those_that_each_method_names_first(results: Path) -> None:
     keep("scores", results, results / "kept")
-    assert len(tables(results / "kept")["first"].splitlines()) == 2 + 2, "of Ships alone"
-    keep("search", results, results / "kept")
     found = tables(results / "kept")
     assert set(found) == {"plain", "first"}, "of later stages nothing is kept yet"
     assert found["first"].splitlines()[2:] == [
