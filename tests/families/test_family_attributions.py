@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from members import SETS, installed, logits, prompts
-from registry import FAMILIES, HEADS, LAYERS, Family
+from registry import FAMILIES, HEADS, LAYERS, WINDOW, Family
 
 from safetyheads.artifacts.parts import Parts
 from safetyheads.attribution import mask as mask_module
@@ -21,8 +21,11 @@ from safetyheads.attribution.refusal_margin import refusal_margin
 from safetyheads.attribution.refusal_shift import FirstTokens
 from safetyheads.attribution.sahara_centred import sahara_centred
 from safetyheads.attribution.scoring_passes import Sweep
+from safetyheads.attribution.ships import ships
 from safetyheads.engine.ablation import ablate
 from safetyheads.engine.contributions import contributions
+from safetyheads.engine.divergence import divergence
+from safetyheads.engine.shared_prefix import SharedPrefix
 from safetyheads.heads import Ablation, Head, Kind, all_heads
 
 ABLATION = Ablation(Kind.UNDIFFERENTIATED, 0.05)
@@ -63,6 +66,28 @@ def test_what_a_head_writes_is_what_its_removal_takes_from_the_output_of_its_att
     found = contributions(model, directions, ids).numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
     assert np.abs(expected).max() > 0.01
+
+
+@every_family
+def test_what_all_prompts_begin_with_is_run_once_and_changes_no_score(
+    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prefix that is longer than the window, and prompts whose rest is shorter and longer than it."""
+    model, start = installed(family), prompts([WINDOW + 2], seed=3)[0]
+    harmful = frame([1, WINDOW + 2, 3, 3], seed=1)
+    harmful["token_ids"] = [[*start, *rest] for rest in harmful["token_ids"]]
+    made: list[int] = []
+    cache = SharedPrefix.cache
+    monkeypatch.setattr(SharedPrefix, "cache", lambda self, *of: (made.append(1), cache(self, *of))[1])
+    found = ships(model, harmful, ABLATION, token_budget=300, parts=Parts(tmp_path / "ships"))
+    assert made, "the shortcut is in use"
+    expected = []
+    for ids in harmful["token_ids"]:
+        sets = [(), *((head,) for head in EVERY)]
+        with ablate(model, ABLATION, sets):
+            plain, *ablated = logits(model, torch.tensor([ids] * len(sets)))[:, -1]
+        expected += [float(divergence(plain, own)) for own in ablated]
+    np.testing.assert_allclose(found["score"], expected, rtol=2e-3, atol=1e-6)
 
 
 @every_family
