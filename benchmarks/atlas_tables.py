@@ -211,7 +211,7 @@ def _groups(effects: pd.DataFrame) -> str:
                 _share(row["effect"], row["effect_low"], row["effect_high"], "+"),
                 _share(row["control"]),
                 _share(row["over_control"], row["over_control_low"], row["over_control_high"], "+"),
-                *(f"{row['p_control']:.2f}", _share(row["degenerate"])),
+                *(_share(row["p_control"]), _share(row["degenerate"])),
             ]
             for row in rows.to_dict("records")
         ],

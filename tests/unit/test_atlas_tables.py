@@ -96,6 +96,38 @@ def test_heads_are_those_that_each_method_names_first(results: Path) -> None:
     assert found["plain"].splitlines()[2:] == ["| m | even | 50 | 0.50 [0.40, 0.60] | 0.70 | 0.25 | 0.12 |"]
 
 
+def effect(plan: str, **values: Any) -> dict[str, Any]:
+    shares = {"plain": 0.4, "ablated": 0.7, "effect": 0.3, "effect_low": 0.2, "effect_high": 0.4, "degenerate": 0.02}
+    control = {"control": 0.45, "over_control": 0.25, "over_control_low": 0.1, "over_control_high": 0.4}
+    return {**CELL, "plan": plan, **MEASURED, **shares, **control, "p_control": 1 / 11, "harmless_kl": None} | values
+
+
+def test_groups_stand_beside_their_controls_and_what_they_do_to_harmless_questions(tmp_path: Path) -> None:
+    none = dict.fromkeys(("control", "over_control", "over_control_low", "over_control_high", "p_control"))
+    rows = [effect("top-10@even", dataset="odd"), effect("ships-1", **none), effect("top-1@even", effect=-0.1)]
+    pd.DataFrame(rows).to_parquet(tmp_path / "effects.parquet")
+    pd.DataFrame([rate("top-1@even")]).to_parquet(tmp_path / "rates.parquet")
+    pd.DataFrame([{**CELL, "method": "top", "source": "even", "share": 0.5}]).to_parquet(
+        tmp_path / "concentration.parquet"
+    )
+    kept = tmp_path / "kept"
+    keep("groups", tmp_path, kept)
+    assert tables(kept)["groups"].splitlines()[2:] == [
+        "| m | ships-1 | even | 0.40 | 0.70 | +0.30 [+0.20, +0.40] | - | - | - | 0.02 |",
+        "| m | top-1 | even | 0.40 | 0.70 | -0.10 [+0.20, +0.40] | 0.45 | +0.25 [+0.10, +0.40] | 0.09 | 0.02 |",
+        "| m | top-10 | odd | 0.40 | 0.70 | +0.30 [+0.20, +0.40] | 0.45 | +0.25 [+0.10, +0.40] | 0.09 | 0.02 |",
+    ]
+    harmless = [effect("top-1@even", dataset=rows, harmless_kl=kl) for rows, kl in (("even", 0.1), ("odd", 0.3))]
+    pd.DataFrame(harmless).to_parquet(tmp_path / "effects.parquet")
+    asked = [rate("none", dataset="questions"), rate("top-1@even", dataset="questions", refused=0.5), rate("none")]
+    pd.DataFrame(asked).to_parquet(tmp_path / "rates.parquet")
+    keep("benign", tmp_path, kept)
+    assert tables(kept)["benign"].splitlines()[2:] == [
+        "| m | none | - | 0.25 | 0.12 |",
+        "| m | top-1 | 0.20 | 0.50 | 0.12 |",
+    ]
+
+
 def test_the_page_has_the_tables_of_what_is_kept() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert "<!-- table: plain -->" in page and filled(page, tables()) == page
