@@ -67,8 +67,13 @@ def keep(stage: str, results: Path, kept: Path = KEPT) -> None:
     kept.mkdir(parents=True, exist_ok=True)
     for table in TABLES[stage]:
         found(results, table).to_csv(kept / f"{stage}-{table}.csv", index=False, float_format=FORMAT)
-    for folder in SCORES if stage == "scores" else ():
-        shutil.copytree(results / folder, kept / "scores" / folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    if stage == "scores":
+        shutil.rmtree(kept / "scores", ignore_errors=True)
+        for folder in SCORES:
+            unfinished = shutil.ignore_patterns(".*")
+            shutil.copytree(
+                results / folder, kept / "scores" / folder, ignore=unfinished, copy_function=shutil.copyfile
+            )
 
 
 def differences(stage: str, results: Path, kept: Path = KEPT) -> tuple[int, list[str]]:

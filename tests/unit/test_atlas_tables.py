@@ -75,12 +75,17 @@ def test_scores_may_differ_by_rounding_and_a_run_may_have_scores_alone(results: 
 
 
 def test_later_stages_go_on_from_what_is_kept(results: Path) -> None:
-    """The files are those of the pipeline, at the same places."""
+    """The files are those of the pipeline, at the same places, and no others."""
     kept = results / "kept"
+    (results / "ships" / ".b.parquet.parts-1").mkdir()
+    (results / "ships" / ".b.parquet.parts-1" / "0.npy").write_bytes(b"")
+    (kept / "scores" / "ships").mkdir(parents=True)
+    (kept / "scores" / "ships" / "old.parquet").write_bytes(b"")
     keep("scores", results, kept)
     for folder in ("ships", "sahara", "scores/knockouts"):
         path = Path(folder) / "a.parquet"
         assert (kept / "scores" / path).read_bytes() == (results / path).read_bytes()
+    assert len([path for path in (kept / "scores").rglob("*") if path.is_file()]) == 3
 
 
 def test_heads_are_those_that_each_method_names_first(results: Path) -> None:

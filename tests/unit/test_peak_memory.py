@@ -100,6 +100,20 @@ def test_scoring_holds_one_batch(what: str, model: PreTrainedModel, tmp_path: Pa
         assert many <= KEPT + 1.5 * whole_pass(model, BUDGET, use_cache=False)
 
 
+def test_a_shared_prefix_holds_keys_and_values_of_one_batch_more(model: PreTrainedModel, tmp_path: Path) -> None:
+    """Of one layer's heads with the longest prefix that is shared, in the layers above, and not of two layers' heads."""
+    prefix = torch.randint(3, 97, (BUDGET // HEADS,), generator=torch.Generator().manual_seed(1)).tolist()
+    apart = prompts_of(40)
+    together = apart.assign(token_ids=[[*prefix, *ids] for ids in apart["token_ids"]])
+
+    def score(prompts: pd.DataFrame, name: str) -> int:
+        parts = Parts(tmp_path / name)
+        return peak(lambda: ships(model, prompts, Ablation(Kind.SCALING), token_budget=BUDGET, parts=parts))
+
+    shared_tokens_of = 2 * 4 * LAYERS * HIDDEN * BUDGET  # keys and values, float32, every layer
+    assert score(together, "together") <= KEPT + shared_tokens_of + 2.5 * whole_pass(model, BUDGET, use_cache=False)
+
+
 def test_sahara_holds_the_states_of_one_layer_and_leaves_none_on_disk(mini: Mini, tmp_path: Path) -> None:
     """The states of a layer: its heads x prompts x width. More layers are more parts, but hardly more memory."""
     count, states = 500, 4 * HEADS * 500 * HIDDEN

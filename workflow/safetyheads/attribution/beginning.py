@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from safetyheads.engine.batches import chunks
 from safetyheads.engine.partial_forward import Shortcut
 from safetyheads.engine.prefix_cache import KeysValues, PrefixCache
-from safetyheads.engine.shared_prefix import SharedPrefix, joined_states, shared_tokens
+from safetyheads.engine.shared_prefix import SharedPrefix, joined_states
 from safetyheads.heads import HeadSet
 
 if TYPE_CHECKING:
@@ -17,47 +16,40 @@ if TYPE_CHECKING:
 
 
 class Beginning:
-    """The tokens that all prompts of `sweep` begin with, run with a group ablated, and for some head sets at a time.
+    """The tokens that all prompts of `sweep` begin with, run with a group ablated, and resumed for some head sets.
 
-    Without such tokens, or for a model that does not take them apart, nothing stands before the prompts, and `rest` is
-    all of them.
+    Without such tokens, or for a model that does not allow it, nothing stands before the prompts, and `rest` is all of
+    them.
     """
 
     def __init__(self, sweep: "Sweep", group: HeadSet, *, layers: Collection[int]) -> None:
-        """Head sets will be run from one of `layers` on. Below it, they ablate the same heads as the group."""
+        """Head sets will be resumed at one of `layers`. Below it, they ablate the same heads as the group."""
         self.sweep, self.group, self.layers = sweep, group, layers
-        self._tokens = shared_tokens(sweep.passes.model, sweep.prompts)
-        self._run: tuple[int, Sequence[HeadSet]] | None = None
+        self._resumed: tuple[int, Sequence[HeadSet]] | None = None  # what `_above` is of
         self._above: KeysValues = {}
-
-    @property
-    def sets_at_once(self) -> int:
-        """How many head sets fill a batch with their prefixes; 0 if there is none."""
-        return max(1, self.sweep.token_budget // len(self._tokens)) if self._tokens else 0
 
     @cached_property
     def _prefix(self) -> SharedPrefix | None:
-        sweep = self.sweep
-        sweep.check()
-        if not self._tokens or sweep.passes.shortcut < Shortcut.PREFIX:
+        passes, tokens = self.sweep.passes, self.sweep.shared
+        if not tokens or passes.shortcut < Shortcut.PREFIX:
             return None
-        return SharedPrefix(sweep.passes, self._tokens, sweep.ablation, self.group, layers=self.layers)
+        return SharedPrefix(passes, tokens, self.sweep.ablation, self.group, layers=self.layers)
 
-    def run(self, layer: int, head_sets: Sequence[HeadSet]) -> None:
+    def resume(self, layer: int, head_sets: Sequence[HeadSet]) -> None:
         """Resume at `layer` for each of the head sets, unless that was done last."""
-        if self._prefix is None or self._run == (layer, head_sets):
+        if self._prefix is None or self._resumed == (layer, head_sets):
             return
-        prefix, pieces = self._prefix, list[KeysValues]()
-        for some in chunks(head_sets, self.sets_at_once):
-            pieces += self.sweep.resumed.of(lambda sets: prefix.of_sets(layer, sets), some)
-        self._run, self._above = (layer, head_sets), joined_states(pieces)
+        prefix = self._prefix
+        self._resumed, self._above = None, {}  # makes room
+        self._above = joined_states(self.sweep.prefixes.of(lambda sets: prefix.of_sets(layer, sets), head_sets))
+        self._resumed = layer, head_sets
 
-    def before(self, of_row: Sequence[int] | None = None) -> PrefixCache | None:
-        """What stands before rows of the group, or before rows of the head sets that were run, by their places."""
+    def cache(self, of_row: Sequence[int] | None = None) -> PrefixCache | None:
+        """What stands before rows of the group, or before rows of the head sets resumed last, by their places there."""
         if self._prefix is None:
             return None
         return self._prefix.cache() if of_row is None else self._prefix.cache(self._above, of_row)
 
     def rest(self, prompts: Sequence[int]) -> Tensor:
         """The token ids (P, T) of prompts of one length, by their indices, behind what is run for itself."""
-        return self.sweep.ids(prompts, after=len(self._tokens) if self._prefix else 0)
+        return self.sweep.ids(prompts, after=len(self.sweep.shared) if self._prefix else 0)

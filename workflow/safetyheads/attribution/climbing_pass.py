@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class ClimbingPass:
     """A pass over the prompts of `sweep` with `group` ablated; each of the `candidates` is added to it in turn.
 
-    The layers that are resumed at must not go down.
+    Batches are to be resumed layer by layer, from the lowest on.
     """
 
     def __init__(self, sweep: "Sweep", group: HeadSet, candidates: Sequence[Head]) -> None:
@@ -45,23 +45,25 @@ class ClimbingPass:
 
     def top(self, block: Block) -> Top:
         """The top of the P prompts of a block, with the group ablated and nothing else."""
+        self.sweep.check()
         passes, ablation, beginning = self.sweep.passes, self.sweep.ablation, self._beginning
 
         def run(some: list[int]) -> Top:
-            return passes.whole(beginning.rest(some), ablation, [self.group] * len(some), beginning.before())
+            return passes.whole(beginning.rest(some), ablation, [self.group] * len(some), beginning.cache())
 
         return joined(self.sweep.whole.of(run, block.prompts))
 
     def resume(self, block: Block, batch: Batch) -> Top:
         """The top of P prompts x C candidates, each added to the group: P * C rows, prompt by prompt."""
+        self.sweep.check()
         passes, ablation, indices = self.sweep.passes, self.sweep.ablation, self.indices(batch.layer)
-        self._beginning.run(batch.layer, [self._with(index) for index in indices])
+        self._beginning.resume(batch.layer, [self._with(index) for index in indices])
         kept = self._climbed(block, batch.layer)
         pairs = [(prompt, index) for prompt in range(len(block.prompts)) for index in batch.candidates]
 
         def resume(some: list[tuple[int, int]]) -> Top:
             prompts, sets = [prompt for prompt, _ in some], [self._with(index) for _, index in some]
-            before = self._beginning.before([index - indices[0] for _, index in some])
+            before = self._beginning.cache([index - indices[0] for _, index in some])
             return passes.resume(kept, prompts, batch.layer, ablation, sets, before)
 
         return joined(self.sweep.resumed.of(resume, pairs))
@@ -78,7 +80,7 @@ class ClimbingPass:
             def climb(places: list[int]) -> Kept:
                 ids = self._beginning.rest([block.prompts[at] for at in places])
                 since = below and Kept(ids, {lower: states[places] for lower, states in below.inputs.items()})
-                return passes.keep_up_to(ids, ablation, self.group, layer, self._beginning.before(), since)
+                return passes.keep_up_to(ids, ablation, self.group, layer, self._beginning.cache(), since)
 
             pieces = self.sweep.whole.of(climb, range(len(block.prompts)))
             made = joined_kept(pieces, self._beginning.rest(block.prompts))

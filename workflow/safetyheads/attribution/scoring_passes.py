@@ -21,6 +21,7 @@ from safetyheads.engine.decoder import grid, input_device
 from safetyheads.engine.out_of_memory import Pieces
 from safetyheads.engine.partial_forward import PartialForward, Top
 from safetyheads.engine.self_checks import check_shortcuts
+from safetyheads.engine.shared_prefix import shared_tokens
 from safetyheads.heads import Ablation, Head, HeadSet
 
 Measure = Callable[[Top, Top], Tensor]
@@ -43,7 +44,9 @@ class Sweep:
     ) -> None:
         self.passes, self.prompts, self.ablation = PartialForward(model), prompts, ablation
         self.token_budget, self.parts = token_budget, parts
-        self.whole, self.resumed = Pieces(parts), Pieces(parts)  # rows of prompts, and of prompts x candidates
+        # Rows of prompts, of prompts x candidates, and of what all prompts begin with x candidates.
+        self.whole, self.resumed, self.prefixes = Pieces(parts), Pieces(parts), Pieces(parts)
+        self.shared = shared_tokens(model, prompts, token_budget)
         layers, heads = grid(model)
         self.kept_tokens = layers * token_budget // heads
         """Of how many tokens the input of a layer is kept: as much as all layers' for prompts of one full batch."""
@@ -55,10 +58,13 @@ class Sweep:
     def plain(self, measure: Callable[[Top], Tensor]) -> Tensor:
         """Ablate nothing; return what is measured (prompts, ...) of each prompt."""
         self.check()
-        made, order = [], []
+        made, order, beginning = [], [], Beginning(self, (), layers=())
+
+        def run(some: list[int]) -> Top:
+            return self.passes.whole(beginning.rest(some), None, [()] * len(some), beginning.cache())
+
         for batch in equal(list(map(len, self.prompts)), self.token_budget):
-            tops = self.whole.of(lambda some: self.passes.whole(self.ids(some), None, [()] * len(some)), batch)
-            made.append(measure(joined(tops)))
+            made.append(measure(joined(self.whole.of(run, batch))))
             order += batch
         return torch.cat(made).cpu()[torch.tensor(order).argsort()]
 
@@ -79,7 +85,7 @@ class Sweep:
         called `name` and its number, and not computed again.
         """
         beginning, count = Beginning(self, (), layers=[0]), len(sets)
-        at_once = beginning.sets_at_once or count
+        at_once = self.token_budget // len(self.shared) if self.shared else count
         batches: list[list[int]] = []
         for some in chunks(range(count), at_once):
             rows = [prompt * count + at for prompt in range(len(self.prompts)) for at in some]
@@ -87,10 +93,11 @@ class Sweep:
             batches += [[rows[place] for place in batch] for batch in equal(lengths, self.token_budget)]
 
         def compute(rows: list[int]) -> Tensor:
+            self.check()
             prompts, chosen = [row // count for row in rows], [row % count for row in rows]
             first = chosen[0] // at_once * at_once
-            beginning.run(0, sets[first : first + at_once])
-            before = beginning.before([at - first for at in chosen])
+            beginning.resume(0, sets[first : first + at_once])
+            before = beginning.cache([at - first for at in chosen])
             return measure(
                 self.passes.whole(beginning.rest(prompts), self.ablation, [sets[at] for at in chosen], before)
             )

@@ -27,7 +27,7 @@ from safetyheads.engine.generation_checks import check_padding, may_follow
 from safetyheads.engine.kv_cache import select_rows, takes_fewer_rows
 from safetyheads.engine.likelihood import Likelihoods
 from safetyheads.engine.out_of_memory import Pieces
-from safetyheads.engine.partial_forward import PartialForward
+from safetyheads.engine.partial_forward import PartialForward, Shortcut
 from safetyheads.engine.positions import borders, probes, side
 from safetyheads.engine.prefill import next_logits, prefill
 from safetyheads.engine.self_checks import check_shortcuts
@@ -106,7 +106,7 @@ def generate(
         part = parts.load(name)
         if part is None:
             if follow is None:
-                check_shortcuts(passes, longest)
+                check_shortcuts(passes, longest, Shortcut.SPLIT)
                 check_padding(passes, shortest, longest)
                 follow = may_follow(passes, longest)
             compute = partial(

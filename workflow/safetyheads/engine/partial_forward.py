@@ -27,6 +27,7 @@ from safetyheads.engine.ablation import ablate
 from safetyheads.engine.decoder import cache_argument, check_numbers, decoder
 from safetyheads.engine.layer_shortcuts import Forward, Inputs, last_position, replaced, resumed, shared
 from safetyheads.engine.positions import relax, stretching_ropes
+from safetyheads.errors import SafetyHeadsError
 from safetyheads.heads import Ablation, HeadSet
 
 
@@ -40,7 +41,7 @@ class Shortcut(IntEnum):
     SPLIT = 2
     """Projections that are the same for all rows of a prompt, and the last layer's work at all but one position."""
     PREFIX = 3
-    """What all prompts begin with, but for once for each head set: see `shared_prefix`."""
+    """What all prompts begin with, for all of a head set's prompts but one: see `shared_prefix`."""
 
 
 class Top(NamedTuple):
@@ -111,8 +112,8 @@ class PartialForward:
     ) -> Kept:
         """Run P prompts of token ids (P, T) with the same heads ablated, as far as the input of `layer`; keep that.
 
-        With `below`, what such a pass kept of one lower layer, it goes on from there. Without shortcuts nothing is run:
-        every row is a whole pass then, and resumes nowhere.
+        With `below`, what such a pass kept of one lower layer, it goes on from there. Raises SafetyHeadsError if that
+        is a higher one. Without shortcuts nothing is run: every row is a whole pass then, and resumes nowhere.
         """
         inputs: dict[int, Tensor] = {}
 
@@ -122,7 +123,10 @@ class PartialForward:
 
         if self.shortcut:
             forwards: dict[int, Forward] = {}
-            for start, states in below.inputs.items() if below else ():
+            if below:
+                ((start, states),) = below.inputs.items()
+                if start > layer:
+                    raise SafetyHeadsError(f"A pass that was kept at layer {start} cannot go down to layer {layer}.")
                 same = Inputs(states, torch.arange(len(states), device=states.device))
                 forwards = dict.fromkeys(range(start), self._skip) | {start: resumed(self.layers[start], same)}
             hooked, rows = self._watching([layer], stop), ablate(self.model, ablation, [heads] * len(ids))

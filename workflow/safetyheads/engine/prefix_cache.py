@@ -19,9 +19,10 @@ class PrefixCache(Cache):
     """
 
     def __init__(self, own: KeysValues, above: KeysValues, of_row: Sequence[int]) -> None:
-        rows = torch.tensor(of_row, dtype=torch.long)
+        devices = {keys.device for keys, _ in above.values()}
+        rows = {device: torch.tensor(of_row, dtype=torch.long, device=device) for device in devices}
         layers: list[Any] = [
-            _ReadLayer(*above[at], rows.to(above[at][0].device)) if at in above else _ReadLayer(*own[at])
+            _ReadLayer(above[at], rows[above[at][0].device]) if at in above else _ReadLayer(own[at])
             for at in sorted(own)
         ]
         super().__init__(layers=layers)
@@ -30,15 +31,18 @@ class PrefixCache(Cache):
 class _ReadLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """One layer: keys and values (U, N_kv, P, d), and which of U each row reads; the only one if it is not said."""
 
-    def __init__(self, keys: Tensor, values: Tensor, of_row: Tensor | None = None) -> None:
+    def __init__(self, kept: tuple[Tensor, Tensor], of_row: Tensor | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.lazy_initialization(keys, values)
-        self.keys, self.values = keys, values
-        self.prefix, self.of_row = (keys, values), of_row
+        self.lazy_initialization(*kept)
+        self.kept, self.of_row = kept, of_row
+
+    def get_seq_length(self) -> int:
+        """P, before whatever a pass brings."""
+        return self.kept[0].shape[2]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """The keys and values of the prefix and, behind them, of R rows (R, N_kv, T, d): (R, N_kv, P + T, d)."""
-        keys, values = self.prefix
+        keys, values = self.kept
         return self._before(keys, key_states), self._before(values, value_states)
 
     def _before(self, kept: Tensor, states: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from safetyheads.engine.decoder import grid, input_device
 from safetyheads.engine.partial_forward import PartialForward, Shortcut, Top
+from safetyheads.engine.positions import borders
 from safetyheads.engine.shared_prefix import SharedPrefix
 from safetyheads.heads import Ablation, Head, HeadSet, Kind
 
@@ -25,16 +26,24 @@ CHECKED = Ablation(Kind.SCALING)
 _TOLERANCES = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
 
-def check_shortcuts(passes: PartialForward, prompt: Sequence[int]) -> None:
+def check_shortcuts(passes: PartialForward, prompt: Sequence[int], highest: Shortcut = Shortcut.PREFIX) -> None:
     """Compare passes over `prompt` (token ids) with plain whole ones; lower `passes.shortcut` where they differ.
 
-    A shortcut that is left out is named in a warning. Later calls do nothing. Tried are the last layer and one layer of
-    every kind, from the middle of the model on if there is one. All heads of the layer are ablated, so that the
-    ablation's own effect stands out from rounding.
+    A shortcut that is left out is named in a warning. None above `highest` is tried, and no prefix where long texts
+    have other rotary frequencies: it is not shared there. Later calls do nothing. Tried are the last layer and one
+    layer of every kind, from the middle of the model on if there is one. All heads of the layer are ablated, so that
+    the ablation's own effect stands out from rounding.
     """
     if passes.checked:
         return
+    if borders(passes.model.config):
+        highest = min(highest, Shortcut.SPLIT)
+    passes.shortcut = _that_works(passes, prompt, highest)
     passes.checked = True
+
+
+def _that_works(passes: PartialForward, prompt: Sequence[int], highest: Shortcut) -> Shortcut:
+    """The highest shortcut that changes no number."""
     layers, heads = grid(passes.model)
     kinds: dict[tuple[str, str], int] = {}
     for layer in (*range(layers // 2, layers - 1), *reversed(range(layers // 2))):
@@ -43,13 +52,13 @@ def check_shortcuts(passes: PartialForward, prompt: Sequence[int]) -> None:
     ids = torch.tensor([list(prompt)], device=input_device(passes.model))  # (1, T)
     passes.shortcut = Shortcut.NONE
     plain, *ablated = [passes.whole(ids, CHECKED, [heads]) for heads in ((), *sets)]
-    for level in (Shortcut.PREFIX, Shortcut.SPLIT, Shortcut.RESUME):
-        passes.shortcut = level
+    for level in range(highest, Shortcut.NONE, -1):
+        passes.shortcut = Shortcut(level)
         problem = _problem_of_resuming(passes, ids, plain, dict(zip(sets, ablated)))
         if problem is None:
-            return
-        leave_out(passes, level.name, problem)
-    passes.shortcut = Shortcut.NONE
+            return passes.shortcut
+        leave_out(passes, passes.shortcut.name, problem)
+    return Shortcut.NONE
 
 
 def _problem_of_resuming(

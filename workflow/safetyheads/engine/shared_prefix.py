@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from safetyheads.engine.decoder import input_device
+from safetyheads.engine.decoder import grid, input_device
 from safetyheads.engine.partial_forward import PartialForward
 from safetyheads.engine.positions import borders
 from safetyheads.engine.prefix_cache import KeysValues, PrefixCache
@@ -31,17 +31,19 @@ _WORTH = 4
 """A prefix of fewer tokens is not worth passes of its own."""
 
 
-def shared_tokens(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> list[int]:
-    """The tokens that all prompts begin with; none if they are few, or would be turned by other rotary frequencies.
+def shared_tokens(model: PreTrainedModel, prompts: Sequence[Sequence[int]], token_budget: int) -> list[int]:
+    """The tokens that all prompts begin with; none if it is not worth it.
 
-    At least one token of each prompt is left, because scores are about a prompt's last one. What is given depends on
-    the prompts and the model alone, so that batches are the same wherever a job runs.
+    It is not if these are few, if all heads of a layer with them do not fit into a batch of `token_budget` tokens, so
+    that their keys and values need no more memory than a batch of generation does, or if they would be turned by other
+    rotary frequencies than the whole prompts. At least one token of each prompt is left, because scores are about a
+    prompt's last one. What is given depends on these arguments alone, and not on where a job runs.
     """
     if len(prompts) < 2 or borders(model.config):
         return []
     alike = takewhile(lambda at: len(set(at)) == 1, zip(*(ids[:-1] for ids in prompts)))
     tokens = [token for token, *_ in alike]
-    return tokens if len(tokens) >= _WORTH else []
+    return tokens if _WORTH <= len(tokens) <= token_budget // grid(model)[1] else []
 
 
 class SharedPrefix:
@@ -78,12 +80,14 @@ class SharedPrefix:
 
 
 def joined_states(pieces: Sequence[KeysValues]) -> KeysValues:
-    """The pieces of what `of_sets` gives as one; nothing of none."""
-    layers = pieces[0] if pieces else ()
-    return {
-        at: (torch.cat([piece[at][0] for piece in pieces]), torch.cat([piece[at][1] for piece in pieces]))
-        for at in layers
-    }
+    """The pieces of what `of_sets` gives as one: layer by layer, so that little is there twice."""
+    if len(pieces) == 1:
+        return pieces[0]
+    joined: KeysValues = {}
+    for layer in list(pieces[0]):
+        keys, values = zip(*(piece.pop(layer) for piece in pieces))
+        joined[layer] = torch.cat(keys), torch.cat(values)
+    return joined
 
 
 def _states(cache: DynamicCache) -> KeysValues:
