@@ -101,7 +101,7 @@ def test_scoring_holds_one_batch(what: str, model: PreTrainedModel, tmp_path: Pa
 
 
 def test_a_shared_prefix_holds_keys_and_values_of_one_batch_more(model: PreTrainedModel, tmp_path: Path) -> None:
-    """Of one layer's heads with the longest prefix that is shared, in the layers above, and not of two layers' heads."""
+    """Of one layer's heads with the longest prefix that is shared, and not of two layers' heads."""
     prefix = torch.randint(3, 97, (BUDGET // HEADS,), generator=torch.Generator().manual_seed(1)).tolist()
     apart = prompts_of(40)
     together = apart.assign(token_ids=[[*prefix, *ids] for ids in apart["token_ids"]])
