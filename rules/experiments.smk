@@ -6,11 +6,6 @@ from safetyheads.jobs.experiment_cells import ExperimentCells
 experiment_cells = ExperimentCells(cells)
 
 
-def gpus_of(models):
-    """The models of a study, in its order, with the number of GPUs of each."""
-    return {name: settings.model(name).gpus for name in models}
-
-
 rule experiments:
     input:
         unpack(asked(experiment_cells.inputs, "study")),
@@ -32,7 +27,10 @@ rule experiments:
     params:
         kind=lambda wildcards: settings.studies[wildcards.study].experiment,
         benign=settings.benign(),
-        gpus=lambda wildcards: gpus_of(settings.studies[wildcards.study].models),
+        gpus=lambda wildcards: {
+            name: settings.model(name).gpus
+            for name in settings.studies[wildcards.study].models
+        },
         sizes=lambda wildcards: known(
             sizes_of_heads, settings, settings.studies[wildcards.study].models
         ),
