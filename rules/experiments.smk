@@ -58,7 +58,7 @@ rule paper_vs_ours:
         same=same(settings),
         sizes=sizes(),
         of_heads=known(sizes_of_heads, settings, cells.models()),
-        gpus=gpus_of(cells.models()),
+        gpus={name: settings.model(name).gpus for name in cells.models()},
         published=file_sum(FILE),
         code=code("paper_vs_ours"),
     message:
