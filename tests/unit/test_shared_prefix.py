@@ -25,6 +25,7 @@ from safetyheads.heads import Ablation, Kind, all_heads
 
 Mini = Callable[..., PreTrainedModel]
 Sequences = Callable[..., list[list[int]]]
+UpTo = Callable[[Shortcut], Parts]
 
 PREFIX = [5, 9, 31, 7, 44, 12]
 
@@ -35,14 +36,15 @@ def after_the_prefix(sequences: Sequences, lengths: list[int]) -> pd.DataFrame:
 
 
 @pytest.fixture
-def up_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[Shortcut], None]:
-    """Let passes use no more than a shortcut."""
+def up_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> UpTo:
+    """Let passes use no more than a shortcut, and give a place for their parts."""
 
-    def limit(shortcut: Shortcut) -> None:
+    def limit(shortcut: Shortcut) -> Parts:
         def give_up(passes: Any, *_: Any) -> None:
             passes.shortcut = shortcut
 
         monkeypatch.setattr(scoring_passes, "check_shortcuts", give_up)
+        return Parts(tmp_path / shortcut.name)
 
     return limit
 
@@ -68,16 +70,14 @@ def test_scores_are_those_of_whole_passes(
     kind: Kind,
     mini: Mini,
     sequences: Sequences,
-    up_to: Callable[[Shortcut], None],
+    up_to: UpTo,
     prefixes: list[list[int]],
-    tmp_path: Path,
 ) -> None:
     """Also with the last token of a prompt alone behind the prefix, and where a prompt's rest is longer."""
     model, prompts = install(mini(family)), after_the_prefix(sequences, [1, 4, 4, 9])
     found: dict[Shortcut, np.ndarray] = {}
     for shortcut in (Shortcut.PREFIX, Shortcut.NONE):
-        up_to(shortcut)
-        table = ships(model, prompts, Ablation(kind, 0.1), token_budget=200, parts=Parts(tmp_path / shortcut.name))
+        table = ships(model, prompts, Ablation(kind, 0.1), token_budget=200, parts=up_to(shortcut))
         found[shortcut] = table["score"].to_numpy()
     assert prefixes
     assert all(tokens == PREFIX for tokens in prefixes)
@@ -89,18 +89,16 @@ def test_sets_of_heads_of_many_layers_are_those_of_whole_passes(
     token_budget: int,
     mini: Mini,
     sequences: Sequences,
-    up_to: Callable[[Shortcut], None],
+    up_to: UpTo,
     prefixes: list[list[int]],
-    tmp_path: Path,
 ) -> None:
     model, prompts = install(mini("qwen2")), after_the_prefix(sequences, [3, 5, 5, 8, 2])["token_ids"].tolist()
     heads = all_heads(*grid(model))
     sets = [(), *((one, other) for one, other in zip(heads, heads[3:])), heads[2:]]
     found: list[np.ndarray] = []
     for shortcut in (Shortcut.PREFIX, Shortcut.NONE):
-        up_to(shortcut)
-        parts = Parts(tmp_path / shortcut.name)
-        sweep = scoring_passes.Sweep(model, prompts, Ablation(Kind.UNDIFFERENTIATED), token_budget, parts)
+        parts, ablation = up_to(shortcut), Ablation(Kind.UNDIFFERENTIATED)
+        sweep = scoring_passes.Sweep(model, prompts, ablation, token_budget, parts)
         found.append(sweep.of_sets("sets", sets, lambda top: top.logits))
     assert prefixes == [PREFIX]
     np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)
@@ -112,16 +110,14 @@ def test_a_search_finds_the_same_group(
     token_budget: int,
     mini: Mini,
     sequences: Sequences,
-    up_to: Callable[[Shortcut], None],
+    up_to: UpTo,
     prefixes: list[list[int]],
-    tmp_path: Path,
 ) -> None:
     """With a head of every layer in the group, whether or not there is room for the states of all blocks."""
     model, prompts = install(mini("qwen2")), after_the_prefix(sequences, [3, 5, 5, 8, 2])
     found: list[pd.DataFrame] = []
     for shortcut in (Shortcut.PREFIX, Shortcut.SPLIT, Shortcut.NONE):
-        up_to(shortcut)
-        settings: dict[str, Any] = {"token_budget": token_budget, "parts": Parts(tmp_path / shortcut.name)}
+        settings: dict[str, Any] = {"token_budget": token_budget, "parts": up_to(shortcut)}
         found.append(displacement(model, prompts, Ablation(Kind.UNDIFFERENTIATED), steps=4, **settings))
     assert len(prefixes) == 1 + 4, "for the plain states, and for each step"
     for other in found[1:]:
@@ -129,7 +125,7 @@ def test_a_search_finds_the_same_group(
     assert found[0].loc[found[0]["selected"], "layer"].nunique() > 1
 
 
-def test_less_is_computed(mini: Mini, sequences: Sequences, up_to: Callable[[Shortcut], None], tmp_path: Path) -> None:
+def test_less_is_computed(mini: Mini, sequences: Sequences, up_to: UpTo) -> None:
     """Counted: with two thirds of each prompt alike, less than half is left, also if prompts are of many lengths."""
     model = install(mini("llama", num_hidden_layers=6, hidden_size=64, intermediate_size=172))
     same = sequences([24])[0]
@@ -137,26 +133,23 @@ def test_less_is_computed(mini: Mini, sequences: Sequences, up_to: Callable[[Sho
     prompts = pd.DataFrame({"query_id": [f"q-{at}" for at in range(8)], "token_ids": ids})
     counted: dict[Shortcut, int] = {}
     for shortcut in (Shortcut.PREFIX, Shortcut.SPLIT):
-        up_to(shortcut)
+        parts = up_to(shortcut)
         with FlopCounterMode(display=False) as counter:
-            ships(model, prompts, Ablation(Kind.SCALING), token_budget=600, parts=Parts(tmp_path / shortcut.name))
+            ships(model, prompts, Ablation(Kind.SCALING), token_budget=600, parts=parts)
         counted[shortcut] = counter.get_total_flops()
     assert counted[Shortcut.PREFIX] < 0.5 * counted[Shortcut.SPLIT]
 
 
-def test_no_layer_of_the_plain_pass_is_computed_twice(
-    mini: Mini, sequences: Sequences, up_to: Callable[[Shortcut], None], tmp_path: Path
-) -> None:
+def test_no_layer_of_the_plain_pass_is_computed_twice(mini: Mini, sequences: Sequences, up_to: UpTo) -> None:
     """Calls of each layer with three blocks: for their tops, on the way up, and for the heads of each layer below."""
     model, lengths = install(mini("llama")), [5, 6, 7]
     prompts = pd.DataFrame({"query_id": ["a", "b", "c"], "token_ids": sequences(lengths)})
-    up_to(Shortcut.RESUME)
-    calls = [0, 0, 0]
+    parts, calls = up_to(Shortcut.RESUME), [0, 0, 0]
     hooks = [
         layer.register_forward_hook(lambda *_, at=at: calls.__setitem__(at, calls[at] + 1))
         for at, layer in enumerate(model.model.layers)
     ]
-    ships(model, prompts, Ablation(Kind.SCALING), token_budget=400, parts=Parts(tmp_path / "ships"))
+    ships(model, prompts, Ablation(Kind.SCALING), token_budget=400, parts=parts)
     for hook in hooks:
         hook.remove()
     decoder_passes = [1, 1, 1]  # that find the model's layers
@@ -212,15 +205,15 @@ def test_what_is_shared_leaves_each_prompt_its_last_token(mini: Mini) -> None:
 
 
 def test_nothing_is_shared_where_longer_texts_have_other_rotary_frequencies(
-    mini: Mini, sequences: Sequences, caplog: pytest.LogCaptureFixture
+    mini: Mini, sequences: Sequences, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     """Nor is it tried: a warning of what is not used would be noise."""
     dynamic = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     model = install(mini("llama", rope_parameters=dynamic))
     assert shared_tokens(model, [[*PREFIX, 1], [*PREFIX, 2]], 100) == []
-    passes = PartialForward(model)
-    check_shortcuts(passes, *sequences([80]))
-    assert passes.shortcut is Shortcut.SPLIT
+    sweep = scoring_passes.Sweep(model, sequences([80]), None, 100, Parts(tmp_path / "parts"))
+    sweep.check()
+    assert sweep.passes.shortcut is Shortcut.SPLIT
     assert not [record for record in caplog.records if record.name.startswith("safetyheads")]
 
 
@@ -228,11 +221,12 @@ def test_a_model_that_reads_no_prefix_scores_without_it(
     mini: Mini, sequences: Sequences, prefixes: list[list[int]], caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     """An attention that looks at as many keys as there are queries, whatever stands before them."""
+    caches = ("cache", "past_key_values")  # of one transformers or another
     model, prompts = install(mini("llama")), after_the_prefix(sequences, [3, 4])
     expected = ships(model, prompts, Ablation(Kind.SCALING), token_budget=200, parts=Parts(tmp_path / "whole"))
     for layer in model.model.layers:
         layer.self_attn.register_forward_pre_hook(
-            lambda _, args, kwargs: (args, {**kwargs, "past_key_values": None, "cache": None}), with_kwargs=True
+            lambda _, args, kwargs: (args, {key: kwargs[key] for key in kwargs if key not in caches}), with_kwargs=True
         )
     prefixes.clear()
     found = ships(model, prompts, Ablation(Kind.SCALING), token_budget=200, parts=Parts(tmp_path / "alone"))

@@ -31,7 +31,7 @@ class Beginning:
     @cached_property
     def _prefix(self) -> SharedPrefix | None:
         passes, tokens = self.sweep.passes, self.sweep.shared
-        if not tokens or passes.shortcut < Shortcut.PREFIX:
+        if not tokens or passes.shortcut is not Shortcut.PREFIX:
             return None
         return SharedPrefix(passes, tokens, self.sweep.ablation, self.group, layers=self.layers)
 

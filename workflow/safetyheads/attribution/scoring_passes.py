@@ -19,7 +19,7 @@ from safetyheads.attribution.climbing_pass import ClimbingPass, joined
 from safetyheads.engine.batches import Batch, Block, blocks, chunks, equal
 from safetyheads.engine.decoder import grid, input_device
 from safetyheads.engine.out_of_memory import Pieces
-from safetyheads.engine.partial_forward import PartialForward, Top
+from safetyheads.engine.partial_forward import PartialForward, Shortcut, Top
 from safetyheads.engine.self_checks import check_shortcuts
 from safetyheads.engine.shared_prefix import shared_tokens
 from safetyheads.heads import Ablation, Head, HeadSet
@@ -169,7 +169,7 @@ class Sweep:
         covering = self.blocks(candidates)
         climb = ClimbingPass(self, group, candidates)
         with tqdm(desc=name, total=sum(len(block.batches) for block in covering), unit="batch") as bar:
-            for layer in _layers(candidates):
+            for layer in sorted({head.layer for head in candidates}):
                 part = self.parts.load(f"{name}-layer-{layer:04d}")
                 if part is None:
                     part = score(self._of_layer(layer, covering, climb, measure, bar.update))
@@ -201,15 +201,11 @@ class Sweep:
         return states
 
     def check(self) -> None:
-        """Try the shortcuts of the model, once."""
-        check_shortcuts(self.passes, max(self.prompts, key=len))
+        """Try the shortcuts of the model that these prompts have a use for, once."""
+        highest = Shortcut.PREFIX if self.shared else Shortcut.SPLIT
+        check_shortcuts(self.passes, max(self.prompts, key=len), highest)
 
     def ids(self, prompts: Sequence[int], after: int = 0) -> Tensor:
         """The token ids (P, T) of prompts of one length, by their indices, without the first tokens, `after` many."""
         rows = [list(self.prompts[index][after:]) for index in prompts]
         return torch.tensor(rows, device=input_device(self.passes.model))
-
-
-def _layers(candidates: Sequence[Head]) -> list[int]:
-    """The layers that have candidates, from the lowest on."""
-    return sorted({head.layer for head in candidates})

@@ -15,7 +15,6 @@ from transformers import PreTrainedModel
 
 from safetyheads.engine.decoder import grid, input_device
 from safetyheads.engine.partial_forward import PartialForward, Shortcut, Top
-from safetyheads.engine.positions import borders
 from safetyheads.engine.shared_prefix import SharedPrefix
 from safetyheads.heads import Ablation, Head, HeadSet, Kind
 
@@ -29,15 +28,12 @@ _TOLERANCES = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 def check_shortcuts(passes: PartialForward, prompt: Sequence[int], highest: Shortcut = Shortcut.PREFIX) -> None:
     """Compare passes over `prompt` (token ids) with plain whole ones; lower `passes.shortcut` where they differ.
 
-    A shortcut that is left out is named in a warning. None above `highest` is tried, and no prefix where long texts
-    have other rotary frequencies: it is not shared there. Later calls do nothing. Tried are the last layer and one
-    layer of every kind, from the middle of the model on if there is one. All heads of the layer are ablated, so that
-    the ablation's own effect stands out from rounding.
+    A shortcut that is left out is named in a warning. Those above `highest`, which the job has no use for, are not
+    tried. Later calls do nothing. Tried are the last layer and one layer of every kind, from the middle of the model on
+    if there is one. All heads of the layer are ablated, so that the ablation's own effect stands out from rounding.
     """
     if passes.checked:
         return
-    if borders(passes.model.config):
-        highest = min(highest, Shortcut.SPLIT)
     passes.shortcut = _that_works(passes, prompt, highest)
     passes.checked = True
 
